@@ -1,0 +1,26 @@
+import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
+
+/** A drizzle handle: the same for Postgres and PGlite. */
+export type Drizzle = PgDatabase<PgQueryResultHKT>;
+
+/** A SQL database with notifications. */
+export interface Database {
+  readonly drizzle: Drizzle;
+  /** False for PGlite, whose one connection shows no lock contention: suites of concurrency need true. */
+  readonly concurrent: boolean;
+  /** Applies the drizzle-kit migrations of a folder, once, whoever else does the same at this moment. */
+  migrate(folder: string): Promise<void>;
+  /**
+   * Calls back for each NOTIFY on the channel, and once whenever the subscription was made (again), since notifications
+   * may have been missed before that.
+   */
+  listen(channel: string, onNotify: (payload: string) => void): Promise<() => Promise<void>>;
+  /**
+   * Holds a session-level advisory lock on a connection of its own. Resolves null when someone else has it; `lost`
+   * aborts when that connection is gone.
+   */
+  tryLock(key: bigint): Promise<{ readonly lost: AbortSignal; release(): Promise<void> } | null>;
+  /** Identifies the server and its history (system identifier and timeline); constant where there is no such thing. */
+  historyId(): Promise<string>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,27 @@
+import type {
+  Change as ChangeMessage,
+  ListProvidersResponse,
+  ResolveRequest,
+  ResolveResponse,
+  WatchRequest,
+  WatermarkRequest,
+  WatermarkResponse,
+} from '@token-gateway/schemas/identity';
+
+export interface CallOptions {
+  /** Milliseconds from now after which the call rejects with `identity_unavailable`. */
+  readonly timeoutMs: number;
+}
+
+/**
+ * The identity service as the other services see it: over gRPC, or called directly in the embedded system. Every method
+ * rejects with ServiceError `identity_unavailable` when identity cannot answer.
+ */
+export interface IdentityClient {
+  resolve(request: ResolveRequest, options: CallOptions): Promise<ResolveResponse>;
+  watermark(request: WatermarkRequest, options: CallOptions): Promise<WatermarkResponse>;
+  listProviders(options: CallOptions): Promise<ListProvidersResponse>;
+  /** Calls back per change until the signal aborts (then resolves) or the stream breaks (then rejects). */
+  watch(request: WatchRequest, onChange: (change: ChangeMessage) => void, signal: AbortSignal): Promise<void>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,42 @@
+import type { Change, Subject } from '@token-gateway/revocation';
+import type { Heartbeat } from '@token-gateway/schemas';
+
+/**
+ * What a gateway hears. A signal can only take away: nothing a source says makes a gateway believe it is up to date.
+ * Handlers are synchronous and never throw.
+ */
+export interface SignalListener {
+  /** A change, perhaps not for the first time, perhaps out of order, perhaps forged. */
+  onChange(change: Change): void;
+  /** A cached entry went from L2, or what a subject stands for ended by time. */
+  onPurge(target: { readonly cacheKey: string } | { readonly subject: Subject }): void;
+  onHeartbeat(heartbeat: Heartbeat): void;
+  /** The subscription was made or made again: signals before this may have been missed. */
+  onConnected(): void;
+  onDisconnected(): void;
+}
+
+/** A way changes reach the gateways. */
+export interface SignalSource {
+  readonly name: string;
+  /**
+   * Resolves at once; connecting, and connecting again with jitter after any failure (also one that the connection does
+   * not report: a PING with a deadline), go on until the returned function is called.
+   */
+  subscribe(listener: SignalListener): () => Promise<void>;
+}
+
+/** Where the relay puts changes. Its place in the event log is kept where the effect is. */
+export interface SignalSink {
+  /** The offset of the last record that was applied or ignored; null when nothing is known (then start at the newest). */
+  place(): Promise<string | null>;
+  /**
+   * Publishes the change and notes its place in one step; `ignored` when (epoch, seq) is not newer than what was
+   * published last.
+   */
+  apply(change: Change, offset: string): Promise<'applied' | 'ignored'>;
+  /** Sets a marker that expires with the key; null removes it. */
+  markKeyExpiry(keyId: string, expiresAtMs: number | null): Promise<void>;
+  publishHeartbeat(heartbeat: Heartbeat): Promise<void>;
+  close(): Promise<void>;
+}

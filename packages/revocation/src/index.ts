@@ -1,0 +1,4 @@
+export * from './change.ts';
+export * from './instant.ts';
+export * from './position.ts';
+export * from './subject.ts';
