@@ -26,7 +26,7 @@ export const changeTypes = [
   'tg.signing-key.compromised',
 ] as const;
 
-const ChangeType = Type.Union(changeTypes.map((type) => Type.Literal(type)));
+const ChangeType = Type.Enum(changeTypes);
 
 const Details = Type.Record(
   Type.String(),
