@@ -2,3 +2,4 @@ export * from './change.ts';
 export * from './instant.ts';
 export * from './position.ts';
 export * from './subject.ts';
+export * from './view.ts';
