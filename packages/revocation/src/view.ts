@@ -217,7 +217,7 @@ export class RevocationView {
     }
     for (const change of answer.changes) this.#tombstones.confirm(subjectsOf(change), change.seq, now);
     this.#tombstones.settle(answer.seq, question.askedAt);
-    this.#advance(answer, question, chainAgreed);
+    this.#advance(answer, chainAgreed);
     this.#freshness.raise(question.askedAt);
     return { outcome: 'fresh', changes: answer.changes, chainAgreed };
   }
@@ -227,14 +227,12 @@ export class RevocationView {
     return base === question.applied ? question.appliedChain : undefined;
   }
 
-  #advance(answer: WatermarkAnswer, question: WatermarkQuestion, chainAgreed: boolean): void {
+  #advance(answer: WatermarkAnswer, chainAgreed: boolean): void {
     if (answer.seq < this.#applied) return;
     const at = this.#path.find((heard) => heard.seq === answer.seq);
     const kept = answer.seq === this.#applied ? this.#appliedChain : at?.chain;
     const isPathTrue = chainAgreed && kept === answer.chain;
-    // What was heard before asking and lies above the newest sequence does not exist.
-    const isPathForeign = question.heard > answer.seq;
-    this.#path = isPathTrue && !isPathForeign ? this.#path.filter((heard) => heard.seq > answer.seq) : [];
+    this.#path = isPathTrue ? this.#path.filter((heard) => heard.seq > answer.seq) : [];
     this.#applied = answer.seq;
     this.#appliedChain = answer.chain;
   }
