@@ -355,6 +355,18 @@ describe('exchange results', () => {
     assert.equal(view.admit(decision(0, { asOf: { epoch: 4, seq: 9 } }), at(1), at(2)), 'replaced-epoch');
   });
 
+  it('that are refusals are overtaken by a newer tombstone or epoch, and make nothing fresh', () => {
+    const log = new ChangeLog();
+    log.epoch = 5;
+    const view = started(log, at(0));
+    view.hear(log.append(['user:u']), at(5));
+    assert.equal(view.isOvertaken({ asOf: { epoch: 5, seq: 0 }, subjects }), true);
+    assert.equal(view.isOvertaken({ asOf: { epoch: 5, seq: 1 }, subjects }), false);
+    assert.equal(view.isOvertaken({ asOf: { epoch: 4, seq: 9 }, subjects }), true);
+    assert.equal(view.isOvertaken({ asOf: { epoch: 6, seq: 0 }, subjects }), false);
+    assert.equal(view.freshnessAgeMs(at(900)), 900);
+  });
+
   it('that do not name all that can revoke them are kept nowhere', () => {
     const view = started(new ChangeLog());
     for (const missing of subjects) {

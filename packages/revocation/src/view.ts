@@ -272,7 +272,16 @@ export class RevocationView {
     return 'usable';
   }
 
-  /** Whether the result of an exchange asked at `askedAt` may be used now: in the same synchronous step as the answer. */
+  /**
+   * Whether something it depends on changed after it was read, or its history was replaced. For refusals: they are not
+   * always read from the source of truth after the question, so nothing may become fresh by them.
+   */
+  isOvertaken({ asOf, subjects }: Pick<DecisionFacts, 'asOf' | 'subjects'>): boolean {
+    if (asOf.epoch !== this.#epoch) return asOf.epoch < this.#epoch;
+    return this.#tombstones.isAnyNewer(subjects, asOf.seq);
+  }
+
+  /** Whether the grant of an exchange asked at `askedAt` may be used now: in the same synchronous step as the answer. */
   admit(decision: DecisionFacts, askedAt: Instant, now: Instant): Admission {
     const isYoung = isWithin(askedAt, now, exchangeAgeBoundMs(decision.maxStalenessMs));
     if (decision.asOf.epoch < this.#epoch) return 'replaced-epoch';

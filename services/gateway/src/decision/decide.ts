@@ -1,0 +1,324 @@
+/**
+ * The order of a decision:
+ *
+ *   find the credential -> L1 -> use-check -> structure -> negative cache -> L2 -> exchange (single flight)
+ *
+ * Whatever comes out of a cache passes the use-check, and whatever comes out of an exchange passes `admit`, in the same
+ * synchronous step in which the decision is returned.
+ */
+import { type Clock, type ErrorCode, type Logger, ServiceError, type TokenCache, toServiceError } from '@token-gateway/platform';
+import { ageMs, type CachedDecision, type Instant, type RevocationView } from '@token-gateway/revocation';
+import { LRUCache } from 'lru-cache';
+import { Type } from 'typebox';
+import { Compile } from 'typebox/compile';
+import { cacheKeyOf } from '../cache/cache-key.ts';
+import { DecisionCache } from '../cache/decision-cache.ts';
+import { open, seal } from '../cache/sealed.ts';
+import type { ExchangeClient, ExchangeResult } from '../exchange-client/port.ts';
+import type { ProviderDirectory } from '../view/provider-directory.ts';
+import { type CredentialConfig, checkStructure, findCredential } from './credential.ts';
+import type { Decision, DecisionRequest } from './decision.ts';
+import { ExchangeGate, type ExchangeGateConfig } from './exchange-gate.ts';
+
+export interface DecideConfig {
+  /** The audience of internal tokens when the route names none. */
+  readonly audience: string;
+  readonly credential: CredentialConfig;
+  /** Shared by the gateways that share an L2. */
+  readonly fleetSecret: Uint8Array;
+  readonly longestLifeMs: number;
+  readonly negativeLifeMs: number;
+  readonly exchangeTimeoutMs: number;
+  readonly entriesMax: number;
+  readonly gate: ExchangeGateConfig;
+}
+
+export interface DecideDeps {
+  readonly view: RevocationView;
+  readonly providers: Pick<ProviderDirectory, 'isCurrent' | 'isKnown'>;
+  readonly exchange: ExchangeClient;
+  /** L2; null = none. */
+  readonly tokenCache: TokenCache | null;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly logger: Logger;
+  readonly onMaxStaleness: (maxStalenessMs: number) => void;
+  /** Something was seen that only a watermark can settle. */
+  readonly onSuspicion: () => void;
+  readonly onDecision: (source: DecisionSource, decision: Decision) => void;
+}
+
+export type DecisionSource = 'request' | 'l1' | 'negative' | 'l2' | 'exchange';
+
+interface Grant extends CachedDecision {
+  readonly kind: 'api-key' | 'jwt';
+  readonly token: string;
+}
+
+interface Refusal extends CachedDecision {
+  readonly code: ErrorCode;
+}
+
+interface Credential {
+  readonly kind: 'api-key' | 'jwt';
+  readonly value: string;
+  readonly audience: string;
+  readonly cacheKey: string;
+}
+
+interface Flight {
+  /** When it was asked; moved on when it had to wait for room, since then it has not asked before. */
+  readonly asked: { at: Instant };
+  readonly result: Promise<ExchangeResult>;
+}
+
+/** Used for refusals, whose tenant need not be known; a refusal is never unsafe to repeat. */
+const refusalMaxStalenessMs = 1000;
+/** A request joins a flight only this long after it began, so that it does not inherit most of the age bound. */
+const joinWithinMs = 100;
+/** A token leaves the caches this long before its end, or at a tenth of its life, so that it reaches a service in time. */
+const tokenMarginMs = 5000;
+const retryAfterMaxSeconds = 3;
+
+const l2Value = Compile(
+  Type.Object({
+    kind: Type.Union([Type.Literal('api-key'), Type.Literal('jwt')]),
+    token: Type.String({ minLength: 1 }),
+    subjects: Type.Array(Type.String()),
+    maxStalenessMs: Type.Integer({ minimum: 0 }),
+    expiresAtMs: Type.Number(),
+  }),
+);
+
+export class DecisionCore {
+  readonly #deps: DecideDeps;
+  readonly #config: DecideConfig;
+  readonly #gate: ExchangeGate;
+  readonly #grants: DecisionCache<Grant>;
+  readonly #refusals: DecisionCache<Refusal>;
+  /** Credentials accepted lately, whatever became of their entries. */
+  readonly #standing: LRUCache<string, true>;
+  readonly #flights = new Map<string, Flight>();
+  #largestMaxStalenessMs = refusalMaxStalenessMs;
+
+  constructor(deps: DecideDeps, config: DecideConfig) {
+    this.#deps = deps;
+    this.#config = config;
+    this.#gate = new ExchangeGate(deps.clock, config.gate);
+    this.#grants = new DecisionCache<Grant>(config.entriesMax);
+    this.#refusals = new DecisionCache<Refusal>(config.entriesMax);
+    this.#standing = new LRUCache<string, true>({ max: config.entriesMax });
+  }
+
+  get grantCount(): number {
+    return this.#grants.size;
+  }
+
+  get exchangesUnderWay(): number {
+    return this.#gate.running;
+  }
+
+  /** Never throws and never rejects: what goes wrong is `unavailable`. */
+  decide(request: DecisionRequest): Decision | Promise<Decision> {
+    try {
+      const found = findCredential(request.header, this.#config.credential);
+      if ('refused' in found) return this.#report('request', { outcome: 'deny', code: found.refused });
+      const audience = request.audience ?? this.#config.audience;
+      const cacheKey = cacheKeyOf(found.kind, audience, found.value);
+      const now = this.#deps.clock.now();
+      const grant = this.#take(this.#grants, cacheKey, now);
+      if (grant !== null) return this.#report('l1', allow(grant));
+      return this.#miss({ kind: found.kind, value: found.value, audience, cacheKey }, now).catch((error: unknown) =>
+        this.#report('exchange', this.#unavailable(error)),
+      );
+    } catch (error) {
+      return this.#report('request', this.#unavailable(error));
+    }
+  }
+
+  /** What left L2, or ended by time, leaves L1. */
+  purge(target: { readonly cacheKey: string } | { readonly subject: string }): number {
+    if ('cacheKey' in target) return this.#grants.delete(target.cacheKey) ? 1 : 0;
+    return this.#grants.deleteBySubject(target.subject);
+  }
+
+  /** An entry that passes the use-check now, which every use of a cached decision goes through. */
+  #take<T extends CachedDecision>(cache: DecisionCache<T>, cacheKey: string, now: Instant): T | null {
+    const entry = cache.get(cacheKey);
+    if (entry === undefined) return null;
+    const check = this.#deps.view.check(entry, now);
+    if (check === 'usable') return entry;
+    // A stale view may become fresh again; nothing else mends an entry.
+    if (check !== 'stale') cache.delete(cacheKey);
+    return null;
+  }
+
+  async #miss(credential: Credential, now: Instant): Promise<Decision> {
+    const refused = this.#checkStructure(credential, now);
+    if (refused !== null) return this.#report('request', refused);
+    const refusal = this.#take(this.#refusals, credential.cacheKey, now);
+    if (refusal !== null) return this.#report('negative', { outcome: 'deny', code: refusal.code });
+    const fromL2 = await this.#fromL2(credential);
+    if (fromL2 !== null) return this.#report('l2', fromL2);
+    return this.#report('exchange', await this.#fromExchange(credential));
+  }
+
+  #checkStructure(credential: Credential, now: Instant): Decision | null {
+    const structure = checkStructure(credential.kind, credential.value, now.wallMs);
+    if ('refused' in structure) return { outcome: 'deny', code: structure.refused };
+    if (structure.kind !== 'jwt' || this.#deps.providers.isKnown(structure.issuer)) return null;
+    if (this.#deps.providers.isCurrent) return { outcome: 'deny', code: 'token_issuer_unknown' };
+    return this.#unavailable(new ServiceError('identity_unavailable', { detail: 'list of providers is not current' }));
+  }
+
+  async #fromL2(credential: Credential): Promise<Decision | null> {
+    const { tokenCache, view, clock } = this.#deps;
+    if (tokenCache === null || view.freshnessAgeMs(clock.now()) > this.#largestMaxStalenessMs) return null;
+    const sealed = await tokenCache.get(credential.cacheKey).catch(() => null);
+    if (sealed === null) return null;
+    const opened = open(this.#sealContext(credential), sealed);
+    const value: unknown = opened === null ? null : JSON.parse(opened.plaintext);
+    if (opened === null || !l2Value.Check(value) || value.kind !== credential.kind) return null;
+    const now = clock.now();
+    const expiresAt = instantOfWall(value.expiresAtMs, now);
+    this.#keep(credential.cacheKey, { ...value, asOf: opened.asOf, expiresAt });
+    const grant = this.#take(this.#grants, credential.cacheKey, now);
+    return grant === null ? null : allow(grant);
+  }
+
+  /** A result that something overtook is asked for once more. */
+  async #fromExchange(credential: Credential): Promise<Decision> {
+    for (let attempt = 1; attempt <= 2; attempt++) {
+      const flight = this.#join(credential);
+      const result = await flight.result;
+      const decision = this.#settle(credential, flight, result);
+      if (decision !== null) return decision;
+    }
+    return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'overtaken by changes twice' }));
+  }
+
+  #join(credential: Credential): Flight {
+    const { clock, exchange } = this.#deps;
+    const known = this.#flights.get(credential.cacheKey);
+    if (known !== undefined && ageMs(known.asked.at, clock.now()) < joinWithinMs) return known;
+    const asked = { at: clock.now() };
+    const request = { kind: credential.kind, credential: credential.value, audience: credential.audience };
+    const result = this.#gate.run(this.#standing.has(credential.cacheKey), () => {
+      asked.at = clock.now();
+      return exchange.exchange(request, { timeoutMs: this.#config.exchangeTimeoutMs });
+    });
+    const flight: Flight = { asked, result };
+    const land = () => this.#land(credential, flight);
+    result.then(land, land);
+    this.#flights.set(credential.cacheKey, flight);
+    return flight;
+  }
+
+  /** Nobody joins what has an answer. */
+  #land(credential: Credential, flight: Flight): void {
+    if (this.#flights.get(credential.cacheKey) === flight) this.#flights.delete(credential.cacheKey);
+  }
+
+  /** Null when the result was overtaken and has to be asked for again. */
+  #settle(credential: Credential, flight: Flight, result: ExchangeResult): Decision | null {
+    const { view, clock, onSuspicion } = this.#deps;
+    const now = clock.now();
+    if (result.facts !== null && result.facts.asOf.epoch !== view.epoch) onSuspicion();
+    if (result.outcome === 'refused') {
+      if (result.facts !== null) {
+        if (view.isOvertaken(result.facts)) return null;
+        const expiresAt = later(flight.asked.at, this.#config.negativeLifeMs);
+        const refusal = { ...result.facts, maxStalenessMs: refusalMaxStalenessMs, code: result.code, expiresAt };
+        this.#refusals.set(credential.cacheKey, refusal);
+      }
+      this.#standing.delete(credential.cacheKey);
+      return { outcome: 'deny', code: result.code };
+    }
+    this.#noteMaxStaleness(result.facts.maxStalenessMs);
+    const admission = view.admit(result.facts, flight.asked.at, now);
+    switch (admission) {
+      case 'tombstoned':
+      case 'replaced-epoch':
+        return null;
+      case 'too-old':
+        return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'the exchange took too long' }));
+      case 'usable-once':
+        this.#standing.set(credential.cacheKey, true);
+        return { outcome: 'allow', token: result.token, kind: credential.kind };
+      case 'cacheable': {
+        const grant = this.#grantOf(credential, flight, result, now);
+        if (this.#grants.get(credential.cacheKey)?.token !== grant.token) this.#fill(credential, grant, now);
+        return allow(grant);
+      }
+    }
+  }
+
+  #grantOf(credential: Credential, flight: Flight, result: ExchangeResult & { outcome: 'granted' }, now: Instant): Grant {
+    const remainingMs = result.tokenExpiresAtMs - flight.asked.at.wallMs;
+    const endMs = result.tokenExpiresAtMs - Math.min(tokenMarginMs, remainingMs / 10);
+    const lifeEnd = later(flight.asked.at, this.#config.longestLifeMs);
+    const tokenEnd = instantOfWall(endMs, now);
+    const expiresAt = {
+      monotonicMs: Math.min(lifeEnd.monotonicMs, tokenEnd.monotonicMs),
+      wallMs: Math.min(lifeEnd.wallMs, tokenEnd.wallMs),
+    };
+    return { ...result.facts, kind: credential.kind, token: result.token, expiresAt };
+  }
+
+  #fill(credential: Credential, grant: Grant, now: Instant): void {
+    this.#keep(credential.cacheKey, grant);
+    this.#standing.set(credential.cacheKey, true);
+    const { tokenCache } = this.#deps;
+    const lifeMs = Math.floor(grant.expiresAt.wallMs - now.wallMs);
+    if (tokenCache === null || lifeMs < 1 || grant.maxStalenessMs === 0) return;
+    const plaintext = JSON.stringify({
+      kind: grant.kind,
+      token: grant.token,
+      subjects: grant.subjects,
+      maxStalenessMs: grant.maxStalenessMs,
+      expiresAtMs: grant.expiresAt.wallMs,
+    });
+    const sealed = seal(this.#sealContext(credential), grant.asOf, plaintext);
+    // L2 only saves exchanges: one that cannot be written is none the less decided.
+    tokenCache.set(credential.cacheKey, sealed, lifeMs, grant.subjects).catch(() => undefined);
+  }
+
+  #keep(cacheKey: string, grant: Grant): void {
+    this.#noteMaxStaleness(grant.maxStalenessMs);
+    if (grant.maxStalenessMs > 0) this.#grants.set(cacheKey, grant);
+  }
+
+  #noteMaxStaleness(maxStalenessMs: number): void {
+    this.#largestMaxStalenessMs = Math.max(this.#largestMaxStalenessMs, maxStalenessMs);
+    this.#deps.onMaxStaleness(maxStalenessMs);
+  }
+
+  #sealContext(credential: Credential) {
+    return { fleetSecret: this.#config.fleetSecret, credential: credential.value, cacheKey: credential.cacheKey };
+  }
+
+  #unavailable(thrown: unknown): Decision {
+    const error = toServiceError(thrown);
+    if (error.code === 'internal') this.#deps.logger.error({ err: error }, 'decision failed');
+    const code = error.code === 'internal' ? 'decision_unavailable' : error.code;
+    return { outcome: 'unavailable', code, retryAfterSeconds: 1 + Math.floor(this.#deps.random() * retryAfterMaxSeconds) };
+  }
+
+  #report(source: DecisionSource, decision: Decision): Decision {
+    this.#deps.onDecision(source, decision);
+    return decision;
+  }
+}
+
+function allow(grant: Grant): Decision {
+  return { outcome: 'allow', token: grant.token, kind: grant.kind };
+}
+
+function later(instant: Instant, byMs: number): Instant {
+  return { monotonicMs: instant.monotonicMs + byMs, wallMs: instant.wallMs + byMs };
+}
+
+/** A moment of the wall clock, on both clocks as they stand now. */
+function instantOfWall(wallMs: number, now: Instant): Instant {
+  return { monotonicMs: now.monotonicMs + (wallMs - now.wallMs), wallMs };
+}

@@ -1,0 +1,170 @@
+import type { Clock, IdentityClient, Logger, SignalListener, SignalSource, TokenCache } from '@token-gateway/platform';
+import { type Change, type Learned, RevocationView } from '@token-gateway/revocation';
+import type { Heartbeat } from '@token-gateway/schemas';
+import type { Registry } from 'prom-client';
+import { type CredentialConfig, defaultCredentialConfig } from './decision/credential.ts';
+import { DecisionCore } from './decision/decide.ts';
+import type { Decide } from './decision/decision.ts';
+import type { ExchangeClient } from './exchange-client/port.ts';
+import { createGatewayMetrics } from './metrics.ts';
+import { ProviderDirectory } from './view/provider-directory.ts';
+import { WatermarkLoop } from './view/watermark-loop.ts';
+
+export interface GatewayDeps {
+  readonly identity: IdentityClient;
+  readonly exchange: ExchangeClient;
+  /** L2; null = none. */
+  readonly tokenCache: TokenCache | null;
+  readonly signals: readonly SignalSource[];
+  readonly clock: Clock;
+  /** Uniform in [0, 1). */
+  readonly random: () => number;
+  readonly logger: Logger;
+  readonly registry: Registry;
+}
+
+export interface GatewayConfig {
+  /** The audience of internal tokens when a route names none. */
+  readonly audience: string;
+  /** Shared by the gateways that share an L2; at least 32 bytes. */
+  readonly fleetSecret: Uint8Array;
+  readonly credential?: CredentialConfig;
+  /** The longest life of a cached decision. */
+  readonly longestLifeMs?: number;
+  readonly negativeLifeMs?: number;
+  /** The longest time between two watermarks. */
+  readonly watermarkIntervalMs?: number;
+  readonly entriesMax?: number;
+  readonly exchangesMax?: number;
+}
+
+export interface Gateway {
+  readonly decide: Decide;
+  /** Subscribes, and asks for the first watermark; resolves at once. */
+  start(): void;
+  /** Why it is not ready yet; staleness is no reason, since a stale gateway still decides by exchange. */
+  notReady(): string[];
+  close(): Promise<void>;
+}
+
+const exchangeTimeoutMs = 1000;
+const watermarkTimeoutMs = 1000;
+const pruneIntervalMs = 5000;
+
+/** The gateway without its transports and adapters: decides, and keeps its view of what was revoked. */
+export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway {
+  const { identity, exchange, tokenCache, signals, clock, random, logger, registry } = deps;
+  const longestLifeMs = config.longestLifeMs ?? 300_000;
+  const exchangesMax = config.exchangesMax ?? 64;
+  const view = new RevocationView({ longestLifeMs });
+  const providers = new ProviderDirectory({ identity, clock, logger });
+  const metrics = createGatewayMetrics(registry, { view, clock, grantCount: () => core.grantCount });
+  const closing = new AbortController();
+  const unsubscribes: (() => Promise<void>)[] = [];
+  let isStarted = false;
+
+  const watermarks: WatermarkLoop = new WatermarkLoop(
+    { identity, view, clock, random, logger, onLearned: learn, onFailed: () => metrics.watermark('failed') },
+    { intervalMs: config.watermarkIntervalMs ?? 300, timeoutMs: watermarkTimeoutMs, longestLifeMs },
+  );
+
+  const core: DecisionCore = new DecisionCore(
+    {
+      view,
+      providers,
+      exchange,
+      tokenCache,
+      clock,
+      random,
+      logger,
+      onMaxStaleness: (maxStalenessMs) => watermarks.noteMaxStaleness(maxStalenessMs),
+      onSuspicion: () => watermarks.askSoon(),
+      onDecision: metrics.decision,
+    },
+    {
+      audience: config.audience,
+      credential: config.credential ?? defaultCredentialConfig,
+      fleetSecret: config.fleetSecret,
+      longestLifeMs,
+      negativeLifeMs: config.negativeLifeMs ?? 5000,
+      exchangeTimeoutMs,
+      entriesMax: config.entriesMax ?? 100_000,
+      gate: {
+        concurrencyMax: exchangesMax,
+        reserved: Math.ceil(exchangesMax / 2),
+        queueMax: exchangesMax * 16,
+        queueTimeoutMs: exchangeTimeoutMs,
+      },
+    },
+  );
+
+  /** What a change means beside its tombstones. */
+  function apply(change: Change): void {
+    providers.note(change);
+    for (const subject of change.subjects) core.purge({ subject });
+  }
+
+  function learn(learned: Learned): void {
+    metrics.watermark(learned.outcome === 'ignored' ? learned.why : learned.outcome);
+    if (learned.outcome === 'reset') {
+      logger.info({ epoch: view.epoch, applied: view.applied, floor: view.floor }, 'view of revocations loaded');
+      providers.refresh();
+    }
+    if (learned.outcome === 'fresh') {
+      if (!learned.chainAgreed) logger.warn('signals disagree with the change log: forged, corrupted or foreign');
+      metrics.missed(learned.changes.length, learned.chainAgreed);
+      for (const change of learned.changes) apply(change);
+    }
+  }
+
+  function listenerOf(source: SignalSource): SignalListener {
+    return {
+      onChange(change: Change) {
+        const heard = view.hear(change, clock.now());
+        metrics.signal(source.name, heard);
+        if (heard === 'extended' || heard === 'noted') apply(change);
+        if (heard === 'other-epoch' && change.epoch > view.epoch) watermarks.askSoon();
+      },
+      onPurge(target) {
+        metrics.purged(source.name, core.purge(target));
+      },
+      onHeartbeat(heartbeat: Heartbeat) {
+        metrics.heartbeat(source.name, clock.now().wallMs - Date.parse(heartbeat.at));
+      },
+      onConnected() {
+        metrics.connected(source.name, true);
+        watermarks.askSoon();
+      },
+      onDisconnected() {
+        metrics.connected(source.name, false);
+      },
+    };
+  }
+
+  async function pruneLoop(): Promise<void> {
+    while (!closing.signal.aborted) {
+      await clock.sleep(pruneIntervalMs, closing.signal);
+      view.prune(clock.now());
+    }
+  }
+
+  return {
+    decide: (request) => core.decide(request),
+    start() {
+      if (isStarted) return;
+      isStarted = true;
+      for (const source of signals) unsubscribes.push(source.subscribe(listenerOf(source)));
+      watermarks.start();
+      pruneLoop().catch((error: unknown) => logger.error({ err: error }, 'pruning ended'));
+    },
+    notReady() {
+      return view.epoch === 0 ? ['no watermark yet'] : [];
+    },
+    async close() {
+      closing.abort();
+      watermarks.stop();
+      await Promise.all(unsubscribes.map((unsubscribe) => unsubscribe()));
+      await providers.close();
+    },
+  };
+}

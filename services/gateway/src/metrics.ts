@@ -1,0 +1,103 @@
+import type { Clock } from '@token-gateway/platform';
+import type { Heard, RevocationView } from '@token-gateway/revocation';
+import { Counter, Gauge, type Registry } from 'prom-client';
+import type { DecisionSource } from './decision/decide.ts';
+import type { Decision } from './decision/decision.ts';
+
+interface Sources {
+  readonly view: RevocationView;
+  readonly clock: Clock;
+  readonly grantCount: () => number;
+}
+
+/** The gateway's metrics; reading them costs nothing in a request's way. */
+export function createGatewayMetrics(registry: Registry, { view, clock, grantCount }: Sources) {
+  const registers = [registry];
+  const decisions = new Counter({
+    name: 'tg_gateway_decisions_total',
+    help: 'Decisions by where they came from, outcome and code.',
+    labelNames: ['source', 'outcome', 'code'],
+    registers,
+  });
+  const signals = new Counter({
+    name: 'tg_gateway_signals_total',
+    help: 'Changes heard, by trigger and by what became of them.',
+    labelNames: ['trigger', 'result'],
+    registers,
+  });
+  const purges = new Counter({
+    name: 'tg_gateway_purged_entries_total',
+    help: 'L1 entries that left because their L2 entry or key did.',
+    labelNames: ['trigger'],
+    registers,
+  });
+  const watermarks = new Counter({
+    name: 'tg_gateway_watermarks_total',
+    help: 'Watermark questions by outcome.',
+    labelNames: ['outcome'],
+    registers,
+  });
+  const missed = new Counter({
+    name: 'tg_gateway_signals_missed_total',
+    help: 'Changes that a watermark brought before any signal.',
+    registers,
+  });
+  const mismatches = new Counter({
+    name: 'tg_gateway_chain_mismatches_total',
+    help: 'Watermarks that found the heard signals to disagree with the change log.',
+    registers,
+  });
+  const connections = new Gauge({
+    name: 'tg_gateway_signal_connected',
+    help: '1 while the trigger is subscribed.',
+    labelNames: ['trigger'],
+    registers,
+  });
+  const heartbeatAge = new Gauge({
+    name: 'tg_gateway_heartbeat_age_seconds',
+    help: 'Age of the last heartbeat of the chain when it arrived.',
+    labelNames: ['trigger'],
+    registers,
+  });
+  const gauge = (name: string, help: string, read: () => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read());
+      },
+    });
+  gauge('tg_gateway_freshness_age_seconds', 'How long ago the view was known to be complete.', () => {
+    return view.freshnessAgeMs(clock.now()) / 1000;
+  });
+  gauge('tg_gateway_applied_seq', 'Newest change confirmed by identity.', () => view.applied);
+  gauge('tg_gateway_heard_seq', 'Newest change heard without a gap.', () => view.heard);
+  gauge('tg_gateway_tombstones', 'Subjects with a tombstone.', () => view.tombstoneCount);
+  gauge('tg_gateway_l1_entries', 'Decisions in L1.', grantCount);
+
+  return {
+    decision(source: DecisionSource, decision: Decision): void {
+      decisions.inc({ source, outcome: decision.outcome, code: decision.outcome === 'allow' ? '' : decision.code });
+    },
+    signal(trigger: string, result: Heard): void {
+      signals.inc({ trigger, result });
+    },
+    purged(trigger: string, count: number): void {
+      if (count > 0) purges.inc({ trigger }, count);
+    },
+    watermark(outcome: string): void {
+      watermarks.inc({ outcome });
+    },
+    missed(count: number, chainAgreed: boolean): void {
+      missed.inc(count);
+      if (!chainAgreed) mismatches.inc();
+    },
+    heartbeat(trigger: string, ageMs: number): void {
+      heartbeatAge.set({ trigger }, ageMs / 1000);
+    },
+    connected(trigger: string, isConnected: boolean): void {
+      connections.set({ trigger }, isConnected ? 1 : 0);
+    },
+  };
+}
