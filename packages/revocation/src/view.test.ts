@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { type Change, type ChangeContent, changePayload, genesisChain, nextChain } from './change.ts';
+import { type ChangeContent, changePayload, genesisChain, nextChain } from './change.ts';
 import type { Instant } from './instant.ts';
+import { ChangeLog } from './testing.ts';
 import {
   type CachedDecision,
   type DecisionFacts,
@@ -11,51 +12,6 @@ import {
   type WatermarkAnswer,
   type WatermarkQuestion,
 } from './view.ts';
-
-/** The change log as identity keeps it, for one epoch at a time. */
-class ChangeLog {
-  epoch = 1;
-  changes: Change[] = [];
-  oldestKept = 0;
-
-  get seq(): number {
-    return this.changes.length;
-  }
-
-  chainAt(seq: number): string | undefined {
-    return seq === 0 ? genesisChain : this.changes[seq - 1]?.chain;
-  }
-
-  append(subjects: string[]): Change {
-    const content: ChangeContent = {
-      type: 'tg.user.changed',
-      subjects,
-      actor: 'system',
-      at: '2026-01-01T00:00:00.000Z',
-    };
-    const seq = this.seq + 1;
-    const chain = nextChain(this.chainAt(this.seq) ?? '', this.epoch, seq, changePayload(content));
-    const change = { ...content, epoch: this.epoch, seq, chain };
-    this.changes.push(change);
-    return change;
-  }
-
-  answer(question: WatermarkQuestion, resetFrom = this.oldestKept): WatermarkAnswer {
-    const isKnown =
-      question.epoch === this.epoch && question.applied <= this.seq && question.applied >= this.oldestKept;
-    const agrees = this.chainAt(question.heard) === question.heardChain;
-    const base = isKnown ? (agrees ? question.heard : question.applied) : resetFrom;
-    return {
-      epoch: this.epoch,
-      seq: this.seq,
-      chain: this.chainAt(this.seq) ?? '',
-      base,
-      baseChain: this.chainAt(base) ?? '',
-      changes: this.changes.slice(base),
-      reset: !isKnown,
-    };
-  }
-}
 
 const at = (ms: number): Instant => ({ monotonicMs: ms, wallMs: 1_000_000 + ms });
 const subjects = ['tenant:t', 'user:u', 'key:k'];

@@ -1,0 +1,114 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const startTimeoutMs = 30_000;
+
+/** Ports that were free a moment ago. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer().listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      return server;
+    }),
+  );
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
+
+/** Resolves when the condition holds; rejects with its last error or `what` after `timeoutMs`. */
+export async function until(what: string, timeoutMs: number, condition: () => Promise<boolean> | boolean): Promise<number> {
+  const begin = performance.now();
+  let last: unknown;
+  for (;;) {
+    try {
+      if (await condition()) return performance.now() - begin;
+    } catch (error) {
+      last = error;
+    }
+    if (performance.now() - begin > timeoutMs) throw new Error(`not within ${timeoutMs} ms: ${what}`, { cause: last });
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** One service as a process of its own: what a test starts, kills, pauses and starts again. */
+export class ServiceProcess implements AsyncDisposable {
+  readonly name: string;
+  readonly #script: string;
+  readonly #env: Record<string, string>;
+  readonly #readyUrl: string;
+  #child: ChildProcess | null = null;
+  /** Everything it wrote, for assertions on what must not be logged, and for failures. */
+  output = '';
+
+  constructor(name: string, script: string, env: Record<string, string>, metricsPort: number) {
+    this.name = name;
+    this.#script = script;
+    this.#env = { ...env, TG_METRICS_PORT: `${metricsPort}` };
+    this.#readyUrl = `http://127.0.0.1:${metricsPort}/readyz`;
+  }
+
+  get metricsUrl(): string {
+    return this.#readyUrl.replace('/readyz', '/metrics');
+  }
+
+  /** Resolves when it says it is ready. */
+  async start(): Promise<void> {
+    const { PATH = '', HOME = '' } = process.env;
+    const child = spawn(process.execPath, [this.#script], {
+      cwd: root,
+      env: { PATH, HOME, ...this.#env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.#child = child;
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => {
+        this.output += text;
+      });
+    }
+    await until(`${this.name} is ready`, startTimeoutMs, async () => {
+      if (child.exitCode !== null) throw new Error(`${this.name} ended with ${child.exitCode}:\n${this.output}`);
+      return (await fetch(this.#readyUrl, { signal: AbortSignal.timeout(1000) })).ok;
+    }).catch((cause: unknown) => {
+      throw new Error(`${this.name} did not become ready:\n${this.output.slice(-4000)}`, { cause });
+    });
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<number | null> {
+    const child = this.#child;
+    this.#child = null;
+    if (child === null) return null;
+    if (child.exitCode === null && child.signalCode === null) {
+      const exited = once(child, 'exit');
+      child.kill('SIGCONT');
+      child.kill(signal);
+      await exited;
+    }
+    return child.exitCode;
+  }
+
+  async kill(): Promise<void> {
+    await this.#end('SIGKILL');
+  }
+
+  /** Asks it to end; resolves with its exit code. */
+  stop(): Promise<number | null> {
+    return this.#end('SIGTERM');
+  }
+
+  pause(): void {
+    this.#child?.kill('SIGSTOP');
+  }
+
+  resume(): void {
+    this.#child?.kill('SIGCONT');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#end('SIGKILL');
+  }
+}

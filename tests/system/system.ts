@@ -1,0 +1,184 @@
+/**
+ * The distributed system on real parts: each service a process of its own, as in production. Tests start the deployment
+ * they need, and break it.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { exportJWK, generateKeyPair } from 'jose';
+import type { EnvoyPart, KafkaPart, Parts, PostgresPart, RedisPart } from '../parts/index.ts';
+import { Admin } from './admin.ts';
+import { envoyConfig } from './envoy-config.ts';
+import { freePorts, ServiceProcess } from './service-process.ts';
+
+export type Trigger = 'redis-pubsub' | 'redis-keyspace' | 'watch';
+
+/** Parts that outlive a system; what is absent is started with it. */
+export interface SharedParts {
+  readonly postgres?: PostgresPart;
+  readonly kafka?: KafkaPart;
+}
+
+export interface SystemOptions {
+  readonly gateways: number;
+  readonly kafka: boolean;
+  /** Redis with a relay that fills it. */
+  readonly redis: boolean;
+  readonly triggers: readonly Trigger[];
+  /** Envoy in front of each gateway; else the built-in reverse proxy. */
+  readonly envoy: boolean;
+}
+
+/** Kafka, relay and Redis as in the default deployment, two gateways, each behind an Envoy of its own. */
+export const fullChain: SystemOptions = {
+  gateways: 2,
+  kafka: true,
+  redis: true,
+  triggers: ['redis-pubsub'],
+  envoy: true,
+};
+
+/** One gateway and what a caller of it uses. */
+export interface Edge {
+  readonly process: ServiceProcess;
+  /** Where a caller reaches the service behind the gateway. */
+  readonly url: string;
+  readonly extAuthzPort: number;
+  readonly envoy: EnvoyPart | null;
+}
+
+export interface System extends AsyncDisposable {
+  readonly admin: Admin;
+  readonly identityUrl: string;
+  readonly authServerUrl: string;
+  readonly postgres: PostgresPart;
+  readonly kafka: KafkaPart | null;
+  readonly redis: RedisPart | null;
+  readonly identity: ServiceProcess;
+  readonly authServer: ServiceProcess;
+  readonly relay: ServiceProcess | null;
+  readonly edges: readonly Edge[];
+  /** Every service process, for what must hold of all their output. */
+  readonly processes: readonly ServiceProcess[];
+}
+
+/** Starts everything and resolves when all of it is ready. */
+export async function startSystem(parts: Parts, options: SystemOptions, shared: SharedParts = {}): Promise<System> {
+  const folder = await mkdtemp(join(tmpdir(), 'token-gateway-'));
+  const [postgres, kafka, redis] = await Promise.all([
+    shared.postgres ?? parts.postgres(),
+    options.kafka ? (shared.kafka ?? parts.kafka()) : null,
+    options.redis ? parts.redis() : null,
+  ]);
+  const [identityDatabase, authServerDatabase] = [await postgres.createDatabase(), await postgres.createDatabase()];
+  const [identityPort = 0, grpcPort = 0, authServerPort = 0, upstreamPort = 0, ...others] = await freePorts(
+    8 + options.gateways * 3,
+  );
+  const port = () => others.pop() ?? 0;
+  const identityUrl = `http://127.0.0.1:${identityPort}`;
+  const authServerUrl = `http://127.0.0.1:${authServerPort}`;
+  const adminKey = await newAdminKey();
+  const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true });
+  const clientsFile = join(folder, 'clients.json');
+  const publicJwk = { ...(await exportJWK(publicKey)), kid: 'gateway-1', alg: 'ES256', use: 'sig' };
+  await writeFile(clientsFile, JSON.stringify([{ clientId: 'gateway', jwks: { keys: [publicJwk] } }]));
+  const clientKey = JSON.stringify({ ...(await exportJWK(privateKey)), kid: 'gateway-1', alg: 'ES256' });
+  const fleetSecret = randomBytes(32).toString('base64url');
+
+  const processes: ServiceProcess[] = [];
+  const service = (name: string, script: string, env: Record<string, string>): ServiceProcess => {
+    const started = new ServiceProcess(name, script, env, port());
+    processes.push(started);
+    return started;
+  };
+  const brokers: Record<string, string> = kafka === null ? {} : { TG_KAFKA_BROKERS: kafka.brokers.join(',') };
+  const identityAddress = { TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPort}` };
+  const issuer = { TG_ISSUER: authServerUrl };
+
+  const identity = service('identity', 'services/identity/src/main.ts', {
+    ...issuer,
+    ...brokers,
+    TG_JWKS_URL: `${authServerUrl}/.well-known/jwks.json`,
+    TG_AUDIENCE: 'internal',
+    TG_DATABASE_URL: identityDatabase,
+    TG_IDENTITY_PORT: `${identityPort}`,
+    TG_IDENTITY_GRPC_PORT: `${grpcPort}`,
+    TG_BOOTSTRAP_ADMIN_KEY: adminKey,
+  });
+  const authServer = service('auth-server', 'services/auth-server/src/main.ts', {
+    ...issuer,
+    ...identityAddress,
+    TG_DATABASE_URL: authServerDatabase,
+    TG_AUTH_SERVER_PORT: `${authServerPort}`,
+    TG_CLIENTS_FILE: clientsFile,
+    TG_ALLOW_INSECURE_PROVIDERS: 'true',
+  });
+  const relay =
+    redis === null
+      ? null
+      : service('revocation-relay', 'services/revocation-relay/src/main.ts', {
+          ...(kafka === null ? identityAddress : brokers),
+          TG_REDIS_URL: redis.url,
+        });
+  const upstream = service('upstream', 'embedded/src/demo-upstream-main.ts', {
+    ...issuer,
+    TG_HOST: '0.0.0.0',
+    TG_UPSTREAM_PORT: `${upstreamPort}`,
+    TG_JWKS_URL: `${authServerUrl}/.well-known/jwks.json`,
+    TG_AUDIENCE: 'internal',
+  });
+  const gateways = Array.from({ length: options.gateways }, (_, index) => {
+    const extAuthzPort = port();
+    const edgePort = port();
+    const gateway = service(`gateway-${index}`, 'services/gateway/src/main.ts', {
+      ...identityAddress,
+      TG_HOST: '0.0.0.0',
+      TG_EXT_AUTHZ_PORT: `${extAuthzPort}`,
+      TG_EDGE_PORT: `${edgePort}`,
+      TG_UPSTREAM_URL: `http://127.0.0.1:${upstreamPort}`,
+      TG_AUTH_SERVER_URL: authServerUrl,
+      TG_CLIENT_KEY: clientKey,
+      TG_FLEET_SECRET: fleetSecret,
+      TG_SIGNALS: options.triggers.join(','),
+      ...(redis === null ? {} : { TG_REDIS_URL: redis.url }),
+    });
+    return { gateway, extAuthzPort, edgePort };
+  });
+
+  const dispose = async () => {
+    await Promise.all(processes.map((process) => process[Symbol.asyncDispose]()));
+    const own = [shared.postgres === undefined ? postgres : null, shared.kafka === undefined ? kafka : null, redis];
+    await Promise.all(own.map((part) => part?.stop()));
+    await rm(folder, { recursive: true, force: true });
+  };
+  try {
+    await identity.start();
+    await authServer.start();
+    await Promise.all([relay?.start(), upstream.start(), ...gateways.map(({ gateway }) => gateway.start())]);
+    const edges = await Promise.all(
+      gateways.map(async ({ gateway, extAuthzPort, edgePort }): Promise<Edge> => {
+        const envoy = options.envoy
+          ? await parts.envoy((address) => envoyConfig(address, { extAuthz: extAuthzPort, upstream: upstreamPort }))
+          : null;
+        return { process: gateway, extAuthzPort, envoy, url: envoy?.url ?? `http://127.0.0.1:${edgePort}` };
+      }),
+    );
+    const admin = new Admin(identityUrl, adminKey);
+    return {
+      admin, identityUrl, authServerUrl, postgres, kafka, redis, identity, authServer, relay, edges, processes,
+      async [Symbol.asyncDispose]() {
+        await Promise.all(edges.map(({ envoy }) => envoy?.stop()));
+        await dispose();
+      },
+    };
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+}
+
+async function newAdminKey(): Promise<string> {
+  const { createApiKey } = await import('@token-gateway/platform');
+  return createApiKey(randomBytes, Date.now()).key;
+}
