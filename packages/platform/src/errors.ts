@@ -130,6 +130,13 @@ export const errorTable = {
     publicCode: 'payload_too_large',
     publicMessage: 'The request body is too large.',
   },
+  header_too_large: { http: 431, grpc: 3, publicCode: 'header_too_large', publicMessage: 'The headers are too large.' },
+  request_timeout: {
+    http: 408,
+    grpc: 4,
+    publicCode: 'request_timeout',
+    publicMessage: 'The request did not arrive in time.',
+  },
   media_type_unsupported: {
     http: 415,
     grpc: 3,

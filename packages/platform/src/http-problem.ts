@@ -1,0 +1,188 @@
+/**
+ * How a fastify server answers when it does not do what was asked: always a problem body (RFC 9457) with a stable code.
+ * @module
+ */
+
+import { STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+import swagger from '@fastify/swagger';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type RawReplyDefaultExpression,
+  type RawRequestDefaultExpression,
+  type RawServerDefault,
+} from 'fastify';
+import { challengeOf, type ErrorCode, type Problem, problemOf, ServiceError, toServiceError } from './errors.ts';
+import type { Logger } from './telemetry.ts';
+
+/** Where a request is not as its schema says. The value itself is never repeated. */
+export interface InvalidField {
+  readonly in: string;
+  /** A JSON pointer. */
+  readonly field: string;
+  readonly message: string;
+}
+
+/** An answer of any HTTP server, for an error of the table. */
+export interface ProblemResponse {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Problem & { readonly errors?: readonly InvalidField[] };
+}
+
+export function problemResponse(code: ErrorCode, errors?: readonly InvalidField[]): ProblemResponse {
+  const problem = problemOf(code);
+  const challenge = challengeOf(code);
+  return {
+    status: problem.status,
+    headers: {
+      'content-type': 'application/problem+json',
+      'cache-control': 'no-store',
+      ...(challenge === null ? {} : { 'www-authenticate': challenge }),
+      ...(problem.status === 503 ? { 'retry-after': '1' } : {}),
+    },
+    body: { ...problem, ...(errors === undefined ? {} : { errors }) },
+  };
+}
+
+export type HttpApp = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>;
+
+export interface HttpAppOptions {
+  readonly logger: Logger;
+  /** Of the OpenAPI document, which `app.swagger()` returns once the app is ready. */
+  readonly title: string;
+  readonly version: string;
+}
+
+/**
+ * A fastify app as every REST API here has it: bodies are taken as they are or refused (no coercion, no dropped
+ * fields), JSON alone unless a parser is added, limits on size and time, and a problem body for every refusal.
+ */
+export async function createHttpApp({ logger, title, version }: HttpAppOptions): Promise<HttpApp> {
+  const app = fastify({
+    // Fastify's own log lines carry whole requests.
+    logger: false,
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, strict: true } },
+    bodyLimit: 256 * 1024,
+    requestTimeout: 15_000,
+    // Otherwise fastify answers by itself, without a problem body, what arrives on open connections while it closes.
+    return503OnClosing: false,
+    // What fastify finds before a route: a path that cannot be decoded, a path segment too long.
+    frameworkErrors: (error, _request, reply) => {
+      send(reply as unknown as FastifyReply, codeOf(error));
+    },
+    clientErrorHandler: answerClientError,
+  });
+  app.removeContentTypeParser('text/plain');
+  installProblemHandlers(app, logger);
+  await app.register(swagger, { openapi: { openapi: '3.1.0', info: { title, version } } });
+  return app.withTypeProvider<TypeBoxTypeProvider>();
+}
+
+/** Must come before the routes, since it learns from them which methods a path has. */
+export function installProblemHandlers(app: FastifyInstance, logger: Logger): void {
+  const routes: { readonly segments: readonly string[]; readonly methods: readonly string[] }[] = [];
+  app.addHook('onRoute', ({ url, method }) => {
+    routes.push({ segments: url.split('/'), methods: [method].flat() });
+  });
+
+  app.setNotFoundHandler((request: FastifyRequest, reply: FastifyReply) => {
+    const segments = request.url.split('?', 1).join().split('/');
+    const methods = routes.filter((route) => matches(route.segments, segments)).flatMap((route) => route.methods);
+    if (methods.length === 0) return send(reply, 'not_found');
+    // RFC 9110 section 15.5.6
+    void reply.header('allow', [...new Set(methods)].join(', '));
+    return send(reply, 'method_not_allowed');
+  });
+
+  app.setErrorHandler((error: unknown, request: FastifyRequest, reply: FastifyReply) => {
+    const code = codeOf(error);
+    const { status } = problemOf(code);
+    const fields = { err: error, code, method: request.method, route: request.routeOptions.url };
+    if (status === 500) logger.error(fields, 'request failed');
+    else if (status > 500) logger.warn(fields, 'request could not be served');
+    else logger.debug(fields, 'request refused');
+    return send(reply, code, invalidFields(error));
+  });
+}
+
+function send(reply: FastifyReply, code: ErrorCode, errors?: readonly InvalidField[]): FastifyReply {
+  const { status, headers, body } = problemResponse(code, errors);
+  // As text, so that no route's response schema takes members away.
+  return reply.code(status).headers(headers).serializer(String).send(JSON.stringify(body));
+}
+
+function matches(pattern: readonly string[], path: readonly string[]): boolean {
+  if (pattern.at(-1) === '*') return path.length >= pattern.length;
+  return (
+    pattern.length === path.length &&
+    pattern.every((segment, index) => (segment.startsWith(':') ? path[index] !== '' : segment === path[index]))
+  );
+}
+
+function isFastifyError(error: unknown): error is FastifyError {
+  return error instanceof Error && 'statusCode' in error && 'code' in error;
+}
+
+const codeOfStatus = new Map<number, ErrorCode>([
+  [404, 'not_found'],
+  [413, 'payload_too_large'],
+  [415, 'media_type_unsupported'],
+]);
+
+function codeOf(error: unknown): ErrorCode {
+  // Fastify's errors with a status below 500 blame the request; everything else that is not ours is unknown.
+  if (!isFastifyError(error) || error instanceof ServiceError || !error.code.startsWith('FST_')) {
+    return toServiceError(error).code;
+  }
+  const { statusCode = 500 } = error;
+  return codeOfStatus.get(statusCode) ?? (statusCode < 500 ? 'request_invalid' : 'internal');
+}
+
+function invalidFields(error: unknown): InvalidField[] | undefined {
+  if (!isFastifyError(error)) return undefined;
+  return error.validation?.map(({ instancePath, message = 'is not valid', params }) => {
+    const member = params['additionalProperty'] ?? params['missingProperty'];
+    return {
+      in: error.validationContext ?? 'request',
+      field: fieldName(typeof member === 'string' ? `${instancePath}/${member}` : instancePath),
+      message,
+    };
+  });
+}
+
+/** Names come from the caller as well: what does not look like one is not repeated. */
+function fieldName(pointer: string): string {
+  return /^[\w/.~-]{0,128}$/.test(pointer) ? pointer : '(name not shown)';
+}
+
+/** What Node's parser refused: there is no request yet, so the answer goes to the socket. */
+function answerClientError(error: Error & { readonly code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const { status, headers, body } = problemResponse(clientErrorCode(error.code));
+  const text = JSON.stringify(body);
+  const head = Object.entries({ ...headers, 'content-length': text.length, connection: 'close' })
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join('');
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${head}\r\n${text}`);
+}
+
+function clientErrorCode(code: string | undefined): ErrorCode {
+  if (code === 'HPE_HEADER_OVERFLOW') return 'header_too_large';
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return 'request_timeout';
+  return 'request_invalid';
+}

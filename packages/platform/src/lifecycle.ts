@@ -1,0 +1,99 @@
+import type { Clock } from './clock/port.ts';
+import { systemClock } from './clock/system.ts';
+import { ConfigError, commonFields } from './config.ts';
+import { createTelemetry, type Logger, type Telemetry } from './telemetry.ts';
+
+/** What was acquired, released in reverse order. */
+export interface Lifecycle {
+  /** Aborts when closing begins: loops end by it and readiness turns false before anything is released. */
+  readonly closing: AbortSignal;
+  /** To be called right after acquiring. Once closing has begun, it releases at once. */
+  onClose(name: string, release: () => Promise<void>): void;
+  /** Resolves when everything was released, failed or overran its deadline; what follows goes on in any case. */
+  close(): Promise<void>;
+}
+
+export function createLifecycle(
+  logger: Logger,
+  { clock = systemClock, deadlineMs = 10_000 }: { readonly clock?: Clock; readonly deadlineMs?: number } = {},
+): Lifecycle {
+  const closing = new AbortController();
+  const acquired: { name: string; release: () => Promise<void> }[] = [];
+  let closed: Promise<void> | undefined;
+
+  async function releaseOne({ name, release }: { name: string; release: () => Promise<void> }): Promise<void> {
+    const done = new AbortController();
+    const released = release().then(
+      () => 'released' as const,
+      (err: unknown) => logger.error({ err, resource: name }, 'close failed'),
+    );
+    const overrun = clock.sleep(deadlineMs, done.signal).then(() => 'overrun' as const);
+    if ((await Promise.race([released, overrun])) === 'overrun') {
+      logger.error({ resource: name, deadlineMs }, 'close overran its deadline');
+    }
+    done.abort();
+  }
+
+  async function releaseAll(): Promise<void> {
+    closing.abort();
+    for (let next = acquired.pop(); next !== undefined; next = acquired.pop()) await releaseOne(next);
+  }
+
+  return {
+    closing: closing.signal,
+    onClose(name, release) {
+      acquired.push({ name, release });
+      if (closed !== undefined) closed = closed.then(releaseAll);
+    },
+    close() {
+      closed ??= releaseAll();
+      return closed;
+    },
+  };
+}
+
+export interface ServiceContext extends Telemetry {
+  readonly env: NodeJS.ProcessEnv;
+  readonly lifecycle: Lifecycle;
+}
+
+/**
+ * A service's process: starts it, closes it on SIGTERM and SIGINT (a second one ends it at once), and exits with 1 when
+ * it cannot start or something was thrown that nobody caught.
+ */
+export async function runService(name: string, start: (context: ServiceContext) => Promise<unknown>): Promise<void> {
+  const { env } = process;
+  // What is wrong with the level is reported by the service's loadConfig.
+  const level = commonFields.logLevel.parse(env['TG_LOG_LEVEL']);
+  const telemetry = createTelemetry({ service: name, level: typeof level === 'string' ? level : 'info' });
+  const { logger } = telemetry;
+  const lifecycle = createLifecycle(logger);
+
+  let ending = false;
+  async function end(exitCode: number): Promise<void> {
+    if (ending) process.exit(1);
+    ending = true;
+    await lifecycle.close();
+    process.exit(exitCode);
+  }
+
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      logger.info({ signal }, 'closing');
+      void end(0);
+    });
+  }
+  process.on('uncaughtException', (err) => {
+    logger.fatal({ err }, 'uncaught error');
+    void end(1);
+  });
+
+  try {
+    await start({ env, lifecycle, ...telemetry });
+    if (!ending) logger.info('started');
+  } catch (err) {
+    if (err instanceof ConfigError) process.stderr.write(`${name}: ${err.message}\n`);
+    else logger.fatal({ err }, 'start failed');
+    await end(1);
+  }
+}

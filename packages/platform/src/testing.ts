@@ -1,0 +1,2 @@
+export * from './clock/test.ts';
+export { createSilentTelemetry } from './telemetry.ts';
