@@ -1,0 +1,101 @@
+import { randomUUID } from 'node:crypto';
+import { fileURLToPath } from 'node:url';
+import type { Clock, Database, HttpApp, IdentityClient, Logger, Registry } from '@token-gateway/platform';
+import { createClientAuthenticator } from './clients/client-authentication.ts';
+import { type ClientRegistration, createClientStore } from './clients/client-store.ts';
+import { createExchange, type Exchange } from './exchange/exchange.ts';
+import { measureExchange } from './exchange/measurement.ts';
+import { createApp } from './http/app.ts';
+import { paths } from './http/metadata.ts';
+import { createTokenEndpoint, grantTypes } from './http/token-endpoint.ts';
+import { createDocumentFetcher } from './providers/document-fetcher.ts';
+import { createProviderDirectory } from './providers/provider-directory.ts';
+import { createProviderKeys } from './providers/provider-keys.ts';
+import { createDatabaseSigner, type SigningAlgorithm } from './signing/database-signer.ts';
+import type { Signer } from './signing/port.ts';
+
+export interface AuthServerDeps {
+  readonly database: Database;
+  readonly identity: IdentityClient;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly registry: Registry;
+  /** Default: keys kept in the database. */
+  readonly signer?: Signer;
+  /** Default: random UUIDs. */
+  readonly newTokenId?: () => string;
+}
+
+export interface AuthServerConfig {
+  /** An origin, such as https://auth.example.com: `iss` of the internal tokens. */
+  readonly issuer: string;
+  readonly signingAlgorithm: SigningAlgorithm;
+  /** The audience of a token when none is asked for. */
+  readonly audience: string;
+  /** Clients to register at start. */
+  readonly clients: readonly ClientRegistration[];
+  readonly identityTimeoutMs: number;
+  readonly providerTimeoutMs: number;
+  readonly allowInsecureProviders: boolean;
+}
+
+export interface AuthServer {
+  /** Not listening. */
+  readonly app: HttpApp;
+  /** What the token endpoint does, without HTTP and without client authentication. */
+  readonly exchange: Exchange;
+  close(): Promise<void>;
+}
+
+const migrationsFolder = fileURLToPath(new URL('../migrations', import.meta.url));
+const documentBytesMax = 512 * 1024;
+const providerListCooldownMs = 250;
+const providerKeys = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 2000 };
+
+/** Migrates the database, registers clients, and makes sure of a signing key. Closing leaves the database open. */
+export async function createAuthServer(deps: AuthServerDeps, config: AuthServerConfig): Promise<AuthServer> {
+  const { database, identity, clock, logger, registry } = deps;
+  const { identityTimeoutMs } = config;
+  await database.migrate(migrationsFolder);
+
+  const store = createClientStore({ database, clock });
+  await store.register(config.clients, grantTypes);
+  const authenticator = createClientAuthenticator(
+    { store, clock },
+    { audiences: [config.issuer, config.issuer + paths.token] },
+  );
+
+  const fetchDocument = createDocumentFetcher({
+    timeoutMs: config.providerTimeoutMs,
+    bytesMax: documentBytesMax,
+    allowInsecure: config.allowInsecureProviders,
+  });
+  const keys = createProviderKeys({ fetchDocument, clock, logger }, providerKeys);
+  const directory = createProviderDirectory(
+    { identity, clock, onList: keys.retain },
+    { identityTimeoutMs, cooldownMs: providerListCooldownMs },
+  );
+
+  const signer =
+    deps.signer ?? (await createDatabaseSigner({ database, clock, logger }, { algorithm: config.signingAlgorithm }));
+  const exchange = measureExchange(
+    createExchange(
+      { identity, signer, directory, keys, clock, logger, newTokenId: deps.newTokenId ?? randomUUID },
+      { issuer: config.issuer, identityTimeoutMs },
+    ),
+    { clock, logger, registry },
+  );
+  const app = await createApp(
+    {
+      tokenEndpoint: createTokenEndpoint({ authenticator, exchange }, { defaultAudience: config.audience }),
+      signer,
+      logger,
+    },
+    { issuer: config.issuer },
+  );
+  return {
+    app,
+    exchange,
+    close: () => app.close(),
+  };
+}

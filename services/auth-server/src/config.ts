@@ -1,0 +1,99 @@
+import {
+  ConfigError,
+  choice,
+  commonFields,
+  flag,
+  integer,
+  list,
+  loadConfig,
+  port,
+  type Secret,
+  secret,
+  text,
+  url,
+} from '@token-gateway/platform';
+import { Type } from 'typebox';
+import { Compile } from 'typebox/compile';
+import type { AuthServerConfig } from './auth-server.ts';
+
+const fields = {
+  ...commonFields,
+  port: port('TG_AUTH_SERVER_PORT', 8081),
+  databaseUrl: secret('TG_DATABASE_URL'),
+  identityAddresses: list('TG_IDENTITY_ADDRESSES'),
+  issuer: url('TG_ISSUER'),
+  audience: text('TG_AUDIENCE', { default: 'internal' }),
+  signingAlgorithm: choice('TG_SIGNING_ALGORITHM', ['ES256', 'EdDSA'], 'ES256'),
+  /** As JSON; TG_CLIENTS_FILE names a file with the same. */
+  clients: text('TG_CLIENTS', { default: '[]' }),
+  identityTimeoutMs: integer('TG_IDENTITY_TIMEOUT_MS', { default: 1000, minimum: 1 }),
+  providerTimeoutMs: integer('TG_PROVIDER_TIMEOUT_MS', { default: 2000, minimum: 1 }),
+  allowInsecureProviders: flag('TG_ALLOW_INSECURE_PROVIDERS', false),
+};
+
+const Clients = Compile(
+  Type.Array(
+    Type.Object(
+      {
+        clientId: Type.String({ minLength: 1, maxLength: 255 }),
+        jwks: Type.Object(
+          // No `d`: a client's private key has no place here.
+          { keys: Type.Array(Type.Object({ kty: Type.String(), d: Type.Optional(Type.Never()) }), { minItems: 1 }) },
+          { additionalProperties: false },
+        ),
+        grantTypes: Type.Optional(Type.Array(Type.String())),
+      },
+      { additionalProperties: false },
+    ),
+  ),
+);
+
+/** What main.ts needs: where to listen, what to connect to, and what the auth server itself is told. */
+export interface ProcessConfig {
+  readonly host: string;
+  readonly port: number;
+  readonly metricsPort: number;
+  readonly databaseUrl: Secret;
+  readonly identityAddresses: readonly string[];
+  readonly authServer: AuthServerConfig;
+}
+
+/** Throws ConfigError. */
+export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
+  const {
+    issuer,
+    audience,
+    signingAlgorithm,
+    clients,
+    identityTimeoutMs,
+    providerTimeoutMs,
+    allowInsecureProviders,
+    ...rest
+  } = loadConfig(fields, env);
+  if (new URL(issuer).origin !== issuer) throw new ConfigError(['TG_ISSUER must be an origin, without a path']);
+  return {
+    ...rest,
+    authServer: {
+      issuer,
+      audience,
+      signingAlgorithm,
+      clients: parseClients(clients),
+      identityTimeoutMs,
+      providerTimeoutMs,
+      allowInsecureProviders,
+    },
+  };
+}
+
+function parseClients(json: string): AuthServerConfig['clients'] {
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch {
+    throw new ConfigError(['TG_CLIENTS must be JSON']);
+  }
+  if (!Clients.Check(value)) {
+    throw new ConfigError(['TG_CLIENTS must be a list of {clientId, jwks, grantTypes?} with public keys']);
+  }
+  return value;
+}

@@ -1,0 +1,16 @@
+import { parseApiKey } from '@token-gateway/platform';
+import type { CredentialReader } from './exchange.ts';
+
+/** An API key is checked for its form here, and for everything else by identity. */
+export function createApiKeyReader(): CredentialReader {
+  return async (credential) => {
+    const key = parseApiKey(credential);
+    if (key === null) return { outcome: 'refused', code: 'key_checksum_invalid' };
+    const { keyId, secretSha256 } = key;
+    return {
+      question: { credential: { $case: 'apiKey', value: { keyId, secretSha256: Buffer.from(secretSha256) } } },
+      facts: { kind: 'api-key' },
+      renew: async () => {},
+    };
+  };
+}

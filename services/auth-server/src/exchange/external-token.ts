@@ -1,0 +1,161 @@
+/**
+ * Verifies a JWT of an external provider in full (RFC 8725) and brings it into the internal shape. The order: form,
+ * issuer, audience, algorithm, key, signature, times, claims; nothing after a failed step is looked at.
+ * @module
+ */
+import { type Clock, type ErrorCode, type Logger, ServiceError } from '@token-gateway/platform';
+import { providerSubject } from '@token-gateway/revocation';
+import type { Provider } from '@token-gateway/schemas/identity';
+import { compactVerify, errors } from 'jose';
+import { isUnavailable } from '../http/oauth-error.ts';
+import type { ProviderDirectory, ProviderList } from '../providers/provider-directory.ts';
+import type { ProviderKeys } from '../providers/provider-keys.ts';
+import { mapClaims, parseClaimMapping } from './claim-mapping.ts';
+import type { CredentialReader, CredentialReading } from './exchange.ts';
+import { type JwtForm, readJwtForm } from './jwt-form.ts';
+
+export interface ExternalTokenReaderDeps {
+  readonly directory: ProviderDirectory;
+  readonly keys: Pick<ProviderKeys, 'find'>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** For `exp`, `nbf` and `iat`: how far clocks may differ. */
+const clockToleranceSeconds = 5;
+/** The last second of the year 9999: what ends later has no end. */
+const timeSecondsMax = 253_402_300_799;
+/** How often a token is looked at again because the providers changed meanwhile. */
+const roundsMax = 3;
+
+export function createExternalTokenReader({
+  directory,
+  keys,
+  clock,
+  logger,
+}: ExternalTokenReaderDeps): CredentialReader {
+  async function verify(token: string, form: JwtForm, list: ProviderList): Promise<CredentialReading> {
+    const provider = chooseProvider(form, list);
+    if (provider.algorithms.length > 0 && !provider.algorithms.includes(form.header.alg)) {
+      throw new ServiceError('token_algorithm_refused', { detail: provider.id });
+    }
+    await verifySignature(token, form, provider);
+    const { issuedAtSeconds, expiresAtMs } = checkTimes(form, clock.now().wallMs / 1000);
+    const { email, displayName, ...facts } = mapClaims(form.claims, parseClaimMapping(provider.claimMappingJson));
+    const { signingInputSha256 } = form;
+    return {
+      question: {
+        credential: {
+          $case: 'external',
+          value: {
+            providerId: provider.id,
+            providerRevision: provider.revision,
+            subject: facts.subject,
+            sessionId: facts.sessionId ?? '',
+            signingInputSha256,
+            issuedAtSeconds,
+            email: email ?? '',
+            displayName: displayName ?? '',
+          },
+        },
+      },
+      facts: { kind: 'external', ...facts, signingInputSha256, expiresAtMs },
+      renew: async () => {
+        await directory.renew(list);
+      },
+    };
+  }
+
+  async function verifySignature(token: string, form: JwtForm, provider: Provider): Promise<void> {
+    const key = await keys.find(provider, form.header);
+    try {
+      await compactVerify(token, key, { algorithms: [form.header.alg] });
+    } catch (cause) {
+      if (!(cause instanceof errors.JOSEError) && !(cause instanceof TypeError)) throw cause;
+      throw new ServiceError('token_signature_invalid', { detail: provider.id, cause });
+    }
+  }
+
+  return async (token) => {
+    let form: JwtForm;
+    try {
+      form = readJwtForm(token);
+    } catch (error) {
+      return { outcome: 'refused', code: refusalCode(error) };
+    }
+    for (let round = 0; round < roundsMax; round += 1) {
+      const list = await directory.current();
+      try {
+        return await verify(token, form, list);
+      } catch (error) {
+        // Perhaps only by a configuration that is no longer: identity is asked before anything is refused.
+        const recent = await directory.recent();
+        if (fingerprint(form, recent) !== fingerprint(form, list)) continue;
+        const code = refusalCode(error);
+        const subjects = candidates(form, recent).map(({ id }) => providerSubject(id));
+        logger.info({ err: error, code, subjects }, 'external token refused');
+        return { outcome: 'refused', code, asOf: recent.asOf, subjects };
+      }
+    }
+    throw new ServiceError('provider_configuration_stale', { detail: 'changed again and again during one exchange' });
+  };
+}
+
+/** The code of a refusal; rethrows what is none. */
+function refusalCode(error: unknown): ErrorCode {
+  if (error instanceof ServiceError && !isUnavailable(error.code)) return error.code;
+  throw error;
+}
+
+function candidates({ claims }: JwtForm, list: ProviderList): readonly Provider[] {
+  return typeof claims['iss'] === 'string' ? list.ofIssuer(claims['iss']) : [];
+}
+
+/** Equal as long as a list says the same of the providers a token may be of. */
+function fingerprint(form: JwtForm, list: ProviderList): string {
+  return candidates(form, list)
+    .map(({ id, revision }) => `${id}:${revision}`)
+    .sort()
+    .join(' ');
+}
+
+/** By issuer and audience; a token that two providers would take is of neither. */
+function chooseProvider(form: JwtForm, list: ProviderList): Provider {
+  const ofIssuer = candidates(form, list);
+  if (ofIssuer.length === 0) throw new ServiceError('token_issuer_unknown');
+  const { aud } = form.claims;
+  const audiences: readonly unknown[] = Array.isArray(aud) ? aud : [aud];
+  const [provider, ...others] = ofIssuer.filter((candidate) =>
+    candidate.audiences.some((audience) => audiences.includes(audience)),
+  );
+  if (provider === undefined || others.length > 0) {
+    throw new ServiceError('token_audience_refused', { detail: provider === undefined ? 'none' : 'ambiguous' });
+  }
+  return provider;
+}
+
+function checkTimes({ claims }: JwtForm, nowSeconds: number): { issuedAtSeconds: number; expiresAtMs: number } {
+  const exp = timeOf('exp', claims['exp']);
+  const nbf = timeOf('nbf', claims['nbf']);
+  const iat = timeOf('iat', claims['iat']);
+  if (exp === undefined) throw new ServiceError('token_claims_invalid', { detail: 'exp is missing' });
+  if (exp + clockToleranceSeconds <= nowSeconds) throw new ServiceError('token_expired');
+  for (const time of [nbf, iat]) {
+    if (time !== undefined && time > nowSeconds + clockToleranceSeconds) throw new ServiceError('token_not_yet_valid');
+  }
+  // What is accepted by the tolerance alone ends with it.
+  const endSeconds = exp > nowSeconds ? exp : exp + clockToleranceSeconds;
+  return {
+    issuedAtSeconds: Math.floor(iat ?? 0),
+    expiresAtMs: Math.floor(Math.min(endSeconds, timeSecondsMax) * 1000),
+  };
+}
+
+/** A NumericDate (RFC 7519 section 2) that is not before 1970. */
+function timeOf(name: string, value: unknown): number | undefined {
+  if (value === undefined) return undefined;
+  if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) {
+    throw new ServiceError('token_claims_invalid', { detail: `${name} is no time` });
+  }
+  return value;
+}

@@ -1,0 +1,82 @@
+import { createHash } from 'node:crypto';
+import { ServiceError } from '@token-gateway/platform';
+
+/** The longest external token that is looked at, in characters. */
+export const tokenLengthMax = 16 * 1024;
+
+/** Asymmetric signatures only: `none` and the HMAC family never reach a key (RFC 8725 sections 3.1, 3.2). */
+export const externalAlgorithms = [
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+  'Ed25519',
+  'PS256',
+  'PS384',
+  'PS512',
+  'RS256',
+  'RS384',
+  'RS512',
+] as const;
+
+/** RFC 8725 section 3.11: a token made for something else must not pass for an access token. */
+const acceptedTypes: ReadonlySet<string> = new Set(['jwt', 'at+jwt']);
+
+const partSyntax = /^[A-Za-z0-9_-]+$/;
+
+export interface JwtForm {
+  readonly header: Readonly<Record<string, unknown>> & { readonly alg: string; readonly kid?: string };
+  /** Not verified. */
+  readonly claims: Readonly<Record<string, unknown>>;
+  /** SHA-256 of header.payload: a signature has several encodings, what it signs has one. */
+  readonly signingInputSha256: Buffer;
+}
+
+/** What a JWS in compact form says of itself. Throws ServiceError with the code of what is wrong with its form. */
+export function readJwtForm(token: string): JwtForm {
+  if (token.length > tokenLengthMax) throw new ServiceError('credential_too_large');
+  const parts = token.split('.');
+  const [headerPart, payloadPart] = parts;
+  if (headerPart === undefined || payloadPart === undefined || parts.length !== 3) {
+    throw new ServiceError('credential_malformed', { detail: `${parts.length} parts` });
+  }
+  const header = readPart(headerPart);
+  const { alg, kid, typ } = header;
+  // Before the signature part, so that an unsecured JWT (RFC 7519 section 6) is refused for its algorithm.
+  if (!externalAlgorithms.some((algorithm) => algorithm === alg) || typeof alg !== 'string') {
+    throw new ServiceError('token_algorithm_refused');
+  }
+  if (!parts.every((part) => partSyntax.test(part))) {
+    throw new ServiceError('credential_malformed', { detail: 'not base64url' });
+  }
+  if (kid !== undefined && typeof kid !== 'string') {
+    throw new ServiceError('credential_malformed', { detail: 'kid is no string' });
+  }
+  // No extension is understood here (RFC 7515 section 4.1.11).
+  if ('crit' in header) throw new ServiceError('credential_malformed', { detail: 'critical extension' });
+  if (!isAcceptedType(typ)) throw new ServiceError('token_type_refused');
+  return {
+    header: { ...header, alg, ...(kid === undefined ? {} : { kid }) },
+    claims: readPart(payloadPart),
+    signingInputSha256: createHash('sha256').update(`${headerPart}.${payloadPart}`).digest(),
+  };
+}
+
+/** `typ` is a media type without regard to case, and without `application/` when that is the only slash. */
+function isAcceptedType(typ: unknown): boolean {
+  if (typ === undefined) return true;
+  return typeof typ === 'string' && acceptedTypes.has(typ.toLowerCase().replace(/^application\//, ''));
+}
+
+function readPart(part: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.from(part, 'base64url')));
+  } catch (cause) {
+    throw new ServiceError('credential_malformed', { detail: 'no JSON', cause });
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new ServiceError('credential_malformed', { detail: 'no JSON object' });
+  }
+  return { ...value };
+}

@@ -1,0 +1,119 @@
+import { createHttpApp, type HttpApp, type Logger } from '@token-gateway/platform';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Signer } from '../signing/port.ts';
+import { metadataOf, paths } from './metadata.ts';
+import { OAuthError, toOAuthError } from './oauth-error.ts';
+import { JwksSchema, MetadataSchema, OAuthErrorSchema, TokenRequestSchema, TokenResponseSchema } from './schemas.ts';
+import type { TokenEndpoint } from './token-endpoint.ts';
+
+export interface AppDeps {
+  readonly tokenEndpoint: TokenEndpoint;
+  readonly signer: Pick<Signer, 'publicKeys'>;
+  readonly logger: Logger;
+}
+
+const formType = 'application/x-www-form-urlencoded';
+const bodyBytesMax = 64 * 1024;
+const retryAfterSeconds = 1;
+/** A verifier may keep the keys this long; one it does not know, it asks for at once. */
+const jwksMaxAgeSeconds = 60;
+
+/** The HTTP side, not listening. */
+export async function createApp(
+  { tokenEndpoint, signer, logger }: AppDeps,
+  config: { readonly issuer: string },
+): Promise<HttpApp> {
+  const app = await createHttpApp({ logger, title: 'Token gateway: auth server', version: '1' });
+  // The schemas of the routes are for the OpenAPI document: the token endpoint's own steps check what is sent, and
+  // answer in OAuth's terms.
+  app.setValidatorCompiler(() => () => true);
+  app.setSerializerCompiler(() => JSON.stringify);
+  // Read as text whatever its type says, so that every bad request gets the answer of RFC 6749 section 5.2.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body));
+
+  app.post(
+    paths.token,
+    {
+      bodyLimit: bodyBytesMax,
+      schema: {
+        operationId: 'token',
+        summary: 'Exchanges a credential for an internal token',
+        consumes: [formType],
+        body: TokenRequestSchema,
+        response: { 200: TokenResponseSchema, 400: OAuthErrorSchema, 401: OAuthErrorSchema, 503: OAuthErrorSchema },
+      },
+      errorHandler: (error, request, reply) => answerError(error, request, reply, logger),
+    },
+    async (request, reply) => {
+      noStore(reply);
+      if (request.headers.authorization !== undefined) {
+        throw new OAuthError('invalid_client', 'Client authentication by the Authorization header is not supported.');
+      }
+      return tokenEndpoint(formOf(request));
+    },
+  );
+
+  app.get(
+    paths.jwks,
+    {
+      schema: {
+        operationId: 'jwks',
+        summary: 'Keys that verify internal tokens (RFC 7517)',
+        response: { 200: JwksSchema },
+      },
+    },
+    async (_request, reply) => {
+      const keys = await signer.publicKeys();
+      reply.header('cache-control', `public, max-age=${jwksMaxAgeSeconds}`).type('application/jwk-set+json');
+      return { keys: [...keys] };
+    },
+  );
+
+  app.get(
+    paths.metadata,
+    {
+      schema: {
+        operationId: 'metadata',
+        summary: 'Authorization server metadata (RFC 8414)',
+        response: { 200: MetadataSchema },
+      },
+    },
+    async (_request, reply) => {
+      reply.header('cache-control', `public, max-age=${jwksMaxAgeSeconds}`);
+      return metadataOf(config.issuer);
+    },
+  );
+
+  return app;
+}
+
+/** The form as text, not parsed, since a repeated parameter has to be seen. */
+function formOf(request: FastifyRequest): string {
+  const [type] = (request.headers['content-type'] ?? '').split(';');
+  const { body } = request;
+  if (type?.trim().toLowerCase() !== formType || typeof body !== 'string') {
+    throw new OAuthError('invalid_request', `The body has to be ${formType}.`);
+  }
+  return body;
+}
+
+function noStore(reply: FastifyReply): void {
+  reply.header('cache-control', 'no-store').header('pragma', 'no-cache');
+}
+
+function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
+  const answer = isOversize(error) ? new OAuthError('invalid_request', 'The body is too large.') : toOAuthError(error);
+  if (answer.status >= 500) logger.error({ err: answer.cause }, 'token request not decided');
+  noStore(reply);
+  if (answer.status === 503) reply.header('retry-after', retryAfterSeconds);
+  if (answer.status === 401 && request.headers.authorization !== undefined) {
+    const [scheme] = request.headers.authorization.split(' ');
+    reply.header('www-authenticate', /^bearer$/i.test(scheme ?? '') ? 'Bearer' : 'Basic realm="token-gateway"');
+  }
+  reply.code(answer.status).type('application/json').send(answer.body());
+}
+
+function isOversize(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'FST_ERR_CTP_BODY_TOO_LARGE';
+}

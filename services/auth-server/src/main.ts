@@ -1,0 +1,25 @@
+import {
+  createGrpcIdentityClient,
+  createPostgresDatabase,
+  runService,
+  startHealthServer,
+  systemClock,
+} from '@token-gateway/platform';
+import { createAuthServer } from './auth-server.ts';
+import { loadProcessConfig } from './config.ts';
+
+await runService('auth-server', async ({ env, lifecycle, logger, registry }) => {
+  const config = loadProcessConfig(env);
+  const clock = systemClock;
+
+  const database = await createPostgresDatabase(config.databaseUrl.reveal(), { logger });
+  lifecycle.onClose('database', () => database.close());
+  const identity = createGrpcIdentityClient({ addresses: config.identityAddresses });
+  lifecycle.onClose('identity client', () => identity.close());
+
+  const authServer = await createAuthServer({ database, identity, clock, logger, registry }, config.authServer);
+  lifecycle.onClose('auth server', () => authServer.close());
+  await startHealthServer({ host: config.host, port: config.metricsPort, registry, ready: async () => [], lifecycle });
+  await authServer.app.listen({ host: config.host, port: config.port });
+  logger.info({ host: config.host, port: config.port, issuer: config.authServer.issuer }, 'listening');
+});

@@ -1,0 +1,152 @@
+import { type Clock, type Instant, type Logger, ServiceError } from '@token-gateway/platform';
+import { ageMs } from '@token-gateway/revocation';
+import type { Provider } from '@token-gateway/schemas/identity';
+import { type CryptoKey, createLocalJWKSet, errors, type JSONWebKeySet, type JWSHeaderParameters } from 'jose';
+import type { FetchDocument } from './document-fetcher.ts';
+import type { ProviderList } from './provider-directory.ts';
+
+export interface ProviderKeys {
+  /**
+   * The key that verifies a JWS with this header. Rejects with `token_key_unknown` when the provider has none, and with
+   * `provider_unavailable` when that cannot be known.
+   */
+  find(provider: Provider, header: JWSHeaderParameters): Promise<CryptoKey>;
+  /** Forgets the keys of configurations that are no longer. */
+  retain(list: ProviderList): void;
+}
+
+interface Deps {
+  readonly fetchDocument: FetchDocument;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+interface Config {
+  /** For how long keys are used without asking the provider. */
+  readonly ageMaxMs: number;
+  /** For how long keys are used when the provider cannot be asked. */
+  readonly outageMaxMs: number;
+  /** The least time between two fetches made for one provider. */
+  readonly cooldownMs: number;
+}
+
+/** Keys of all providers, by the revision of a provider's configuration: a new configuration starts without any. */
+export function createProviderKeys(deps: Deps, config: Config): ProviderKeys {
+  const sets = new Map<string, KeySet>();
+  const nameOf = (provider: Provider): string => `${provider.id}:${provider.revision}`;
+
+  return {
+    find(provider, header) {
+      const name = nameOf(provider);
+      let set = sets.get(name);
+      if (set === undefined) {
+        set = new KeySet(provider, deps, config);
+        sets.set(name, set);
+      }
+      return set.find(header);
+    },
+    retain(list) {
+      const names = new Set(list.providers.map(nameOf));
+      for (const name of sets.keys()) if (!names.has(name)) sets.delete(name);
+    },
+  };
+}
+
+/** The keys of one provider: fetched when needed, by one fetch at a time, and kept through an outage. */
+class KeySet {
+  readonly #provider: Provider;
+  readonly #deps: Deps;
+  readonly #config: Config;
+  #keys: { readonly find: ReturnType<typeof createLocalJWKSet>; readonly fetchedAt: Instant } | null = null;
+  #lastAttempt: { readonly at: Instant; readonly failure: ServiceError | null } | null = null;
+  #fetching: Promise<void> | null = null;
+
+  constructor(provider: Provider, deps: Deps, config: Config) {
+    this.#provider = provider;
+    this.#deps = deps;
+    this.#config = config;
+  }
+
+  async find(header: JWSHeaderParameters): Promise<CryptoKey> {
+    await this.#makeRecent();
+    const key = await this.#match(header);
+    if (key !== null) return key;
+    // Perhaps a key that is newer than what is known.
+    await this.#fetchUnlessCooling();
+    const newer = await this.#match(header);
+    if (newer !== null) return newer;
+    throw this.#lastAttempt?.failure ?? new ServiceError('token_key_unknown', { detail: this.#provider.id });
+  }
+
+  /** Resolves with keys that may be used, or rejects. Waits for a provider only if the last fetch went well. */
+  async #makeRecent(): Promise<void> {
+    const keyAgeMs = this.#keyAgeMs();
+    if (keyAgeMs < this.#config.ageMaxMs) return;
+    const fetched = this.#fetchUnlessCooling();
+    const isOutage = this.#lastAttempt?.failure != null && keyAgeMs < this.#config.outageMaxMs;
+    if (isOutage) return;
+    await fetched;
+    if (this.#keyAgeMs() >= this.#config.outageMaxMs) {
+      throw this.#lastAttempt?.failure ?? new ServiceError('provider_unavailable', { detail: this.#provider.id });
+    }
+  }
+
+  #keyAgeMs(): number {
+    return this.#keys === null ? Number.POSITIVE_INFINITY : ageMs(this.#keys.fetchedAt, this.#deps.clock.now());
+  }
+
+  async #match(header: JWSHeaderParameters): Promise<CryptoKey | null> {
+    try {
+      return (await this.#keys?.find(header)) ?? null;
+    } catch (error) {
+      // Several keys and no `kid` that tells which: OpenID Connect Core section 10.1 requires one.
+      if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys) return null;
+      throw new ServiceError('token_key_unknown', { detail: `unusable key of ${this.#provider.id}`, cause: error });
+    }
+  }
+
+  /** Never rejects: how it went is in `#lastAttempt`. */
+  async #fetchUnlessCooling(): Promise<void> {
+    if (this.#fetching !== null) return this.#fetching;
+    const { clock } = this.#deps;
+    if (this.#lastAttempt !== null && ageMs(this.#lastAttempt.at, clock.now()) < this.#config.cooldownMs) return;
+    this.#fetching = this.#fetch().finally(() => {
+      this.#fetching = null;
+    });
+    return this.#fetching;
+  }
+
+  async #fetch(): Promise<void> {
+    const { clock, logger } = this.#deps;
+    const askedAt = clock.now();
+    try {
+      this.#keys = { find: createLocalJWKSet(await this.#fetchJwks()), fetchedAt: askedAt };
+      this.#lastAttempt = { at: clock.now(), failure: null };
+    } catch (cause) {
+      const failure = new ServiceError('provider_unavailable', { detail: `no keys of ${this.#provider.id}`, cause });
+      this.#lastAttempt = { at: clock.now(), failure };
+      logger.warn({ err: failure, providerId: this.#provider.id }, 'keys of a provider could not be fetched');
+    }
+  }
+
+  async #fetchJwks(): Promise<JSONWebKeySet> {
+    const { fetchDocument } = this.#deps;
+    const jwks = await fetchDocument(this.#provider.jwksUri || (await this.#discover()));
+    // createLocalJWKSet checks the rest.
+    if (typeof jwks !== 'object' || jwks === null || !('keys' in jwks) || !Array.isArray(jwks.keys)) {
+      throw new Error('not a JSON Web Key Set');
+    }
+    return { keys: jwks.keys };
+  }
+
+  /** OpenID Connect Discovery section 4: the issuer has to be the very same. */
+  async #discover(): Promise<string> {
+    const { issuer } = this.#provider;
+    const metadata = await this.#deps.fetchDocument(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`);
+    if (typeof metadata !== 'object' || metadata === null) throw new Error('not a discovery document');
+    if (!('issuer' in metadata) || metadata.issuer !== issuer)
+      throw new Error('issuer of the discovery document differs');
+    if (!('jwks_uri' in metadata) || typeof metadata.jwks_uri !== 'string') throw new Error('no jwks_uri discovered');
+    return metadata.jwks_uri;
+  }
+}
