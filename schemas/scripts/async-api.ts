@@ -1,0 +1,50 @@
+import { changesTopic, heartbeatsTopic } from '../src/index.ts';
+
+/** The AsyncAPI 3 document; its payloads are the generated JSON Schemas beside it. */
+export function asyncApi(): object {
+  const message = (name: string, file: string, summary: string): object => ({
+    name,
+    summary,
+    contentType: 'application/json',
+    payload: {
+      schemaFormat: 'application/schema+json;version=draft-2020-12',
+      schema: { $ref: `./events/${file}.schema.json` },
+    },
+  });
+  const channel = (address: string, description: string, name: string): object => ({
+    address,
+    description,
+    messages: { [name]: { $ref: `#/components/messages/${name}` } },
+  });
+  const operation = (action: 'send' | 'receive', name: string, summary: string): object => ({
+    action,
+    channel: { $ref: `#/channels/${name}` },
+    summary,
+  });
+  return {
+    asyncapi: '3.0.0',
+    info: {
+      title: 'Token gateway events',
+      version: '1',
+      description:
+        'Changes of the identity service. Delivery is at least once and in order of `data.seq`; consumers drop an `id` they have seen.',
+      license: { name: 'Apache-2.0' },
+    },
+    channels: {
+      changes: channel(changesTopic, 'Kafka, one partition, in the order of commits.', 'ChangeEvent'),
+      heartbeats: channel(heartbeatsTopic, 'Kafka; for metrics and alerts only.', 'Heartbeat'),
+    },
+    operations: {
+      publishChanges: operation('send', 'changes', 'identity, after each commit'),
+      publishHeartbeats: operation('send', 'heartbeats', 'identity, every few seconds'),
+      readChanges: operation('receive', 'changes', 'revocation-relay, and whoever wants to know'),
+      readHeartbeats: operation('receive', 'heartbeats', 'revocation-relay'),
+    },
+    components: {
+      messages: {
+        ChangeEvent: message('ChangeEvent', 'change-event', 'One row of the change log (CloudEvents 1.0, structured).'),
+        Heartbeat: message('Heartbeat', 'heartbeat', 'Shows how far behind the chain of consumers is.'),
+      },
+    },
+  };
+}
