@@ -120,7 +120,7 @@ export function installProblemHandlers(app: FastifyInstance, logger: Logger): vo
 function send(reply: FastifyReply, code: ErrorCode, errors?: readonly InvalidField[]): FastifyReply {
   const { status, headers, body } = problemResponse(code, errors);
   // As text, so that no route's response schema takes members away.
-  return reply.code(status).headers(headers).serializer(String).send(JSON.stringify(body));
+  return reply.code(status).headers(headers).send(JSON.stringify(body));
 }
 
 function matches(pattern: readonly string[], path: readonly string[]): boolean {

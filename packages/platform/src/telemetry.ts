@@ -41,7 +41,8 @@ function createLogger({ service, level, destination }: Required<TelemetryOptions
       base: { service },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
-      serializers: {},
+      // Errors are described below; pino's own serializer would not know what to leave out.
+      serializers: { err: (value: unknown) => value },
       hooks: {
         logMethod(args, method) {
           const [first, ...rest] = args.map((arg) => redactFields(arg));
@@ -70,7 +71,7 @@ const depthLimit = 6;
 const sensitiveText: readonly (readonly [RegExp, string])[] = [
   [/tgk_\w+/g, `tgk_${redacted}`],
   [/eyJ[\w-]{6,}(?:\.[\w-]*)*/g, redacted],
-  [/\b(Bearer|Basic|DPoP) +[\w.~+/-]{16,}=*/gi, `$1 ${redacted}`],
+  [/(Bearer|Basic|DPoP) +[\w.~+/-]{16,}=*/gi, `$1 ${redacted}`],
   // The password of a URL
   [/(:\/\/[^\s:@/"]*):[^\s@/"]+@/g, `$1:${redacted}@`],
 ];
