@@ -22,6 +22,7 @@ export function createContainerParts(): PartsProvider {
       const { ImageName } = await import('testcontainers');
       const client = await connect();
       await client.image.pull(ImageName.fromString(images[part]));
+      return images[part];
     },
 
     async postgres() {

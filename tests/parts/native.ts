@@ -31,7 +31,7 @@ export function createNativeParts(): PartsProvider {
 
     async prepare(part) {
       if (process.platform !== 'linux') throw new Error('native parts run on Linux only');
-      await install[part]();
+      return (await install[part]()).version;
     },
 
     async postgres() {
@@ -63,7 +63,7 @@ export function createNativeParts(): PartsProvider {
     },
 
     async redis({ notifyKeyspaceEvents = 'Egx' } = {}) {
-      const command = await installValkey();
+      const { command } = await installValkey();
       const port = await freePort();
       const listen = ['--bind', host, '--port', String(port)];
       const server = createServer(createFolder(), command, [...listen, ...redisArguments(notifyKeyspaceEvents)]);
@@ -71,7 +71,7 @@ export function createNativeParts(): PartsProvider {
     },
 
     async envoy(config) {
-      const command = await installEnvoy();
+      const { command } = await installEnvoy();
       const listenerPort = await freePort();
       const adminPort = await freePort();
       const yaml = config({ hostname: host, listenerPort, adminPort });

@@ -61,6 +61,9 @@ export interface Parts {
 /** Where real parts come from: containers (testcontainers) or native processes. */
 export interface PartsProvider extends Parts {
   readonly name: 'containers' | 'native';
-  /** Gets what a part needs (pulls its image, installs its binary); rejects, saying why, where it cannot be had. */
-  prepare(part: PartName): Promise<void>;
+  /**
+   * Gets what a part needs (pulls its image, installs its binary) and resolves to what that is, with its version;
+   * rejects, saying why, where it cannot be had.
+   */
+  prepare(part: PartName): Promise<string>;
 }
