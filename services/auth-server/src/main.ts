@@ -12,7 +12,7 @@ await runService('auth-server', async ({ env, lifecycle, logger, registry }) => 
   const config = loadProcessConfig(env);
   const clock = systemClock;
 
-  const database = await createPostgresDatabase(config.databaseUrl.reveal(), { logger });
+  const database = createPostgresDatabase(config.databaseUrl.reveal(), { logger });
   lifecycle.onClose('database', () => database.close());
   const identity = createGrpcIdentityClient({ addresses: config.identityAddresses });
   lifecycle.onClose('identity client', () => identity.close());

@@ -8,7 +8,7 @@ export function createApiKeyReader(): CredentialReader {
     if (key === null) return { outcome: 'refused', code: 'key_checksum_invalid' };
     const { keyId, secretSha256 } = key;
     return {
-      question: { credential: { $case: 'apiKey', value: { keyId, secretSha256: Buffer.from(secretSha256) } } },
+      question: { credential: { $case: 'apiKey', value: { keyId, secretSha256 } } },
       facts: { kind: 'api-key' },
       renew: async () => {},
     };

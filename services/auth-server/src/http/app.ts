@@ -111,7 +111,7 @@ function answerError(error: unknown, request: FastifyRequest, reply: FastifyRepl
     const [scheme] = request.headers.authorization.split(' ');
     reply.header('www-authenticate', /^bearer$/i.test(scheme ?? '') ? 'Bearer' : 'Basic realm="token-gateway"');
   }
-  reply.code(answer.status).type('application/json').send(answer.body());
+  reply.code(answer.status).send(answer.body());
 }
 
 function isOversize(error: unknown): boolean {

@@ -1,4 +1,4 @@
-import { type ErrorCode, errorEntry, ServiceError } from '@token-gateway/platform';
+import { type ErrorCode, errorEntry, toServiceError } from '@token-gateway/platform';
 
 /** The errors of RFC 6749 section 5.2 and RFC 8693 section 2.2.2, with the status each has. */
 const statusOf = {
@@ -51,8 +51,9 @@ export function isUnavailable(code: ErrorCode): boolean {
 /** Anything thrown, as the error an OAuth endpoint answers with. */
 export function toOAuthError(error: unknown): OAuthError {
   if (error instanceof OAuthError) return error;
-  if (error instanceof ServiceError && error.code !== 'internal' && isUnavailable(error.code)) {
-    return new OAuthError('temporarily_unavailable', errorEntry(error.code).publicMessage, { cause: error });
+  const { code } = toServiceError(error);
+  if (errorEntry(code).http === 503) {
+    return new OAuthError('temporarily_unavailable', errorEntry(code).publicMessage, { cause: error });
   }
   return new OAuthError('server_error', 'An internal error occurred.', { cause: error });
 }

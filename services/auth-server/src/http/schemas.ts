@@ -65,7 +65,14 @@ export const OAuthErrorSchema = Type.Object(
 );
 
 export const JwksSchema = Type.Object(
-  { keys: Type.Array(Type.Object({ kty: Type.Optional(Type.String()), kid: Type.Optional(Type.String()) }, { additionalProperties: true })) },
+  {
+    keys: Type.Array(
+      Type.Object(
+        { kty: Type.Optional(Type.String()), kid: Type.Optional(Type.String()) },
+        { additionalProperties: true },
+      ),
+    ),
+  },
   { $id: 'Jwks', additionalProperties: false },
 );
 

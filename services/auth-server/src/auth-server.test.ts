@@ -1,0 +1,322 @@
+import assert from 'node:assert/strict';
+import { after, before, suite, test } from 'node:test';
+import { createPgliteDatabase, type Database } from '@token-gateway/platform';
+import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
+import { createLocalJWKSet, exportJWK, generateKeyPair, type JWTPayload, jwtVerify, SignJWT } from 'jose';
+import { type AuthServer, createAuthServer } from './auth-server.ts';
+import type { ClientRegistration } from './clients/client-store.ts';
+import { Authority } from './exchange/authority.testing.ts';
+import { startLocalProvider } from './local-provider.testing.ts';
+import { buildOpenApi } from './openapi.ts';
+
+const issuer = 'https://auth.example.com';
+const tokenEndpoint = `${issuer}/oauth2/token`;
+const exchangeGrant = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const keyGrant = 'urn:token-gateway:params:oauth:grant-type:api-key';
+const clientKey = await generateKeyPair('ES256', { extractable: true });
+const otherKey = await generateKeyPair('ES256', { extractable: true });
+const jwks = { keys: [{ ...(await exportJWK(clientKey.publicKey)), kid: 'client-1', alg: 'ES256' }] };
+
+const registrations: ClientRegistration[] = [
+  { clientId: 'gateway', jwks },
+  { clientId: 'keys-only', jwks, grantTypes: [keyGrant] },
+];
+
+const clock = createTestClock();
+const authority = new Authority();
+let database: Database;
+let authServer: AuthServer;
+
+function start(config: { signingAlgorithm?: 'ES256' | 'EdDSA' } = {}): Promise<AuthServer> {
+  return createAuthServer(
+    { database, identity: authority.client, clock, ...createSilentTelemetry() },
+    {
+      issuer,
+      signingAlgorithm: 'ES256',
+      audience: 'internal',
+      clients: registrations,
+      identityTimeoutMs: 1000,
+      providerTimeoutMs: 1000,
+      allowInsecureProviders: true,
+      ...config,
+    },
+  );
+}
+
+before(async () => {
+  database = await createPgliteDatabase();
+  authServer = await start();
+});
+after(async () => {
+  await authServer.close();
+  await database.close();
+});
+
+const nowSeconds = (): number => Math.floor(clock.now().wallMs / 1000);
+
+function assertion(claims: JWTPayload = {}, key = clientKey.privateKey): Promise<string> {
+  const now = nowSeconds();
+  return new SignJWT({ iss: 'gateway', sub: 'gateway', aud: tokenEndpoint, iat: now, exp: now + 60, ...claims })
+    .setProtectedHeader({ alg: 'ES256', kid: 'client-1' })
+    .sign(key);
+}
+
+interface Answer {
+  readonly status: number;
+  readonly headers: Record<string, unknown>;
+  readonly body: Record<string, unknown>;
+}
+
+async function post(
+  parameters: Record<string, string> | string,
+  headers: Record<string, string> = {},
+  server = authServer,
+): Promise<Answer> {
+  const response = await server.app.inject({
+    method: 'POST',
+    url: '/oauth2/token',
+    headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers },
+    payload: typeof parameters === 'string' ? parameters : new URLSearchParams(parameters).toString(),
+  });
+  return { status: response.statusCode, headers: response.headers, body: response.json() };
+}
+
+async function authenticated(
+  parameters: Record<string, string>,
+  clientId = 'gateway',
+): Promise<Record<string, string>> {
+  return {
+    client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
+    client_assertion: await assertion({ iss: clientId, sub: clientId }),
+    ...parameters,
+  };
+}
+
+const someExchange = {
+  grant_type: exchangeGrant,
+  subject_token: 'not.a.jwt',
+  subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
+};
+
+async function exchange(parameters: Record<string, string>, server = authServer): Promise<Answer> {
+  return post(await authenticated({ ...someExchange, ...parameters }), {}, server);
+}
+
+suite('token endpoint', () => {
+  test('an external token is answered with an internal one that the published keys verify', async () => {
+    await using provider = await startLocalProvider(clock);
+    authority.addProvider({ issuer: provider.issuer });
+    const { status, headers, body } = await exchange({ subject_token: await provider.sign(), audience: 'orders' });
+    assert.equal(status, 200);
+    assert.equal(headers['cache-control'], 'no-store');
+    const { access_token: accessToken, ...rest } = body;
+    assert.deepEqual(rest, {
+      issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+      token_type: 'Bearer',
+      expires_in: 300,
+      scope: '',
+      as_of: { epoch: 1, seq: authority.seq },
+      subjects: ['user:usr_1'],
+      max_staleness_ms: 1000,
+      credential_expires_at_ms: (nowSeconds() + 300) * 1000,
+      tenant_id: 'ten_1',
+      user_id: 'usr_1',
+    });
+
+    const published = await authServer.app.inject('/.well-known/jwks.json');
+    assert.equal(published.headers['cache-control'], 'public, max-age=60');
+    assert.ok(!published.body.includes('"d"'), 'no private key is published');
+    const { payload, protectedHeader } = await jwtVerify(String(accessToken), createLocalJWKSet(published.json()), {
+      issuer,
+      audience: 'orders',
+      typ: 'at+jwt',
+      currentDate: new Date(clock.now().wallMs),
+    });
+    assert.equal(protectedHeader.alg, 'ES256');
+    assert.equal(payload['client_id'], 'gateway');
+    assert.equal(payload['auth_source'], 'oidc');
+  });
+
+  test('a refused credential is an invalid grant with its code', async () => {
+    const { status, headers, body } = await exchange({});
+    assert.equal(status, 400);
+    assert.match(String(headers['content-type']), /^application\/json/);
+    assert.equal(headers['cache-control'], 'no-store');
+    assert.deepEqual(body, {
+      error: 'invalid_grant',
+      error_description: 'The credential was refused.',
+      code: 'credential_malformed',
+    });
+  });
+
+  test('a key in its wrong form is refused by its own grant', async () => {
+    const { body } = await post(await authenticated({ grant_type: keyGrant, api_key: 'tgk_nonsense' }));
+    assert.equal(body['error'], 'invalid_grant');
+    assert.equal(body['code'], 'key_checksum_invalid');
+  });
+
+  test('what nobody can decide at the moment is no refusal', async () => {
+    await using provider = await startLocalProvider(clock);
+    authority.isAway = true;
+    await clock.advance(1000);
+    const { status, headers, body } = await exchange({ subject_token: await provider.sign() });
+    authority.isAway = false;
+    assert.equal(status, 503);
+    assert.equal(headers['retry-after'], '1');
+    assert.equal(body['error'], 'temporarily_unavailable');
+  });
+
+  test('an audience that the credential is not for is an invalid target', async () => {
+    await using provider = await startLocalProvider(clock);
+    authority.addProvider({ issuer: provider.issuer });
+    await clock.advance(1000);
+    authority.granted = { audiences: ['billing'] };
+    const { status, body } = await exchange({ subject_token: await provider.sign(), audience: 'orders' });
+    authority.granted = {};
+    assert.equal(status, 400);
+    assert.equal(body['error'], 'invalid_target');
+    assert.equal(body['code'], 'audience_not_allowed');
+  });
+
+  const badRequests: Record<string, { parameters: Record<string, string>; error: string }> = {
+    'no grant_type': { parameters: { grant_type: '' }, error: 'invalid_request' },
+    'an unknown grant_type': { parameters: { grant_type: 'password' }, error: 'unsupported_grant_type' },
+    'no subject_token': { parameters: { subject_token: '' }, error: 'invalid_request' },
+    'no subject_token_type': { parameters: { subject_token_type: '' }, error: 'invalid_request' },
+    'an ID token as subject': {
+      parameters: { subject_token_type: 'urn:ietf:params:oauth:token-type:id_token' },
+      error: 'invalid_request',
+    },
+    'a refresh token requested': {
+      parameters: { requested_token_type: 'urn:ietf:params:oauth:token-type:refresh_token' },
+      error: 'invalid_request',
+    },
+    'an actor': { parameters: { actor_token: 'x', actor_token_type: 'y' }, error: 'invalid_request' },
+    'no api_key': { parameters: { grant_type: keyGrant }, error: 'invalid_request' },
+    'a scope with a quote': { parameters: { scope: 'a "b' }, error: 'invalid_scope' },
+    'a resource': { parameters: { resource: 'https://api.example.com' }, error: 'invalid_target' },
+    'an audience with a line break': { parameters: { audience: 'a\nb' }, error: 'invalid_target' },
+  };
+  for (const [what, { parameters, error }] of Object.entries(badRequests)) {
+    test(`a request with ${what} is answered ${error}`, async () => {
+      const { status, body } = await exchange(parameters);
+      assert.equal(status, 400);
+      assert.equal(body['error'], error);
+      assert.deepEqual(Object.keys(body), ['error', 'error_description']);
+    });
+  }
+
+  test('a repeated parameter is refused, even with the same value', async () => {
+    const form = new URLSearchParams(await authenticated(someExchange));
+    form.append('audience', 'a');
+    form.append('audience', 'a');
+    assert.equal((await post(form.toString())).body['error'], 'invalid_request');
+  });
+
+  test('a body that is no form, or too large, is refused in the same terms', async () => {
+    const json = await post(JSON.stringify(await authenticated(someExchange)), { 'content-type': 'application/json' });
+    assert.deepEqual([json.status, json.body['error']], [400, 'invalid_request']);
+    const large = await post(`subject_token=${'x'.repeat(70_000)}`);
+    assert.deepEqual([large.status, large.body['error']], [400, 'invalid_request']);
+  });
+
+  test('a grant that a client may not use is refused', async () => {
+    const { status, body } = await post(await authenticated(someExchange, 'keys-only'));
+    assert.deepEqual([status, body['error']], [400, 'unauthorized_client']);
+  });
+
+  test('another method is refused with the one that is allowed', async () => {
+    const response = await authServer.app.inject('/oauth2/token');
+    assert.equal(response.statusCode, 405);
+    assert.equal(response.headers['allow'], 'POST');
+  });
+});
+
+suite('client authentication', () => {
+  const type = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
+
+  for (const audience of [tokenEndpoint, issuer, [issuer]]) {
+    test(`an assertion for ${JSON.stringify(audience)} is accepted`, async () => {
+      const { body } = await exchange({ client_assertion: await assertion({ aud: audience }) });
+      assert.equal(body['error'], 'invalid_grant');
+    });
+  }
+
+  const bad: Record<string, () => Promise<Record<string, string>>> = {
+    'no assertion': async () => ({ client_assertion: '' }),
+    'another assertion type': async () => ({
+      client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:saml2-bearer',
+    }),
+    'garbage for an assertion': async () => ({ client_assertion: 'x.y.z' }),
+    'an assertion signed by another key': async () => ({ client_assertion: await assertion({}, otherKey.privateKey) }),
+    'an assertion of an unknown client': async () => ({
+      client_assertion: await assertion({ iss: 'nobody', sub: 'nobody' }),
+    }),
+    'an assertion whose issuer is someone else': async () => ({
+      client_assertion: await assertion({ iss: 'keys-only' }),
+    }),
+    'another client_id than that of the assertion': async () => ({ client_id: 'keys-only' }),
+    'an assertion for another audience': async () => ({
+      client_assertion: await assertion({ aud: 'https://other.example.com' }),
+    }),
+    'an assertion for more than one audience': async () => ({
+      client_assertion: await assertion({ aud: [issuer, 'https://other.example.com'] }),
+    }),
+    'an expired assertion': async () => ({ client_assertion: await assertion({ exp: nowSeconds() - 5 }) }),
+    'an assertion that lives too long': async () => ({
+      client_assertion: await assertion({ exp: nowSeconds() + 3600 }),
+    }),
+    'an assertion from the future': async () => ({ client_assertion: await assertion({ iat: nowSeconds() + 60 }) }),
+    'an assertion signed by a shared secret': async () => ({
+      client_assertion: await new SignJWT({ iss: 'gateway', sub: 'gateway', aud: issuer, exp: nowSeconds() + 60 })
+        .setProtectedHeader({ alg: 'HS256', kid: 'client-1' })
+        .sign(new TextEncoder().encode(JSON.stringify(jwks.keys[0]))),
+    }),
+  };
+  for (const [what, change] of Object.entries(bad)) {
+    test(`a request with ${what} is refused, and not told why`, async () => {
+      const { status, body } = await exchange(await change());
+      assert.equal(status, 401);
+      assert.equal(body['error'], 'invalid_client');
+      assert.ok(!('code' in body));
+    });
+  }
+
+  test('an Authorization header is refused with a challenge of its scheme', async () => {
+    const { status, headers, body } = await post(await authenticated(someExchange), {
+      authorization: 'Basic Zm9vOmJhcg==',
+    });
+    assert.deepEqual([status, body['error']], [401, 'invalid_client']);
+    assert.match(String(headers['www-authenticate']), /^Basic /);
+  });
+
+  test('a client is known for its assertion alone', async () => {
+    const { status } = await post({ ...someExchange, client_assertion_type: type, client_id: 'gateway' });
+    assert.equal(status, 401);
+  });
+});
+
+suite('metadata', () => {
+  test('metadata says what the endpoints do', async () => {
+    const response = await authServer.app.inject('/.well-known/oauth-authorization-server');
+    assert.deepEqual(response.json(), {
+      issuer,
+      token_endpoint: tokenEndpoint,
+      jwks_uri: `${issuer}/.well-known/jwks.json`,
+      response_types_supported: [],
+      grant_types_supported: [exchangeGrant, keyGrant],
+      token_endpoint_auth_methods_supported: ['private_key_jwt'],
+      token_endpoint_auth_signing_alg_values_supported: ['ES256', 'EdDSA', 'Ed25519', 'PS256', 'RS256'],
+    });
+  });
+
+  test('the OpenAPI document has every route and needs no database', async () => {
+    const document = (await buildOpenApi()) as { openapi: string; paths: Record<string, unknown> };
+    assert.equal(document.openapi, '3.1.0');
+    assert.deepEqual(Object.keys(document.paths).sort(), [
+      '/.well-known/jwks.json',
+      '/.well-known/oauth-authorization-server',
+      '/oauth2/token',
+    ]);
+  });
+});
