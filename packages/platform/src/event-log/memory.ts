@@ -1,0 +1,71 @@
+import type { Clock } from '../clock/port.ts';
+import type { EventLog } from './port.ts';
+
+/** How long a record that was not handled waits until it comes again. */
+const retryDelayMs = 100;
+
+/** An event log of this process; a record's offset is its index in the topic. */
+export function createMemoryEventLog({ clock }: { readonly clock: Clock }): EventLog {
+  const topics = new Map<string, { readonly values: string[]; readonly wake: Set<() => void> }>();
+  const stops = new Set<() => Promise<void>>();
+
+  function topicOf(name: string) {
+    const topic = topics.get(name) ?? { values: [], wake: new Set<() => void>() };
+    topics.set(name, topic);
+    return topic;
+  }
+
+  return {
+    async append(name, values) {
+      const topic = topicOf(name);
+      topic.values.push(...values);
+      for (const wake of topic.wake) wake();
+    },
+    async consume({ topic: name, from, onRecord }) {
+      const topic = topicOf(name);
+      const stopping = new AbortController();
+      let next = from === 'oldest' ? 0 : topic.values.length;
+      if (typeof from === 'object') next = Math.min(next, Math.max(0, Number(from.after) + 1));
+
+      async function deliver(): Promise<void> {
+        while (!stopping.signal.aborted) {
+          const value = topic.values[next];
+          if (value === undefined) {
+            await appended();
+            continue;
+          }
+          try {
+            await onRecord({ offset: String(next), value });
+            next += 1;
+          } catch {
+            await clock.sleep(retryDelayMs, stopping.signal);
+          }
+        }
+      }
+
+      function appended(): Promise<void> {
+        return new Promise((resolve) => {
+          const wake = (): void => {
+            topic.wake.delete(wake);
+            stopping.signal.removeEventListener('abort', wake);
+            resolve();
+          };
+          topic.wake.add(wake);
+          stopping.signal.addEventListener('abort', wake);
+        });
+      }
+
+      const delivering = deliver();
+      const stop = async (): Promise<void> => {
+        stops.delete(stop);
+        stopping.abort();
+        await delivering;
+      };
+      stops.add(stop);
+      return { stop };
+    },
+    async close() {
+      await Promise.all([...stops].map((stop) => stop()));
+    },
+  };
+}
