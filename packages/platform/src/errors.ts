@@ -84,6 +84,7 @@ export const errorTable = {
   },
   // What the system could not do
   decision_unavailable: { ...unavailable },
+  database_unavailable: { ...unavailable },
   identity_unavailable: { ...unavailable },
   auth_server_unavailable: { ...unavailable },
   provider_unavailable: { ...unavailable },
@@ -170,9 +171,13 @@ export class ServiceError extends Error {
   }
 }
 
-/** Anything thrown, as an error of the table: what is not ours is `internal`. */
+/** Anything thrown, as an error of the table: ours, also where a query builder has wrapped it, else `internal`. */
 export function toServiceError(error: unknown): ServiceError {
-  if (error instanceof ServiceError) return error;
+  let cause = error;
+  for (let depth = 0; depth < 8 && cause instanceof Error; depth += 1) {
+    if (cause instanceof ServiceError) return cause;
+    cause = cause.cause;
+  }
   return new ServiceError('internal', { cause: error });
 }
 

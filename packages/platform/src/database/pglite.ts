@@ -1,0 +1,47 @@
+import { PGlite } from '@electric-sql/pglite';
+import { drizzle } from 'drizzle-orm/pglite';
+import { migrate } from 'drizzle-orm/pglite/migrator';
+import { migrationConfig } from './migrations.ts';
+import type { Database } from './port.ts';
+
+/**
+ * Postgres in this process, on one connection: in memory, or in a folder of which this process must be the only user.
+ * Within a transaction, statements belong on its own handle; the database's would wait for the transaction for ever.
+ */
+export async function createPgliteDatabase({ dataDir }: { readonly dataDir?: string } = {}): Promise<Database> {
+  const client = await PGlite.create(dataDir === undefined ? {} : { dataDir });
+  const database = drizzle({ client, casing: 'snake_case' });
+  const locks = new Map<bigint, AbortController>();
+  let migrated: Promise<unknown> = Promise.resolve();
+
+  return {
+    drizzle: database,
+    concurrent: false,
+    async migrate(folder) {
+      const next = migrated.then(() => migrate(database, migrationConfig(folder)));
+      migrated = next.catch(() => {});
+      await next;
+    },
+    async listen(channel, onNotify) {
+      const unlisten = await client.listen(`"${channel.replaceAll('"', '""')}"`, onNotify);
+      onNotify('');
+      return () => unlisten();
+    },
+    async tryLock(key) {
+      if (locks.has(key)) return null;
+      const lost = new AbortController();
+      locks.set(key, lost);
+      return {
+        lost: lost.signal,
+        async release() {
+          if (locks.get(key) === lost) locks.delete(key);
+        },
+      };
+    },
+    historyId: async () => 'embedded',
+    async close() {
+      for (const lost of locks.values()) lost.abort();
+      if (!client.closed) await client.close();
+    },
+  };
+}

@@ -1,0 +1,167 @@
+/**
+ * What postgres.js leaves open: it has no deadline for an answer. A database behind a network that drops everything
+ * would keep callers waiting and, since it gives up no connection by itself, the pool occupied until TCP gives up a
+ * quarter of an hour later.
+ * @module
+ */
+
+import { drizzle } from 'drizzle-orm/postgres-js';
+import type postgres from 'postgres';
+import type { Clock } from '../clock/port.ts';
+import { ServiceError } from '../errors.ts';
+import { sqlStateOf } from './sql-state.ts';
+
+type Sql = postgres.Sql;
+
+/** Rejects with `database_unavailable` what has no answer in time, and what failed because of the connection. */
+export async function answered<T>(operation: PromiseLike<T>, clock: Clock, deadlineMs: number): Promise<T> {
+  const done = new AbortController();
+  const late = clock.sleep(deadlineMs, done.signal).then(() => {
+    if (done.signal.aborted) return undefined as never;
+    throw new ServiceError('database_unavailable', { detail: `no answer within ${deadlineMs} ms` });
+  });
+  try {
+    return await Promise.race([operation, late]);
+  } catch (error) {
+    throw isUnavailable(error) ? new ServiceError('database_unavailable', { cause: error }) : error;
+  } finally {
+    done.abort();
+  }
+}
+
+/**
+ * Not the statement's fault: the connection, the server's state, or its limits. 08 connection exception, 53 insufficient
+ * resources, 57 operator intervention (shutdown, statement timeout), 25006 read-only since this is no primary (any
+ * more), 25P03 idle in transaction, 55P03 lock not available.
+ */
+const unavailableState = /^(?:08...|53...|57...|25006|25P03|55P03)$/;
+const unavailableCodes: ReadonlySet<string> = new Set([
+  'CONNECTION_CLOSED',
+  'CONNECTION_DESTROYED',
+  'CONNECTION_ENDED',
+  'CONNECT_TIMEOUT',
+  'EAI_AGAIN',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EPIPE',
+  'ETIMEDOUT',
+]);
+
+function isUnavailable(error: unknown): boolean {
+  const state = sqlStateOf(error);
+  return state !== null && (unavailableState.test(state) || unavailableCodes.has(state));
+}
+
+export interface GuardedClient {
+  /** As much of a postgres.js client as drizzle uses. */
+  readonly sql: Sql;
+  /** Lets the operations under way come to their end, for a time; whatever is left or comes later rejects. */
+  end(timeoutMs: number): Promise<void>;
+}
+
+/**
+ * A pool whose every operation (a statement, or a transaction as a whole) has an answer within the deadline or rejects.
+ * When none at all was answered since the late one began, the pool's connections are given up and new ones made.
+ */
+export function createGuardedClient(connect: () => Sql, clock: Clock, deadlineMs: number): GuardedClient {
+  let current = open();
+  let answeredAtMs = clock.now().monotonicMs;
+  const underWay = new Set<PromiseLike<unknown>>();
+
+  function open(): Sql {
+    const client = connect();
+    // For its effect on the client's parsers: drizzle reads dates and JSON as text.
+    drizzle(client);
+    return client;
+  }
+
+  async function guarded<T>(client: Sql, operation: PromiseLike<T>): Promise<T> {
+    const startedAtMs = clock.now().monotonicMs;
+    // An operation that is refused was answered, too.
+    const settled = (): void => {
+      answeredAtMs = clock.now().monotonicMs;
+    };
+    operation.then(settled, settled);
+    underWay.add(operation);
+    try {
+      return await answered(operation, clock, deadlineMs);
+    } finally {
+      underWay.delete(operation);
+      const overdue = clock.now().monotonicMs - startedAtMs >= deadlineMs;
+      if (overdue && answeredAtMs < startedAtMs && client === current) {
+        current = open();
+        void client.end({ timeout: 0 });
+      }
+    }
+  }
+
+  function unsafe(...args: Parameters<Sql['unsafe']>) {
+    const client = current;
+    const query = client.unsafe(...args);
+    const result = guarded(client, query);
+    // Drizzle asks for rows as arrays right after; postgres.js sends a query in the next microtask.
+    return Object.assign(result, {
+      values() {
+        void query.values();
+        return result;
+      },
+    });
+  }
+
+  async function begin<T>(transaction: (sql: postgres.TransactionSql) => Promise<T>): Promise<T> {
+    const client = current;
+    let over = false;
+    try {
+      return (await guarded(
+        client,
+        client.begin((sql) => {
+          // It may have waited for a connection until after its deadline.
+          if (over) throw transactionOver();
+          return transaction(whileOpen(sql, () => over));
+        }),
+      )) as T;
+    } finally {
+      over = true;
+    }
+  }
+
+  return {
+    sql: { options: current.options, unsafe, begin } as unknown as Sql,
+    async end(timeoutMs) {
+      const done = new AbortController();
+      await Promise.race([Promise.allSettled(underWay), clock.sleep(timeoutMs, done.signal)]);
+      done.abort();
+      // Not left to postgres.js: it goes on waiting for a statement whose connection was ended by the server.
+      await current.end({ timeout: 0 });
+    },
+  };
+}
+
+/**
+ * A transaction's handle that refuses statements when the transaction is over. postgres.js would send them on whatever
+ * the connection is by then: each committed on its own, or an error that nobody can catch.
+ */
+function whileOpen<T extends postgres.TransactionSql>(sql: T, isOver: () => boolean): T {
+  return new Proxy(sql, {
+    get(target, name) {
+      if (name === 'unsafe') {
+        return (...args: Parameters<Sql['unsafe']>) => {
+          if (isOver()) throw transactionOver();
+          return target.unsafe(...args);
+        };
+      }
+      if (name === 'savepoint') {
+        return (nested: (sql: postgres.TransactionSql) => Promise<unknown>) =>
+          target.savepoint((inner) => nested(whileOpen(inner, isOver)));
+      }
+      return Reflect.get(target, name);
+    },
+  });
+}
+
+function transactionOver(): ServiceError {
+  return new ServiceError('database_unavailable', { detail: 'the transaction is over' });
+}
