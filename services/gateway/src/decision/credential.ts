@@ -1,0 +1,156 @@
+/**
+ * What a request's credential is, by its form alone: nothing here asks anyone, and nothing here accepts a credential.
+ * @module
+ */
+import { type ErrorCode, parseApiKey } from '@token-gateway/platform';
+
+/** Where a credential may stand. Header names in lower case. */
+export interface CredentialConfig {
+  /** Carries `Bearer <JWT>` or `<apiKeyScheme> <API key>`. */
+  readonly header: string;
+  readonly apiKeyScheme: string;
+  /** Carries an API key alone. */
+  readonly apiKeyHeader: string;
+}
+
+export const defaultCredentialConfig: CredentialConfig = {
+  header: 'authorization',
+  apiKeyScheme: 'Token',
+  apiKeyHeader: 'x-api-key',
+};
+
+export type CredentialKind = 'api-key' | 'jwt';
+
+export interface FoundCredential {
+  readonly kind: CredentialKind;
+  readonly value: string;
+}
+
+export interface RefusedCredential {
+  readonly refused: ErrorCode;
+}
+
+export type CredentialStructure =
+  | { readonly kind: 'api-key'; readonly keyId: string }
+  | {
+      readonly kind: 'jwt';
+      /** The `iss` claim, not verified. */
+      readonly issuer: string;
+    };
+
+const valueLengthMax = 16 * 1024;
+/** RFC 9110 section 11.2 token68, which both a JWT and an API key are. */
+const valueSyntax = /^[A-Za-z0-9._~+/=-]+$/;
+
+/** The one credential of a request; `header` returns every value of a header, by its name in lower case. */
+export function findCredential(
+  header: (name: string) => readonly string[],
+  config: CredentialConfig,
+): FoundCredential | RefusedCredential {
+  const authorizations = header(config.header);
+  const apiKeys = header(config.apiKeyHeader);
+  const [first] = authorizations.length > 0 ? authorizations : apiKeys;
+  if (first === undefined) return { refused: 'credential_missing' };
+  const values = [...authorizations, ...apiKeys];
+  // Before any look for commas: what is too large is not searched.
+  if (values.some((value) => value.length > valueLengthMax + config.apiKeyScheme.length + 8)) {
+    return { refused: 'credential_too_large' };
+  }
+  // Proxies join repeated headers with commas, which no credential has.
+  if (values.length > 1 || first.includes(',')) return { refused: 'credential_ambiguous' };
+  if (authorizations.length === 0) return checkValue('api-key', first.trim());
+  // RFC 9110 section 11.1: the scheme in any case, then spaces.
+  const scheme = first.trimStart().split(' ', 1).join().toLowerCase();
+  const value = first.trimStart().slice(scheme.length).trim();
+  switch (scheme) {
+    case '':
+      return { refused: 'credential_missing' };
+    case 'bearer':
+      return value.startsWith('tgk_') ? { refused: 'credential_malformed' } : checkValue('jwt', value);
+    case config.apiKeyScheme.toLowerCase():
+      return checkValue('api-key', value);
+    default:
+      return { refused: 'credential_scheme_unknown' };
+  }
+}
+
+function checkValue(kind: CredentialKind, value: string): FoundCredential | RefusedCredential {
+  if (value === '') return { refused: 'credential_missing' };
+  if (value.length > valueLengthMax) return { refused: 'credential_too_large' };
+  return valueSyntax.test(value) ? { kind, value } : { refused: 'credential_malformed' };
+}
+
+/** A JWT's own times may differ from this clock by this much. */
+const clockToleranceMs = 5000;
+const headerLengthMax = 4096;
+
+/** Asymmetric signatures only (RFC 8725 sections 3.1 and 3.2). */
+const algorithms: ReadonlySet<unknown> = new Set([
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+]);
+const types: ReadonlySet<string> = new Set(['jwt', 'at+jwt', 'application/at+jwt']);
+const partSyntax = /^[A-Za-z0-9_-]+$/;
+
+/**
+ * What a credential says of itself. Refuses what no exchange could accept, so that garbage costs nobody else anything;
+ * that it passes says nothing of its being valid.
+ */
+export function checkStructure(
+  kind: CredentialKind,
+  value: string,
+  wallMs: number,
+): CredentialStructure | RefusedCredential {
+  if (kind === 'jwt') return checkJwt(value, wallMs);
+  const key = parseApiKey(value);
+  return key === null ? { refused: 'key_checksum_invalid' } : { kind, keyId: key.keyId };
+}
+
+function checkJwt(value: string, wallMs: number): CredentialStructure | RefusedCredential {
+  if (value.length > valueLengthMax) return { refused: 'credential_too_large' };
+  const [headerPart = '', payloadPart = '', signaturePart, ...others] = value.split('.');
+  if (signaturePart === undefined || others.length > 0 || headerPart.length > headerLengthMax) {
+    return { refused: 'credential_malformed' };
+  }
+  const header = readPart(headerPart);
+  if (header === null) return { refused: 'credential_malformed' };
+  // Before the signature's form, so that an unsecured JWT (RFC 7519 section 6) is refused for its algorithm.
+  if (!algorithms.has(header['alg'])) return { refused: 'token_algorithm_refused' };
+  const claims = readPart(payloadPart);
+  if (claims === null || !partSyntax.test(signaturePart)) return { refused: 'credential_malformed' };
+  const type = header['typ'];
+  if (type !== undefined && !(typeof type === 'string' && types.has(type.toLowerCase()))) {
+    return { refused: 'token_type_refused' };
+  }
+  // No extension is understood (RFC 7515 section 4.1.11).
+  if (Object.hasOwn(header, 'crit')) return { refused: 'token_claims_invalid' };
+  const { iss, exp, nbf } = claims;
+  if (typeof iss !== 'string' || !isTime(exp) || !(nbf === undefined || isTime(nbf))) {
+    return { refused: 'token_claims_invalid' };
+  }
+  if (exp * 1000 + clockToleranceMs <= wallMs) return { refused: 'token_expired' };
+  if (nbf !== undefined && nbf * 1000 - clockToleranceMs > wallMs) return { refused: 'token_not_yet_valid' };
+  return { kind: 'jwt', issuer: iss };
+}
+
+function isTime(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value);
+}
+
+function readPart(part: string): Readonly<Record<string, unknown>> | null {
+  if (!partSyntax.test(part)) return null;
+  try {
+    const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.from(part, 'base64url')));
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : null;
+  } catch {
+    return null;
+  }
+}
