@@ -6,8 +6,9 @@ import { it } from 'node:test';
 import { sql } from 'drizzle-orm';
 import { databaseConformance } from './conformance.ts';
 import { createPgliteDatabase } from './pglite.ts';
+import { createTestDatabase } from './pglite-test.ts';
 
-databaseConformance('PGlite', { concurrent: false, create: async () => createPgliteDatabase });
+databaseConformance('PGlite', { concurrent: false, create: async () => createTestDatabase });
 
 it('PGlite keeps what was committed in its folder', async (test) => {
   const dataDir = await mkdtemp(join(tmpdir(), 'pglite-'));

@@ -4,12 +4,19 @@ import { migrate } from 'drizzle-orm/pglite/migrator';
 import { migrationConfig } from './migrations.ts';
 import type { Database } from './port.ts';
 
+export interface PgliteOptions {
+  /** A folder of which this process must be the only user. Default: in memory. */
+  readonly dataDir?: string;
+  /** What a new database starts as: the dump of another, which is quicker to load than an empty one is to make. */
+  readonly loadDataDir?: Blob;
+}
+
 /**
- * Postgres in this process, on one connection: in memory, or in a folder of which this process must be the only user.
- * Within a transaction, statements belong on its own handle; the database's would wait for the transaction for ever.
+ * Postgres in this process, on one connection. Within a transaction, statements belong on its own handle; the database's
+ * would wait for the transaction for ever.
  */
-export async function createPgliteDatabase({ dataDir }: { readonly dataDir?: string } = {}): Promise<Database> {
-  const client = await PGlite.create(dataDir === undefined ? {} : { dataDir });
+export async function createPgliteDatabase(options: PgliteOptions = {}): Promise<Database> {
+  const client = await PGlite.create(options);
   const database = drizzle({ client, casing: 'snake_case' });
   const locks = new Map<bigint, AbortController>();
   let migrated: Promise<unknown> = Promise.resolve();
