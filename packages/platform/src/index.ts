@@ -11,6 +11,8 @@ export * from './event-log/memory.ts';
 export * from './event-log/port.ts';
 export * from './health.ts';
 export * from './http-problem.ts';
+export * from './identity-client/grpc.ts';
+export * from './identity-client/grpc-server.ts';
 export * from './identity-client/port.ts';
 export * from './lifecycle.ts';
 export * from './signal/memory.ts';

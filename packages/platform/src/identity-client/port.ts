@@ -21,7 +21,15 @@ export interface IdentityClient {
   resolve(request: ResolveRequest, options: CallOptions): Promise<ResolveResponse>;
   watermark(request: WatermarkRequest, options: CallOptions): Promise<WatermarkResponse>;
   listProviders(options: CallOptions): Promise<ListProvidersResponse>;
-  /** Calls back per change until the signal aborts (then resolves) or the stream breaks (then rejects). */
-  watch(request: WatchRequest, onChange: (change: ChangeMessage) => void, signal: AbortSignal): Promise<void>;
+  /**
+   * Calls back per change until the signal aborts (then resolves) or the stream breaks (then rejects). `onOpen` is called
+   * once, before the first change, when every change that commits from now on will be delivered.
+   */
+  watch(
+    request: WatchRequest,
+    onChange: (change: ChangeMessage) => void,
+    signal: AbortSignal,
+    onOpen?: () => void,
+  ): Promise<void>;
   close(): Promise<void>;
 }
