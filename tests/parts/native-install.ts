@@ -4,7 +4,7 @@
  * @module
  */
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -112,6 +112,7 @@ async function install(name: string, fill: (folder: string) => Promise<void>): P
   const target = mkdtempSync(join(root, 'new-'));
   try {
     await fill(target);
+    chmodSync(target, 0o755); // a temporary folder is for its maker only
     renameSync(target, folder);
   } catch (error) {
     if (!existsSync(folder)) throw error; // else another process was faster
