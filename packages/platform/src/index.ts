@@ -20,3 +20,4 @@ export * from './signal/port.ts';
 export * from './telemetry.ts';
 export * from './token-cache/memory.ts';
 export * from './token-cache/port.ts';
+export * from './token-cache/redis.ts';
