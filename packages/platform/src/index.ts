@@ -17,6 +17,14 @@ export * from './identity-client/port.ts';
 export * from './lifecycle.ts';
 export * from './signal/memory.ts';
 export * from './signal/port.ts';
+export { createRedisKeyspaceSource } from './signal/redis-keyspace.ts';
+export {
+  createRedisPubSubSource,
+  createRedisSink,
+  type RedisSinkOptions,
+  type RedisSourceOptions,
+} from './signal/redis-pubsub.ts';
+export * from './signal/watch.ts';
 export * from './telemetry.ts';
 export * from './token-cache/memory.ts';
 export * from './token-cache/port.ts';

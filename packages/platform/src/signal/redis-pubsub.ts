@@ -1,0 +1,128 @@
+import { fromChangeEvent, toChangeEvent } from '@token-gateway/revocation';
+import { ChangeEventSchema, HeartbeatSchema } from '@token-gateway/schemas';
+import { Compile } from 'typebox/compile';
+import type { Clock } from '../clock/port.ts';
+import { createRedisClient } from '../redis-client.ts';
+import type { Logger } from '../telemetry.ts';
+import type { SignalListener, SignalSink, SignalSource } from './port.ts';
+import { keepConnected } from './reconnecting.ts';
+import { keyExpiryKey } from './redis-keyspace.ts';
+import { listenToRedis } from './redis-subscription.ts';
+
+const changesChannel = 'tg:changes';
+const heartbeatsChannel = 'tg:heartbeats';
+/** Hash of the newest position published (`epoch`, `seq`) and the `offset` of the last record looked at. */
+const placeKey = 'tg:relay:place';
+
+const changeEvent = Compile(ChangeEventSchema);
+const heartbeat = Compile(HeartbeatSchema);
+
+/**
+ * Publishes and notes the place in one step, so that neither happens without the other. Lua's numbers are doubles: exact
+ * for epochs and sequences, which stay below 2^53.
+ */
+const applyScript = `
+local newest = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
+local newest_epoch, newest_seq = tonumber(newest[1] or '0'), tonumber(newest[2] or '0')
+local epoch, seq = tonumber(ARGV[1]), tonumber(ARGV[2])
+if epoch < newest_epoch or (epoch == newest_epoch and seq <= newest_seq) then
+  redis.call('HSET', KEYS[1], 'offset', ARGV[3])
+  return 0
+end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'seq', ARGV[2], 'offset', ARGV[3])
+redis.call('PUBLISH', ARGV[4], ARGV[5])
+return 1
+`;
+
+export interface RedisSinkOptions {
+  readonly url: string;
+  readonly logger: Logger;
+  /** Milliseconds after which a command rejects. Default 1 000. */
+  readonly commandTimeoutMs?: number;
+  readonly random?: () => number;
+}
+
+/** Changes into Redis. Everything rejects while Redis does not answer; what was rejected may have been done. */
+export function createRedisSink(options: RedisSinkOptions): SignalSink {
+  const { url, logger, commandTimeoutMs = 1_000, random = Math.random } = options;
+  const redis = createRedisClient({ url, logger, purpose: 'relay', commandTimeoutMs, random });
+  return {
+    place: () => redis.hget(placeKey, 'offset'),
+    async apply(change, offset) {
+      const event = JSON.stringify(toChangeEvent(change));
+      const result = await redis.eval(
+        applyScript,
+        1,
+        placeKey,
+        change.epoch,
+        change.seq,
+        offset,
+        changesChannel,
+        event,
+      );
+      return result === 1 ? 'applied' : 'ignored';
+    },
+    async markKeyExpiry(keyId, expiresAtMs) {
+      if (expiresAtMs === null) await redis.del(keyExpiryKey(keyId));
+      else await redis.set(keyExpiryKey(keyId), '', 'PXAT', expiresAtMs);
+    },
+    async publishHeartbeat(value) {
+      await redis.publish(heartbeatsChannel, JSON.stringify(value));
+    },
+    async close() {
+      redis.disconnect();
+    },
+  };
+}
+
+export interface RedisSourceOptions {
+  readonly url: string;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  /** For jitter: a number in [0, 1). */
+  readonly random?: () => number;
+}
+
+/** What a Redis sink publishes. A message that is no event is dropped, with a line in the log. */
+export function createRedisPubSubSource(options: RedisSourceOptions): SignalSource {
+  const { url, logger, clock, random = Math.random } = options;
+  const name = 'redis-pubsub';
+
+  function onMessage(listener: SignalListener, channel: string, message: string): void {
+    const value = parse(message);
+    if (channel === changesChannel && changeEvent.Check(value)) listener.onChange(fromChangeEvent(value));
+    else if (channel === heartbeatsChannel && heartbeat.Check(value)) listener.onHeartbeat(value);
+    else logger.warn({ source: name, channel }, 'malformed signal dropped');
+  }
+
+  return {
+    name,
+    subscribe: (listener) =>
+      keepConnected({
+        name,
+        logger,
+        clock,
+        random,
+        listener,
+        connect: (signal, onOpen) =>
+          listenToRedis(
+            {
+              url,
+              clock,
+              subscribe: (redis) => redis.subscribe(changesChannel, heartbeatsChannel),
+              onOpen,
+              onMessage: (channel, message) => onMessage(listener, channel, message),
+            },
+            signal,
+          ),
+      }),
+  };
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
