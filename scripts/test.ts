@@ -25,6 +25,7 @@ const files = findTests();
 const onRealParts = files.filter(needsRealParts);
 const others = files.filter((file) => !onRealParts.includes(file));
 
+process.env['REAL_PARTS_ANNOUNCED'] = '1';
 if (!isUnitOnly && onRealParts.length > 0) await announceParts();
 await report();
 
@@ -55,7 +56,6 @@ async function announceParts(): Promise<void> {
 }
 
 async function report(): Promise<void> {
-  process.env['REAL_PARTS_ANNOUNCED'] = '1';
   await pipeline(Readable.from(events()), new spec(), process.stdout, { end: false });
 }
 
