@@ -42,7 +42,13 @@ const watchBacklogMax = 65_536;
 /** Offers an identity client to other processes; the client stays the caller's, and open. */
 export async function createGrpcIdentityServer(
   client: IdentityClient,
-  { host, port, logger, credentials = ServerCredentials.createInsecure(), closeTimeoutMs = 2000 }: GrpcIdentityServerOptions,
+  {
+    host,
+    port,
+    logger,
+    credentials = ServerCredentials.createInsecure(),
+    closeTimeoutMs = 2000,
+  }: GrpcIdentityServerOptions,
 ): Promise<GrpcIdentityServer> {
   const server = new Server({
     // Finds the watchers that went without a word.

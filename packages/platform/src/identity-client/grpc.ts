@@ -1,5 +1,5 @@
 import { type ChannelCredentials, credentials as grpcCredentials } from '@grpc/grpc-js';
-import { IdentityServiceService as service } from '@token-gateway/schemas/identity';
+import { type Change, IdentityServiceService as service } from '@token-gateway/schemas/identity';
 import type { Clock, Timer } from '../clock/port.ts';
 import { ServiceError } from '../errors.ts';
 import type { Logger } from '../telemetry.ts';
@@ -91,10 +91,11 @@ export function createGrpcIdentityClient({
       // A replica may be connected and yet unable to serve a watch: the next attempt goes to another.
       const connection = choice[watchesBroken % choice.length];
       if (connection === undefined) throw new ServiceError('identity_unavailable', { detail: 'no address' });
-      const cancelled = new AbortController();
+      const ended = new AbortController();
+      let stream: ReturnType<typeof connection.stream<typeof request, Change>> | undefined;
       try {
-        const stream = connection.stream(service.watch, request);
-        signal.addEventListener('abort', () => stream.cancel(), { signal: cancelled.signal });
+        stream = connection.stream(service.watch, request);
+        signal.addEventListener('abort', () => stream?.cancel(), { signal: ended.signal });
         if (onOpen !== undefined) stream.once('metadata', onOpen);
         for await (const change of stream) {
           if (signal.aborted) return;
@@ -107,7 +108,8 @@ export function createGrpcIdentityClient({
         logger.debug({ err: error }, 'watch broke');
         throw new ServiceError('identity_unavailable', { cause: error });
       } finally {
-        cancelled.abort();
+        ended.abort();
+        stream?.cancel();
       }
     },
 
