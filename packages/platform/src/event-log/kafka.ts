@@ -1,0 +1,306 @@
+import { randomUUID } from 'node:crypto';
+import { type Consumer, type EachBatchPayload, Kafka, logLevel, type Producer } from 'kafkajs';
+import type { Clock } from '../clock/port.ts';
+import type { Logger } from '../telemetry.ts';
+import type { ConsumeOptions, EventConsumer, EventLog } from './port.ts';
+
+export interface KafkaEventLogOptions {
+  /** host:port of the brokers to begin with. */
+  readonly brokers: readonly string[];
+  readonly clientId: string;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  /** Milliseconds after which an append rejects. Default 5 000. */
+  readonly appendTimeoutMs?: number;
+}
+
+/** Every topic has one partition. */
+const partition = 0;
+const requestTimeoutMs = 3_000;
+const retryDelayMs = 100;
+const reconnectDelayMinMs = 100;
+const reconnectDelayMaxMs = 1_000;
+/** A consumer that fetched nothing, not even nothing, for this long is made anew. */
+const stallTimeoutMs = 15_000;
+const stallCheckMs = 1_000;
+/** Leaving politely is worth no more than this. */
+const disconnectTimeoutMs = 1_000;
+
+/**
+ * An event log in Kafka. It connects when it is used, and again after any failure; topics are made when they are absent.
+ * Appends keep their order, also those that are under way at the same time.
+ */
+export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
+  const { brokers, clientId, logger, clock, appendTimeoutMs = 5_000 } = options;
+  const kafka = new Kafka({
+    brokers: [...brokers],
+    clientId,
+    connectionTimeout: 1_000,
+    requestTimeout: requestTimeoutMs,
+    // What fails is begun anew here, on new connections: the client's own way back takes far longer.
+    retry: { retries: 1, initialRetryTime: 50, maxRetryTime: 200 },
+    logLevel: logLevel.WARN,
+    logCreator:
+      () =>
+      ({ namespace, log: { message } }) =>
+        logger.debug({ namespace, kafka: message }, 'Kafka client'),
+  });
+  const closing = new AbortController();
+  const consumers = new Set<EventConsumer>();
+  const knownTopics = new Set<string>();
+  let producer: Promise<Producer> | null = null;
+  let lastAppend: Promise<void> = Promise.resolve();
+
+  async function withAdmin<T>(use: (admin: ReturnType<Kafka['admin']>) => Promise<T>): Promise<T> {
+    const admin = kafka.admin();
+    try {
+      await admin.connect();
+      return await use(admin);
+    } finally {
+      await leave(admin);
+    }
+  }
+
+  async function leave(client: { disconnect(): Promise<void> }): Promise<void> {
+    await Promise.race([client.disconnect().catch(() => undefined), clock.sleep(disconnectTimeoutMs)]);
+  }
+
+  async function ensureTopic(topic: string): Promise<void> {
+    if (knownTopics.has(topic)) return;
+    await withAdmin(async (admin) => {
+      if ((await admin.listTopics()).includes(topic)) return;
+      await admin.createTopics({ topics: [{ topic, numPartitions: 1 }], waitForLeaders: true });
+    });
+    knownTopics.add(topic);
+  }
+
+  async function connectProducer(): Promise<Producer> {
+    const made = kafka.producer({ idempotent: true, maxInFlightRequests: 1, allowAutoTopicCreation: false });
+    try {
+      await made.connect();
+    } catch (error) {
+      await leave(made);
+      throw error;
+    }
+    return made;
+  }
+
+  function drop(dropped: Promise<Producer> | null): void {
+    if (producer === dropped) producer = null;
+    dropped?.then(leave).catch(() => undefined);
+  }
+
+  /** Tries until the time is over; an attempt that failed may have been stored, so a record can be there twice. */
+  async function send(topic: string, values: readonly string[], signal: AbortSignal): Promise<void> {
+    let delayMs = reconnectDelayMinMs;
+    let lastError: unknown;
+    while (!signal.aborted) {
+      let used: Promise<Producer> | null = null;
+      try {
+        await ensureTopic(topic);
+        if (signal.aborted) break;
+        producer ??= connectProducer();
+        used = producer;
+        const connected = await used;
+        if (signal.aborted) break;
+        await connected.send({ topic, acks: -1, messages: values.map((value) => ({ value, partition })) });
+        return;
+      } catch (error) {
+        lastError = error;
+        knownTopics.delete(topic);
+        drop(used);
+        await clock.sleep(delayMs, signal);
+        delayMs = Math.min(delayMs * 2, reconnectDelayMaxMs);
+      }
+    }
+    throw new Error('Kafka did not take the records in time', { cause: lastError });
+  }
+
+  async function append(topic: string, values: readonly string[]): Promise<void> {
+    if (values.length === 0) return;
+    const over = new AbortController();
+    const signal = AbortSignal.any([over.signal, closing.signal]);
+    const timer = clock.setTimer(() => over.abort(), appendTimeoutMs);
+    const sent = lastAppend.then(() => send(topic, values, signal));
+    lastAppend = Promise.race([sent, aborted(signal)]).then(
+      () => {
+        // A request without an answer would hold up the next; what becomes of it is unknown either way.
+        if (signal.aborted) drop(producer);
+      },
+      () => undefined,
+    );
+    try {
+      await Promise.race([
+        sent,
+        aborted(signal).then(() => {
+          throw new Error('Kafka did not take the records in time');
+        }),
+      ]);
+    } finally {
+      timer.cancel();
+      sent.catch(() => undefined);
+    }
+  }
+
+  /** The offset to begin at. */
+  async function firstOffset(topic: string, from: ConsumeOptions['from']): Promise<bigint> {
+    await ensureTopic(topic);
+    const offsets = await withAdmin((admin) => admin.fetchTopicOffsets(topic));
+    const found = offsets.find((offset) => offset.partition === partition);
+    if (found === undefined) throw new Error(`${topic} has no partition ${partition}`);
+    const [low, high] = [BigInt(found.low), BigInt(found.high)];
+    if (from === 'oldest') return low;
+    if (from === 'newest') return high;
+    const next = BigInt(from.after) + 1n;
+    // Below: no longer kept. Above: of a topic that was there before this one.
+    return next < low || next > high ? low : next;
+  }
+
+  async function consume({ topic, from, onRecord }: ConsumeOptions): Promise<EventConsumer> {
+    const stopping = new AbortController();
+    const stopped = AbortSignal.any([stopping.signal, closing.signal]);
+    let handling: Promise<void> = Promise.resolve();
+    let isHandling = false;
+
+    /** Calls `attempt` until it succeeds or the consumer is stopped. */
+    async function persist<T>(attempt: () => Promise<T>): Promise<T | undefined> {
+      let delayMs = reconnectDelayMinMs;
+      while (!stopped.aborted) {
+        try {
+          return await attempt();
+        } catch (error) {
+          logger.warn({ err: error, topic }, 'reading from Kafka failed');
+          knownTopics.delete(topic);
+          await clock.sleep(delayMs, stopped);
+          delayMs = Math.min(delayMs * 2, reconnectDelayMaxMs);
+        }
+      }
+      return undefined;
+    }
+
+    const first = await persist(() => firstOffset(topic, from));
+    if (first === undefined) throw new Error('the event log was closed');
+    let next = first;
+
+    async function handle(batch: EachBatchPayload, signal: AbortSignal): Promise<void> {
+      for (const { offset, value } of batch.batch.messages) {
+        for (;;) {
+          if (signal.aborted || !batch.isRunning() || batch.isStale()) return;
+          try {
+            await onRecord({ offset, value: value?.toString('utf8') ?? '' });
+            break;
+          } catch (error) {
+            logger.debug({ err: error, topic, offset }, 'record was not handled');
+            await clock.sleep(retryDelayMs, signal);
+            await batch.heartbeat();
+          }
+        }
+        next = BigInt(offset) + 1n;
+        batch.resolveOffset(offset);
+        await batch.heartbeat();
+      }
+    }
+
+    /** Reads until the connection fails (rejects) or the consumer is stopped (resolves). */
+    async function read(): Promise<void> {
+      const ending = new AbortController();
+      const signal = AbortSignal.any([stopped, ending.signal]);
+      const crash = Promise.withResolvers<never>();
+      const consumer: Consumer = kafka.consumer({
+        // Nothing is shared and nothing committed: the place is kept here, and beyond this process by the caller.
+        groupId: `${clientId}-${randomUUID()}`,
+        sessionTimeout: 6_000,
+        rebalanceTimeout: 6_000,
+        heartbeatInterval: 1_500,
+        minBytes: 1,
+        maxWaitTimeInMs: 100,
+        allowAutoTopicCreation: false,
+        retry: { retries: 1, initialRetryTime: 50, maxRetryTime: 200, restartOnFailure: async () => false },
+      });
+      const { CRASH, DISCONNECT, FETCH, GROUP_JOIN } = consumer.events;
+      let aliveAtMs = clock.now().monotonicMs;
+      const alive = (): void => {
+        aliveAtMs = clock.now().monotonicMs;
+      };
+      consumer.on(CRASH, ({ payload }) => crash.reject(payload.error));
+      consumer.on(DISCONNECT, () => crash.reject(new Error('disconnected')));
+      consumer.on(FETCH, alive);
+      consumer.on(GROUP_JOIN, () => {
+        alive();
+        // Whenever it joins it has forgotten where it was.
+        consumer.seek({ topic, partition, offset: next.toString() });
+      });
+      async function watchForStalls(): Promise<void> {
+        while (!signal.aborted) {
+          await clock.sleep(stallCheckMs, signal);
+          if (isHandling) alive();
+          if (clock.now().monotonicMs - aliveAtMs > stallTimeoutMs) crash.reject(new Error('stalled'));
+        }
+      }
+      async function begin(): Promise<void> {
+        await consumer.connect();
+        await consumer.subscribe({ topics: [topic], fromBeginning: true });
+        await consumer.run({
+          autoCommit: false,
+          eachBatchAutoResolve: false,
+          eachBatch: (batch) => {
+            isHandling = true;
+            handling = handle(batch, signal).finally(() => {
+              isHandling = false;
+            });
+            return handling;
+          },
+        });
+      }
+
+      crash.promise.catch(() => undefined);
+      void watchForStalls();
+      try {
+        await Promise.race([begin().then(() => aborted(signal)), crash.promise, aborted(signal)]);
+      } finally {
+        ending.abort();
+        // One record at a time, also across connections.
+        await handling.catch(() => undefined);
+        await leave(consumer);
+      }
+    }
+
+    async function run(): Promise<void> {
+      await persist(async () => {
+        await read();
+        if (!stopped.aborted) throw new Error('reading ended');
+      });
+    }
+
+    const running = run();
+    const consumer: EventConsumer = {
+      async stop() {
+        consumers.delete(consumer);
+        stopping.abort();
+        await running;
+      },
+    };
+    consumers.add(consumer);
+    return consumer;
+  }
+
+  return {
+    append,
+    consume,
+    async close() {
+      closing.abort();
+      await Promise.all([...consumers].map((consumer) => consumer.stop()));
+      await lastAppend;
+      const made = await producer?.catch(() => undefined);
+      producer = null;
+      if (made !== undefined) await leave(made);
+    },
+  };
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}

@@ -1,0 +1,135 @@
+import { changeFromRow, toChangeEvent } from '@token-gateway/revocation';
+import { changesTopic } from '@token-gateway/schemas';
+import type { Change as ChangeMessage } from '@token-gateway/schemas/identity';
+import type { Clock } from '../clock/port.ts';
+import type { IdentityClient } from '../identity-client/port.ts';
+import type { Logger } from '../telemetry.ts';
+import type { ConsumeOptions, EventConsumer, EventLog } from './port.ts';
+
+export interface WatchEventLogOptions {
+  readonly logger: Logger;
+  readonly clock: Clock;
+}
+
+const retryDelayMs = 100;
+const reconnectDelayMaxMs = 1_000;
+const watermarkTimeoutMs = 2_000;
+/** Of changes received and not handled; with more, the stream is ended and begun again where handling got to. */
+const waitingMax = 10_000;
+
+/**
+ * The changes topic read from identity itself, where there is no broker: offsets are sequences. Nothing can be appended,
+ * and other topics are empty.
+ */
+export function createWatchEventLog(identity: IdentityClient, { logger, clock }: WatchEventLogOptions): EventLog {
+  const closing = new AbortController();
+  const consumers = new Set<EventConsumer>();
+
+  async function newestSeq(): Promise<number> {
+    const request = { epoch: 0, applied: 0, heard: 0, heardChain: Buffer.alloc(0), historyMs: 0 };
+    return (await identity.watermark(request, { timeoutMs: watermarkTimeoutMs })).seq;
+  }
+
+  async function consume({ topic, from, onRecord }: ConsumeOptions): Promise<EventConsumer> {
+    if (topic !== changesTopic) return { stop: async () => undefined };
+    const stopping = new AbortController();
+    const stopped = AbortSignal.any([stopping.signal, closing.signal]);
+
+    /** Calls `attempt` until it succeeds or the consumer is stopped. */
+    async function persist<T>(attempt: () => Promise<T>): Promise<T | undefined> {
+      let delayMs = retryDelayMs;
+      while (!stopped.aborted) {
+        try {
+          return await attempt();
+        } catch (error) {
+          logger.debug({ err: error }, 'reading changes from identity failed');
+          await clock.sleep(delayMs, stopped);
+          delayMs = Math.min(delayMs * 2, reconnectDelayMaxMs);
+        }
+      }
+      return undefined;
+    }
+
+    const first = from === 'newest' ? await persist(newestSeq) : from === 'oldest' ? 0 : Number(from.after);
+    if (first === undefined) throw new Error('the event log was closed');
+    let after = first;
+
+    async function handle(message: ChangeMessage, signal: AbortSignal): Promise<void> {
+      const change = changeFromRow({ ...message, chain: Buffer.from(message.chain).toString('hex') });
+      const record = { offset: String(change.seq), value: JSON.stringify(toChangeEvent(change)) };
+      while (!signal.aborted) {
+        try {
+          await onRecord(record);
+          after = change.seq;
+          return;
+        } catch (error) {
+          logger.debug({ err: error, seq: change.seq }, 'record was not handled');
+          await clock.sleep(retryDelayMs, signal);
+        }
+      }
+    }
+
+    /** Reads until the stream breaks; what had arrived is handled before. */
+    async function read(): Promise<void> {
+      // A history that replaced the one before may be shorter than it.
+      if ((await newestSeq()) < after) after = 0;
+      const ending = new AbortController();
+      const waiting: ChangeMessage[] = [];
+      let wake: () => void = () => undefined;
+      let isOver = false;
+      const watching = identity
+        .watch(
+          { after, fromNewest: false },
+          (message) => {
+            if (waiting.push(message) > waitingMax) ending.abort();
+            wake();
+          },
+          AbortSignal.any([stopped, ending.signal]),
+        )
+        .finally(() => {
+          isOver = true;
+          wake();
+        });
+      watching.catch(() => undefined);
+      try {
+        while (!stopped.aborted) {
+          const message = waiting.shift();
+          if (message !== undefined) await handle(message, stopped);
+          else if (isOver) break;
+          else {
+            await new Promise<void>((resolve) => {
+              wake = resolve;
+            });
+          }
+        }
+      } finally {
+        ending.abort();
+      }
+      await watching;
+    }
+
+    async function run(): Promise<void> {
+      while (!stopped.aborted) await persist(read);
+    }
+
+    const running = run();
+    const consumer: EventConsumer = {
+      async stop() {
+        consumers.delete(consumer);
+        stopping.abort();
+        await running;
+      },
+    };
+    consumers.add(consumer);
+    return consumer;
+  }
+
+  return {
+    append: () => Promise.reject(new Error('identity itself writes its changes')),
+    consume,
+    async close() {
+      closing.abort();
+      await Promise.all([...consumers].map((consumer) => consumer.stop()));
+    },
+  };
+}
