@@ -14,7 +14,7 @@ await runService('auth-server', async ({ env, lifecycle, logger, registry }) => 
 
   const database = createPostgresDatabase(config.databaseUrl.reveal(), { logger });
   lifecycle.onClose('database', () => database.close());
-  const identity = createGrpcIdentityClient({ addresses: config.identityAddresses });
+  const identity = createGrpcIdentityClient({ addresses: config.identityAddresses, logger, clock });
   lifecycle.onClose('identity client', () => identity.close());
 
   const authServer = await createAuthServer({ database, identity, clock, logger, registry }, config.authServer);
