@@ -1,0 +1,1 @@
+export { createRelay, type Relay, type RelayConfig, type RelayDeps } from './relay.ts';
