@@ -4,7 +4,7 @@
  */
 
 import { STATUS_CODES } from 'node:http';
-import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import fastify, {
@@ -168,12 +168,18 @@ function fieldName(pointer: string): string {
 }
 
 /** What Node's parser refused: there is no request yet, so the answer goes to the socket. */
-function answerClientError(error: Error & { readonly code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+export function answerClientError(error: Error & { readonly code?: string }, socket: Duplex): void {
+  if (error.code === 'ECONNRESET') socket.destroy();
+  else endWithProblem(socket, clientErrorCode(error.code));
+}
+
+/** Answers on a connection that has no response object, and ends it. */
+export function endWithProblem(socket: Duplex, code: ErrorCode): void {
+  if (!socket.writable) {
     socket.destroy();
     return;
   }
-  const { status, headers, body } = problemResponse(clientErrorCode(error.code));
+  const { status, headers, body } = problemResponse(code);
   const text = JSON.stringify(body);
   const head = Object.entries({ ...headers, 'content-length': text.length, connection: 'close' })
     .map(([name, value]) => `${name}: ${value}\r\n`)

@@ -1,0 +1,245 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:http2';
+import { after, beforeEach, describe, it } from 'node:test';
+import { promisify } from 'node:util';
+import { credentials } from '@grpc/grpc-js';
+import { errorEntry, errorTable, isErrorCode } from '@token-gateway/platform';
+import { createSilentTelemetry } from '@token-gateway/platform/testing';
+import { AuthorizationClient, CheckRequest, type CheckResponse } from '@token-gateway/schemas/ext-authz';
+import { defaultCredentialConfig, findCredential } from '../decision/credential.ts';
+import type { Decide, DecisionRequest } from '../decision/decision.ts';
+import { createExtAuthzServer } from './ext-authz.ts';
+
+/** Allows whatever has one credential of the right form. */
+const allowOne: Decide = ({ header }) => {
+  const found = findCredential(header, defaultCredentialConfig);
+  if ('refused' in found) return { outcome: 'deny', code: found.refused };
+  return { outcome: 'allow', token: 'internal', kind: found.kind };
+};
+let decide: Decide = allowOne;
+
+const server = await createExtAuthzServer(
+  { decide: (request) => decide(request), ...createSilentTelemetry() },
+  { host: '127.0.0.1', port: 0, removeHeaders: ['X-Role', 'x-company-*'] },
+);
+const client = new AuthorizationClient(`127.0.0.1:${server.port}`, credentials.createInsecure());
+after(async () => {
+  client.close();
+  await server.close();
+});
+
+beforeEach(() => {
+  decide = allowOne;
+});
+
+const call = promisify((request: CheckRequest, done: (error: Error | null, response: CheckResponse) => void) =>
+  client.check(request, done),
+);
+
+type Http = NonNullable<NonNullable<NonNullable<CheckRequest['attributes']>['request']>['http']>;
+
+function check(http: Partial<Http>, contextExtensions: Record<string, string> = {}): Promise<CheckResponse> {
+  return call(
+    CheckRequest.fromPartial({
+      attributes: { request: { http: { method: 'GET', path: '/', ...http } }, contextExtensions },
+    }),
+  );
+}
+
+function raw(headers: readonly (readonly [string, string])[]): Partial<Http> {
+  const list = headers.map(([key, value]) => ({ key, value: '', rawValue: Buffer.from(value, 'latin1') }));
+  return { headerMap: { headers: list } };
+}
+
+function allowed(response: CheckResponse) {
+  assert.equal(response.status?.code, 0);
+  assert.equal(response.httpResponse?.$case, 'okResponse');
+  return response.httpResponse.value;
+}
+
+function denied(response: CheckResponse) {
+  assert.notEqual(response.status?.code, 0);
+  assert.equal(response.httpResponse?.$case, 'deniedResponse');
+  const { status, headers, body } = response.httpResponse.value;
+  return {
+    grpc: response.status?.code,
+    http: status?.code,
+    headers: Object.fromEntries(headers.map(({ header }) => [header?.key, header?.value])),
+    problem: JSON.parse(body) as unknown,
+  };
+}
+
+/** The code a decision sees, whatever the transport made of the request. */
+async function codeOf(http: Partial<Http>): Promise<unknown> {
+  const { problem } = denied(await check(http));
+  return (problem as { code: unknown }).code;
+}
+
+describe('ext_authz', () => {
+  it('overwrites the credential with the internal token', async () => {
+    const ok = allowed(await check({ headers: { authorization: 'Token key' } }));
+    assert.equal(ok.headers.length, 1);
+    assert.deepEqual(ok.headers[0]?.header?.value, 'Bearer internal');
+    assert.equal(ok.headers[0]?.append, false);
+    assert.equal(ok.headersToRemove.includes('authorization'), false);
+  });
+
+  it('has forged identity headers removed, however they are written, and the API-key header', async () => {
+    const forged = [
+      'x-forwarded-user',
+      'X-User',
+      'x-user-id',
+      'x_user_id',
+      'x.auth.subject',
+      'X-Tenant',
+      'x-tenant_id',
+    ];
+    const configured = ['x-role', 'X_Company_Id'];
+    const honest = ['accept', 'x-request-id', 'x-roles', 'x-forwarded-for'];
+    const headers = [...forged, ...configured, ...honest].map((name) => [name, '1'] as const);
+    for (const form of [{ headers: Object.fromEntries(headers) }, raw(headers)]) {
+      const withKey = form.headerMap
+        ? raw([...headers, ['x-api-key', 'key']])
+        : { headers: { ...form.headers, 'x-api-key': 'key' } };
+      const removed = allowed(await check(withKey)).headersToRemove;
+      const expected = [...forged, ...configured, 'x-api-key'].map((name) => name.toLowerCase());
+      assert.deepEqual(removed.toSorted(), expected.toSorted());
+    }
+  });
+
+  it('refuses two credentials and two values of one header, joined or apart', async () => {
+    const requests = [
+      { headers: { authorization: 'Token a,Token b' } },
+      { headers: { authorization: 'Token a', 'x-api-key': 'b' } },
+      raw([
+        ['authorization', 'Token a'],
+        ['Authorization', 'Token b'],
+      ]),
+      raw([
+        ['x-api-key', 'a'],
+        ['authorization', 'Bearer b'],
+      ]),
+    ];
+    for (const request of requests) assert.equal(await codeOf(request), 'credential_ambiguous');
+  });
+
+  it('passes bytes on as they came: what is not UTF-8 is refused, and so is a header of 64 KiB', async () => {
+    let seen: readonly string[] = [];
+    decide = (request) => {
+      seen = request.header('authorization');
+      return allowOne(request);
+    };
+    assert.equal(await codeOf(raw([['authorization', 'Token \xff\xfe']])), 'credential_refused');
+    assert.deepEqual(seen, ['Token \xff\xfe']);
+    assert.equal(await codeOf({ headers: { authorization: `Token ${'a'.repeat(65_536)}` } }), 'credential_too_large');
+  });
+
+  it('takes method, path and the audience of the route as they were sent', async () => {
+    let seen: DecisionRequest | null = null;
+    decide = (request) => {
+      seen = request;
+      return allowOne(request);
+    };
+    await check({ method: 'POST', path: '/a%2f?b\x01', headers: { authorization: 'Token a' } }, { audience: 'orders' });
+    const { method, path, audience } = seen ?? assert.fail();
+    assert.deepEqual({ method, path, audience }, { method: 'POST', path: '/a%2f?b\x01', audience: 'orders' });
+  });
+
+  it('answers every refusal with its status, a problem body and its challenge', async () => {
+    for (const code of Object.keys(errorTable).filter(isErrorCode)) {
+      decide = async () => ({ outcome: 'deny', code });
+      const entry = errorEntry(code);
+      const answer = denied(await check({}));
+      assert.equal(answer.grpc, entry.grpc);
+      assert.equal(answer.http, entry.http);
+      assert.equal(answer.headers['content-type'], 'application/problem+json');
+      assert.equal(answer.headers['cache-control'], 'no-store');
+      assert.equal(answer.headers['www-authenticate'] !== undefined, entry.challenge !== undefined);
+    }
+  });
+
+  it('answers 503 with Retry-After when nothing can be decided', async () => {
+    decide = async () => ({ outcome: 'unavailable', code: 'overloaded', retryAfterSeconds: 3 });
+    const answer = denied(await check({}));
+    assert.deepEqual([answer.http, answer.grpc, answer.headers['retry-after']], [503, 14, '3']);
+  });
+
+  it('never allows when something fails, at once or later', async () => {
+    const failures: Decide[] = [
+      () => {
+        throw new Error('broken');
+      },
+      () => Promise.reject(new Error('broken')),
+    ];
+    for (const failing of failures) {
+      decide = failing;
+      assert.equal(denied(await check({ headers: { authorization: 'Token a' } })).http, 503);
+    }
+  });
+
+  it('refuses a request without attributes', async () => {
+    for (const request of [{}, { attributes: {} }, { attributes: { request: {} } }]) {
+      assert.equal(denied(await call(CheckRequest.fromPartial(request))).http, 400);
+    }
+  });
+
+  it('goes on after truncated and malformed messages', async () => {
+    const whole = Buffer.from(CheckRequest.encode(CheckRequest.fromPartial({ attributes: { source: {} } })).finish());
+    const frame = (length: number, message: Buffer) => {
+      const head = Buffer.alloc(5);
+      head.writeUInt32BE(length, 1);
+      return Buffer.concat([head, message]);
+    };
+    const frames = [
+      frame(whole.length, whole.subarray(0, -1)),
+      frame(whole.length - 1, whole.subarray(0, -1)),
+      frame(4, Buffer.from([0x0a, 0xff, 0xff, 0xff])),
+      frame(0xffffffff, whole),
+      Buffer.from([0, 0]),
+    ];
+    for (const bytes of frames) {
+      const session = connect(`http://127.0.0.1:${server.port}`);
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': '/envoy.service.auth.v3.Authorization/Check',
+        'content-type': 'application/grpc',
+        te: 'trailers',
+      });
+      let status: unknown;
+      const note = (headers: Record<string, unknown>) => {
+        status = headers['grpc-status'] ?? status;
+      };
+      stream
+        .on('response', note)
+        .on('trailers', note)
+        .on('error', () => undefined);
+      stream.end(bytes);
+      stream.resume();
+      await once(stream, 'close');
+      assert.notEqual(status, '0');
+      session.destroy();
+    }
+    allowed(await check({ headers: { authorization: 'Token a' } }));
+  });
+
+  it('goes on after a caller that does not wait', async () => {
+    const asked = Promise.withResolvers<void>();
+    const held = Promise.withResolvers<void>();
+    decide = async (request) => {
+      asked.resolve();
+      await held.promise;
+      return allowOne(request);
+    };
+    const ended = Promise.withResolvers<void>();
+    const abandoned = client.check(CheckRequest.fromPartial({ attributes: { request: { http: {} } } }), () =>
+      ended.resolve(),
+    );
+    await asked.promise;
+    abandoned.cancel();
+    await ended.promise;
+    held.resolve();
+    decide = allowOne;
+    allowed(await check({ headers: { authorization: 'Token a' } }));
+  });
+});

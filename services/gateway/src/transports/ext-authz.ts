@@ -1,0 +1,190 @@
+import { type handleUnaryCall, Server, ServerCredentials } from '@grpc/grpc-js';
+import {
+  challengeOf,
+  type ErrorCode,
+  errorEntry,
+  type Logger,
+  problemOf,
+  type Registry,
+} from '@token-gateway/platform';
+import {
+  type AttributeContext_HttpRequest,
+  AuthorizationService,
+  type CheckRequest,
+  type CheckResponse,
+  type HeaderValueOption,
+} from '@token-gateway/schemas/ext-authz';
+import { Counter } from 'prom-client';
+import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
+import type { Decide, Decision, DecisionRequest } from '../decision/decision.ts';
+import { createHeaderTest, identityHeaders } from './identity-headers.ts';
+
+export interface ExtAuthzDeps {
+  readonly decide: Decide;
+  readonly logger: Logger;
+  readonly registry: Registry;
+}
+
+export interface ExtAuthzConfig {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  /** Names of headers removed beside the default ones; a trailing `*` stands for any rest. */
+  readonly removeHeaders: readonly string[];
+  readonly credential?: CredentialConfig;
+}
+
+export interface TransportServer {
+  readonly port: number;
+  /** Ends idle connections, and lets requests under way finish until a deadline. */
+  close(): Promise<void>;
+}
+
+const closeDeadlineMs = 5000;
+/** Above the largest request Envoy passes on without its body: headers. */
+const messageSizeMax = 1024 * 1024;
+
+/** Envoy's ext_authz v3 over gRPC. Whatever goes wrong is an answer with status 503, never one that allows. */
+export async function createExtAuthzServer(
+  { decide, logger, registry }: ExtAuthzDeps,
+  { host, port, removeHeaders, credential = defaultCredentialConfig }: ExtAuthzConfig,
+): Promise<TransportServer> {
+  const isRemoved = createHeaderTest([
+    ...identityHeaders,
+    ...removeHeaders,
+    credential.header,
+    credential.apiKeyHeader,
+  ]);
+  const failures = new Counter({
+    name: 'tg_gateway_ext_authz_failures_total',
+    help: 'Requests that ended in an unforeseen error, and were not allowed.',
+    registers: [registry],
+  });
+
+  function failed(error: unknown): CheckResponse {
+    failures.inc();
+    logger.error({ err: error }, 'ext_authz check failed');
+    return refusal('decision_unavailable', 1);
+  }
+
+  /** What Envoy takes off the request; `Authorization` is overwritten instead. */
+  function headersToRemove(headers: Headers): string[] {
+    const names = new Set([...headers.keys()].filter(isRemoved)).add(credential.header).add(credential.apiKeyHeader);
+    names.delete('authorization');
+    return [...names];
+  }
+
+  function answer(decision: Decision, headers: Headers): CheckResponse {
+    switch (decision.outcome) {
+      case 'allow':
+        return {
+          status: { code: 0, message: '' },
+          httpResponse: {
+            $case: 'okResponse',
+            value: {
+              headers: [overwrite('authorization', `Bearer ${decision.token}`)],
+              headersToRemove: headersToRemove(headers),
+              responseHeadersToAdd: [],
+            },
+          },
+        };
+      case 'deny':
+        return refusal(decision.code);
+      case 'unavailable':
+        return refusal(decision.code, decision.retryAfterSeconds);
+    }
+  }
+
+  function check(request: CheckRequest): CheckResponse | Promise<CheckResponse> {
+    try {
+      const { attributes } = request;
+      const http = attributes?.request?.http;
+      if (attributes === undefined || http === undefined) return refusal('request_invalid');
+      const headers = readHeaders(http);
+      const audience = attributes.contextExtensions['audience'];
+      const decisionRequest: DecisionRequest = {
+        method: http.method,
+        path: http.path,
+        header: (name) => headers.get(name) ?? [],
+        ...(audience === undefined || audience === '' ? {} : { audience }),
+      };
+      const decision = decide(decisionRequest);
+      if (!(decision instanceof Promise)) return answer(decision, headers);
+      return decision.then((settled) => answer(settled, headers)).catch(failed);
+    } catch (error) {
+      return failed(error);
+    }
+  }
+
+  const handle: handleUnaryCall<CheckRequest, CheckResponse> = (call, callback) => {
+    const response = check(call.request);
+    if (response instanceof Promise) {
+      // A call that was cancelled meanwhile is answered into the void.
+      void response.then((settled) => callback(null, settled));
+    } else callback(null, response);
+  };
+
+  const server = new Server({ 'grpc.max_receive_message_length': messageSizeMax });
+  server.addService(AuthorizationService, { check: handle });
+  const bound = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(
+      `${host.includes(':') ? `[${host}]` : host}:${port}`,
+      ServerCredentials.createInsecure(),
+      (error, at) => (error === null ? resolve(at) : reject(error)),
+    );
+  });
+
+  return {
+    port: bound,
+    close() {
+      return new Promise((resolve) => {
+        const deadline = AbortSignal.timeout(closeDeadlineMs);
+        deadline.addEventListener('abort', () => server.forceShutdown());
+        server.tryShutdown(() => resolve());
+      });
+    },
+  };
+}
+
+type Headers = ReadonlyMap<string, readonly string[]>;
+
+/** Headers in either form Envoy sends: joined texts, or (encode_raw_headers) the bytes of each value. */
+function readHeaders(http: AttributeContext_HttpRequest): Headers {
+  const headers = new Map<string, string[]>();
+  function add(name: string, value: string): void {
+    const key = name.toLowerCase();
+    const values = headers.get(key);
+    if (values === undefined) headers.set(key, [value]);
+    else values.push(value);
+  }
+  for (const [name, value] of Object.entries(http.headers)) add(name, value);
+  for (const { key, value, rawValue } of http.headerMap?.headers ?? []) {
+    add(key, rawValue.length > 0 ? rawValue.toString('latin1') : value);
+  }
+  return headers;
+}
+
+/** Envoy reads only `append` of these, not append_action. */
+function overwrite(key: string, value: string): HeaderValueOption {
+  return {
+    header: { key, value, rawValue: Buffer.alloc(0) },
+    append: false,
+    appendAction: 0,
+    keepEmptyValue: false,
+  };
+}
+
+function refusal(code: ErrorCode, retryAfterSeconds?: number): CheckResponse {
+  const { http, grpc, publicCode } = errorEntry(code);
+  const challenge = challengeOf(code);
+  const headers = [overwrite('content-type', 'application/problem+json'), overwrite('cache-control', 'no-store')];
+  if (challenge !== null) headers.push(overwrite('www-authenticate', challenge));
+  if (retryAfterSeconds !== undefined) headers.push(overwrite('retry-after', String(retryAfterSeconds)));
+  return {
+    status: { code: grpc, message: publicCode },
+    httpResponse: {
+      $case: 'deniedResponse',
+      value: { status: { code: http }, headers, body: JSON.stringify(problemOf(code)) },
+    },
+  };
+}

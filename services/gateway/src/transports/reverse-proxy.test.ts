@@ -1,0 +1,392 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type RequestOptions, request, type ServerResponse } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { after, beforeEach, describe, it } from 'node:test';
+import { createSilentTelemetry } from '@token-gateway/platform/testing';
+import { defaultCredentialConfig, findCredential } from '../decision/credential.ts';
+import type { Decide } from '../decision/decision.ts';
+import { createReverseProxy } from './reverse-proxy.ts';
+
+const allowOne: Decide = ({ header }) => {
+  const found = findCredential(header, defaultCredentialConfig);
+  if ('refused' in found) return { outcome: 'deny', code: found.refused };
+  return { outcome: 'allow', token: 'internal', kind: found.kind };
+};
+let decide: Decide = allowOne;
+
+type Handler = (request: IncomingMessage, response: ServerResponse) => unknown;
+const echo: Handler = (incoming, response) => {
+  response.setHeader('x-path', incoming.url ?? '');
+  response.end(JSON.stringify(incoming.rawHeaders));
+};
+let upstream: Handler = echo;
+let upstreamCount = 0;
+const upstreamServer = createServer((incoming, response) => {
+  upstreamCount += 1;
+  upstream(incoming, response);
+});
+await new Promise<void>((resolve) => upstreamServer.listen(0, '127.0.0.1', resolve));
+const upstreamUrl = `http://127.0.0.1:${(upstreamServer.address() as AddressInfo).port}/base/`;
+
+function start(url = upstreamUrl) {
+  return createReverseProxy(
+    { decide: (incoming) => decide(incoming), ...createSilentTelemetry() },
+    { host: '127.0.0.1', port: 0, upstreamUrl: url, removeHeaders: ['x-role'] },
+  );
+}
+const proxy = await start();
+after(async () => {
+  await proxy.close();
+  upstreamServer.closeAllConnections();
+  upstreamServer.close();
+});
+beforeEach(() => {
+  decide = allowOne;
+  upstream = echo;
+  upstreamCount = 0;
+});
+
+const credential = { authorization: 'Token original' };
+
+function open(options: RequestOptions = {}, port = proxy.port) {
+  return request({ host: '127.0.0.1', port, headers: credential, agent: false, ...options });
+}
+
+async function read(response: IncomingMessage): Promise<string> {
+  response.setEncoding('latin1');
+  let text = '';
+  for await (const chunk of response) text += chunk;
+  return text;
+}
+
+async function send(options: RequestOptions = {}, port?: number) {
+  const sent = open(options, port);
+  sent.end();
+  const [response] = (await once(sent, 'response')) as [IncomingMessage];
+  return { status: response.statusCode, headers: response.headers, body: await read(response) };
+}
+
+/** Everything the server answers to these bytes until it closes the connection. */
+async function sendRaw(text: string): Promise<string> {
+  const socket = connect(proxy.port, '127.0.0.1');
+  socket.setEncoding('latin1');
+  let answer = '';
+  socket.on('data', (chunk) => {
+    answer += chunk;
+  });
+  socket.on('error', () => undefined);
+  socket.write(text, 'latin1');
+  await once(socket, 'close');
+  return answer;
+}
+
+/** The headers the upstream got, in lower case, each with all its values. */
+async function seenByUpstream(options: RequestOptions): Promise<Map<string, string[]>> {
+  const { status, body } = await send(options);
+  assert.equal(status, 200);
+  const raw = JSON.parse(body) as string[];
+  const seen = new Map<string, string[]>();
+  for (let index = 0; index < raw.length; index += 2) {
+    const name = (raw[index] ?? '').toLowerCase();
+    seen.set(name, [...(seen.get(name) ?? []), raw[index + 1] ?? '']);
+  }
+  return seen;
+}
+
+function assertProblem(
+  answer: { status: number | undefined; headers: unknown; body: string },
+  status: number,
+  code: string,
+) {
+  assert.equal(answer.status, status);
+  assert.equal((answer.headers as Record<string, unknown>)['content-type'], 'application/problem+json');
+  assert.equal((JSON.parse(answer.body) as { code: string }).code, code);
+}
+
+describe('the reverse proxy', () => {
+  it('gives the upstream the internal token, and nothing of the original credential', async () => {
+    for (const headers of [credential, { 'x-api-key': 'original', x_api_key: 'original' }]) {
+      const seen = await seenByUpstream({ headers });
+      assert.deepEqual(seen.get('authorization'), ['Bearer internal']);
+      assert.equal(JSON.stringify([...seen]).includes('original'), false);
+    }
+  });
+
+  it('removes forged identity headers, however they are written', async () => {
+    const forged = ['X-Forwarded-User', 'x-user', 'X_User_Id', 'x.auth.subject', 'X-Tenant-Id', 'x-role'];
+    const seen = await seenByUpstream({
+      headers: { ...credential, ...Object.fromEntries(forged.map((name) => [name, 'forged'])), 'x-request-id': '1' },
+    });
+    assert.equal(JSON.stringify([...seen]).includes('forged'), false);
+    assert.deepEqual(seen.get('x-request-id'), ['1']);
+  });
+
+  it('says itself where a request came from', async () => {
+    const headers = {
+      ...credential,
+      host: 'edge.example',
+      forwarded: 'for=forged',
+      'x-forwarded-for': 'forged',
+      'x-forwarded-prefix': 'forged',
+      'x-forwarded-host': 'forged',
+    };
+    const seen = await seenByUpstream({ headers });
+    assert.equal(JSON.stringify([...seen]).includes('forged'), false);
+    assert.deepEqual(seen.get('x-forwarded-for'), ['127.0.0.1']);
+    assert.deepEqual(seen.get('x-forwarded-proto'), ['http']);
+    assert.deepEqual(seen.get('x-forwarded-host'), ['edge.example']);
+    assert.deepEqual(seen.get('host'), [new URL(upstreamUrl).host]);
+  });
+
+  it('keeps what concerns one connection, and what its Connection header names, to that connection', async () => {
+    const seen = await seenByUpstream({
+      headers: {
+        ...credential,
+        connection: 'close, X-Secret, Authorization, X-Forwarded-For',
+        'x-secret': '1',
+        te: 'trailers',
+        'proxy-authorization': 'Basic YTpi',
+        'keep-alive': 'timeout=5',
+      },
+    });
+    for (const name of ['x-secret', 'te', 'proxy-authorization', 'keep-alive'])
+      assert.equal(seen.has(name), false, name);
+    assert.deepEqual(seen.get('authorization'), ['Bearer internal']);
+    assert.deepEqual(seen.get('x-forwarded-for'), ['127.0.0.1']);
+  });
+
+  it('keeps repeated headers apart, in both directions', async () => {
+    const seen = await seenByUpstream({ headers: { ...credential, accept: ['a', 'b'] } });
+    assert.deepEqual(seen.get('accept'), ['a', 'b']);
+    upstream = (_incoming, response) => response.writeHead(200, ['set-cookie', 'a=1', 'set-cookie', 'b=2']).end();
+    assert.deepEqual((await send()).headers['set-cookie'], ['a=1', 'b=2']);
+  });
+
+  it('sends path and query undecoded, below the path of the upstream', async () => {
+    assert.equal((await send({ path: '/a%2Fb/../c?d=%00' })).headers['x-path'], '/base/a%2Fb/../c?d=%00');
+  });
+
+  it('answers a refusal itself, with a problem body and a challenge', async () => {
+    const answer = await send({ headers: {} });
+    assertProblem(answer, 401, 'credential_missing');
+    assert.equal(answer.headers['www-authenticate'], 'Bearer realm="token-gateway"');
+    assert.equal(answer.headers['cache-control'], 'no-store');
+    assert.equal(upstreamCount, 0);
+  });
+
+  it('refuses two credentials and two values of one header', async () => {
+    const repeated = ['Authorization', 'Token a', 'Authorization', 'Token b', 'Host', 'a'];
+    for (const headers of [repeated, { authorization: 'Bearer a', 'x-api-key': 'b' }])
+      assertProblem(await send({ headers }), 400, 'credential_ambiguous');
+    assert.equal(upstreamCount, 0);
+  });
+
+  it('answers 503 with Retry-After when nothing can be decided, and when something fails', async () => {
+    decide = async () => ({ outcome: 'unavailable', code: 'overloaded', retryAfterSeconds: 3 });
+    const answer = await send();
+    assertProblem(answer, 503, 'decision_unavailable');
+    assert.equal(answer.headers['retry-after'], '3');
+    decide = () => {
+      throw new Error('broken');
+    };
+    assertProblem(await send(), 503, 'decision_unavailable');
+    decide = () => Promise.reject(new Error('broken'));
+    assertProblem(await send(), 503, 'decision_unavailable');
+    assert.equal(upstreamCount, 0);
+  });
+
+  it('refuses what is no HTTP, with a problem body, and goes on', async () => {
+    const start = 'GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Token a\r\n';
+    const requests: [string, string, string][] = [
+      ['garbage', '400', 'not http\r\n\r\n'],
+      ['a control character in the path', '400', `GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n`],
+      ['a control character in a header', '400', `${start}X-A: \x01\r\n\r\n`],
+      ['two framings', '400', `${start}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`],
+      ['no host', '400', 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n'],
+      ['two hosts', '400', `${start}Host: b\r\nConnection: close\r\n\r\n`],
+      ['an absolute target', '400', 'GET http://b/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'],
+      ['a header of 64 KiB', '431', `${start}X-A: ${'a'.repeat(65_536)}\r\n\r\n`],
+      ['an upgrade', '501', `${start}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`],
+    ];
+    for (const [what, status, text] of requests) {
+      const answer = await sendRaw(text);
+      assert.equal(answer.split(' ')[1], status, what);
+      assert.ok(answer.includes('application/problem+json'), what);
+    }
+    assert.equal(upstreamCount, 0);
+    assert.equal((await send()).status, 200);
+  });
+
+  it('streams a request body: the upstream has its begin before its end was sent', async () => {
+    for (const method of ['POST', 'GET']) {
+      const begun = Promise.withResolvers<string>();
+      upstream = async (incoming, response) => {
+        incoming.once('data', (chunk: Buffer) => begun.resolve(chunk.toString()));
+        response.end(await read(incoming));
+      };
+      const sent = open({ method, headers: { ...credential, 'transfer-encoding': 'chunked' } });
+      sent.write('begin');
+      assert.equal(await begun.promise, 'begin');
+      sent.end('end');
+      const [response] = (await once(sent, 'response')) as [IncomingMessage];
+      assert.equal(await read(response), 'beginend');
+    }
+  });
+
+  it('streams an answer: the client has its begin before its end was sent', async () => {
+    const end = Promise.withResolvers<void>();
+    upstream = async (_incoming, response) => {
+      response.write('begin');
+      await end.promise;
+      response.end('end');
+    };
+    const sent = open();
+    sent.end();
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    const [chunk] = (await once(response, 'data')) as [Buffer];
+    assert.equal(chunk.toString(), 'begin');
+    end.resolve();
+    assert.equal(await read(response), 'end');
+  });
+
+  it('does not read a body before it has decided', async () => {
+    decide = async () => ({ outcome: 'deny', code: 'credential_missing' });
+    const sent = open({ method: 'POST', headers: { 'content-length': 5, expect: '100-continue' } });
+    sent.flushHeaders();
+    sent.on('continue', () => assert.fail('the body was asked for'));
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    assert.equal(response.statusCode, 401);
+    sent.destroy();
+  });
+
+  it('asks for a body held back once it has decided', async () => {
+    upstream = async (incoming, response) => response.end(await read(incoming));
+    const sent = open({ method: 'POST', headers: { ...credential, 'content-length': 5, expect: '100-continue' } });
+    sent.flushHeaders();
+    await once(sent, 'continue');
+    sent.end('hello');
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    assert.equal(await read(response), 'hello');
+  });
+
+  it('breaks off at the upstream when the client drops in the middle of its body, and goes on', async () => {
+    const broken = Promise.withResolvers<void>();
+    const begun = Promise.withResolvers<void>();
+    upstream = (incoming) => {
+      incoming.once('data', () => begun.resolve());
+      incoming.on('error', () => undefined).on('close', () => broken.resolve());
+    };
+    const sent = open({ method: 'POST', headers: { ...credential, 'content-length': 100 } });
+    sent.on('error', () => undefined);
+    sent.write('begin');
+    await begun.promise;
+    sent.destroy();
+    await broken.promise;
+    upstream = echo;
+    assert.equal((await send()).status, 200);
+  });
+
+  it('breaks off at the upstream when the client drops in the middle of the answer', async () => {
+    const broken = Promise.withResolvers<void>();
+    upstream = (_incoming, response) => {
+      response.on('close', () => broken.resolve());
+      response.write('begin');
+    };
+    const sent = open();
+    sent.end();
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    response.on('error', () => undefined);
+    sent.destroy();
+    await broken.promise;
+  });
+
+  it('does not bother the upstream for a client that is gone when it has decided', async () => {
+    const asked = Promise.withResolvers<void>();
+    const held = Promise.withResolvers<void>();
+    const gone = Promise.withResolvers<void>();
+    const other = await start();
+    decide = async (request) => {
+      asked.resolve();
+      await held.promise;
+      return allowOne(request);
+    };
+    const sent = open({}, other.port);
+    sent.on('error', () => gone.resolve());
+    sent.end();
+    await asked.promise;
+    sent.destroy();
+    await gone.promise;
+    // Resolves when the server has seen it too.
+    await other.close();
+    held.resolve();
+    decide = allowOne;
+    await send();
+    assert.equal(upstreamCount, 1);
+  });
+
+  it('breaks off at the client when the upstream drops in the middle of its answer', async () => {
+    upstream = (_incoming, response) => {
+      response.writeHead(200, { 'content-length': 100 });
+      response.write('begin', () => response.destroy());
+    };
+    const sent = open();
+    sent.end();
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    await assert.rejects(read(response));
+  });
+
+  it('answers 502 when the upstream is down, or breaks off before it answers, even in the middle of a body', async () => {
+    upstream = (incoming) => incoming.destroy();
+    const sent = open({ method: 'POST', headers: { ...credential, 'transfer-encoding': 'chunked' } });
+    sent.write('begin');
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    assert.equal(response.statusCode, 502);
+    sent.end();
+    response.resume();
+
+    const down = await start('http://127.0.0.1:1');
+    assertProblem(await send({}, down.port), 502, 'upstream_unavailable');
+    await down.close();
+  });
+
+  it('sends again what is safe when the upstream had closed the idle connection', async () => {
+    const other = await start();
+    await send({}, other.port);
+    const refusing: Handler = (incoming) => {
+      upstream = echo;
+      incoming.socket.destroy();
+    };
+    upstream = refusing;
+    assert.equal((await send({}, other.port)).status, 200);
+    upstream = refusing;
+    assertProblem(await send({ method: 'POST' }, other.port), 502, 'upstream_unavailable');
+    await other.close();
+  });
+
+  it('passes on an answer without a body to HEAD, and 204 and 304', async () => {
+    assert.equal((await send({ method: 'HEAD' })).body, '');
+    for (const status of [204, 304]) {
+      upstream = (_incoming, response) => response.writeHead(status).end();
+      assert.equal((await send()).status, status);
+    }
+  });
+
+  it('finishes what is under way when it is closed, and takes nothing new', async () => {
+    const closing = await start();
+    const begun = Promise.withResolvers<void>();
+    const end = Promise.withResolvers<void>();
+    upstream = async (_incoming, response) => {
+      begun.resolve();
+      await end.promise;
+      response.end('end');
+    };
+    const answer = send({}, closing.port);
+    await begun.promise;
+    const closed = closing.close();
+    await assert.rejects(send({}, closing.port));
+    end.resolve();
+    assert.equal((await answer).body, 'end');
+    await closed;
+  });
+});

@@ -1,0 +1,270 @@
+import {
+  type ClientRequest,
+  createServer,
+  Agent as HttpAgent,
+  type IncomingMessage,
+  request as requestHttp,
+  type ServerResponse,
+} from 'node:http';
+import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { pipeline } from 'node:stream';
+import {
+  answerClientError,
+  type ErrorCode,
+  endWithProblem,
+  type Logger,
+  problemResponse,
+  type Registry,
+} from '@token-gateway/platform';
+import { Counter } from 'prom-client';
+import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
+import type { Decide, Decision } from '../decision/decision.ts';
+import type { TransportServer } from './ext-authz.ts';
+import { createHeaderTest, identityHeaders } from './identity-headers.ts';
+
+export interface ReverseProxyDeps {
+  readonly decide: Decide;
+  readonly logger: Logger;
+  readonly registry: Registry;
+}
+
+export interface ReverseProxyConfig {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  /** Requests go there; a path of it comes before theirs. */
+  readonly upstreamUrl: string;
+  /** Names of headers removed beside the default ones; a trailing `*` stands for any rest. */
+  readonly removeHeaders: readonly string[];
+  readonly credential?: CredentialConfig;
+}
+
+/** Above the largest credential, so that one just too large gets a decision. */
+const headersSizeMax = 32 * 1024;
+const headersTimeoutMs = 10_000;
+const requestTimeoutMs = 300_000;
+/** How long the upstream may be silent before it answers. */
+const upstreamTimeoutMs = 60_000;
+const closeDeadlineMs = 8000;
+
+/** RFC 9110 section 7.6.1, and Expect, which is answered here. */
+const hopByHop = [
+  'connection',
+  'expect',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+];
+const pathSyntax = /^\/[\x21-\x7e]*$/;
+
+type Headers = ReadonlyMap<string, { readonly name: string; readonly values: readonly string[] }>;
+
+/** An HTTP server that forwards what the decision core allows, streaming both ways. */
+export async function createReverseProxy(
+  { decide, logger, registry }: ReverseProxyDeps,
+  { host, port, upstreamUrl, removeHeaders, credential = defaultCredentialConfig }: ReverseProxyConfig,
+): Promise<TransportServer> {
+  const upstreamBase = new URL(upstreamUrl);
+  const basePath = upstreamBase.pathname.replace(/\/$/, '');
+  const isHttps = upstreamBase.protocol === 'https:';
+  const agent = isHttps ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
+  // What says where a request came from is said anew, or not at all.
+  const isRemoved = createHeaderTest([
+    ...identityHeaders,
+    ...removeHeaders,
+    credential.header,
+    credential.apiKeyHeader,
+    'authorization',
+    'forwarded',
+    'x-forwarded-*',
+    'host',
+  ]);
+  const failures = new Counter({
+    name: 'tg_gateway_upstream_failures_total',
+    help: 'Requests that were allowed, and that the upstream did not answer.',
+    registers: [registry],
+  });
+  let isClosing = false;
+
+  async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const headers = readHeaders(request.rawHeaders);
+    const path = request.url ?? '';
+    const hosts = headers.get('host')?.values ?? [];
+    // RFC 9112 section 3.2
+    const hasHost = hosts.length === 1 || (hosts.length === 0 && request.httpVersion === '1.0');
+    if (!hasHost || !pathSyntax.test(path)) return refuse(response, 'request_invalid');
+    const decision: Decision = await decide({
+      method: request.method ?? '',
+      path,
+      header: (name) => headers.get(name)?.values ?? [],
+    });
+    if (response.destroyed) return undefined;
+    switch (decision.outcome) {
+      case 'deny':
+        return refuse(response, decision.code);
+      case 'unavailable':
+        return refuse(response, decision.code, decision.retryAfterSeconds);
+      case 'allow':
+        return forward(request, response, headers, decision.token);
+    }
+  }
+
+  function forward(request: IncomingMessage, response: ServerResponse, headers: Headers, token: string): void {
+    const upstream = openUpstream(request, headers, token);
+    upstream.setTimeout(upstreamTimeoutMs, () => upstream.destroy(new Error('no answer in time')));
+    let isAnswered = false;
+
+    upstream.on('response', (answer) => {
+      isAnswered = true;
+      upstream.setTimeout(0);
+      response.writeHead(answer.statusCode ?? 502, endToEnd(answer.rawHeaders));
+      pipeline(answer, response, (error) => {
+        if (error) upstream.destroy();
+        // A body that the upstream did not wait for.
+        request.unpipe(upstream).resume();
+      });
+    });
+    upstream.on('error', (error) => {
+      request.unpipe(upstream).resume();
+      // Broken off after the answer began, or by the client: the pipeline ends what is left.
+      if (isAnswered || response.destroyed) return;
+      // The upstream closed an idle connection as it was taken again; what is safe is sent once more.
+      if (upstream.reusedSocket && isSafe(request, headers)) {
+        forward(request, response, headers, token);
+        return;
+      }
+      failures.inc();
+      logger.warn({ err: error }, 'upstream did not answer');
+      refuse(response, 'upstream_unavailable');
+    });
+    response.on('close', () => {
+      if (!response.writableFinished) upstream.destroy();
+    });
+
+    if (request.headers.expect !== undefined) response.writeContinue();
+    if (hasBody(headers)) request.pipe(upstream);
+    else upstream.end();
+  }
+
+  function openUpstream(request: IncomingMessage, headers: Headers, token: string): ClientRequest {
+    const upstream = (isHttps ? requestHttps : requestHttp)({
+      agent,
+      hostname: upstreamBase.hostname.replace(/^\[(.*)\]$/, '$1'),
+      port: upstreamBase.port,
+      method: request.method,
+      path: basePath + request.url,
+      setHost: false,
+    });
+    const isHopByHop = hopByHopTest(headers);
+    for (const [key, { name, values }] of headers) {
+      if (!isRemoved(key) && !isHopByHop(key)) upstream.setHeader(name, [...values]);
+    }
+    // Node frames a body by the method unless told: unframed, it would be read as the next request.
+    if (headers.has('transfer-encoding')) upstream.setHeader('transfer-encoding', 'chunked');
+    upstream.setHeader('host', upstreamBase.host);
+    upstream.setHeader('authorization', `Bearer ${token}`);
+    upstream.setHeader('x-forwarded-for', request.socket.remoteAddress ?? 'unknown');
+    upstream.setHeader('x-forwarded-proto', 'http');
+    const [forwardedHost] = headers.get('host')?.values ?? [];
+    if (forwardedHost !== undefined) upstream.setHeader('x-forwarded-host', forwardedHost);
+    return upstream;
+  }
+
+  function refuse(response: ServerResponse, code: ErrorCode, retryAfterSeconds?: number): void {
+    const { status, headers, body } = problemResponse(code);
+    response.writeHead(status, {
+      ...headers,
+      ...(retryAfterSeconds === undefined ? {} : { 'retry-after': String(retryAfterSeconds) }),
+    });
+    response.end(JSON.stringify(body));
+  }
+
+  function listener(request: IncomingMessage, response: ServerResponse): void {
+    if (isClosing) response.shouldKeepAlive = false;
+    // Its end is the end of the request, which is dealt with there.
+    request.on('error', () => undefined);
+    response.on('error', () => undefined);
+    handle(request, response).catch((error: unknown) => {
+      logger.error({ err: error }, 'request failed');
+      if (response.headersSent) response.destroy();
+      else refuse(response, 'decision_unavailable', 1);
+    });
+  }
+
+  const server = createServer({
+    maxHeaderSize: headersSizeMax,
+    headersTimeout: headersTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    // Node's own refusal has no problem body.
+    requireHostHeader: false,
+  });
+  server.on('request', listener);
+  server.on('checkContinue', listener);
+  server.on('checkExpectation', (_request, response) => refuse(response, 'request_invalid'));
+  server.on('clientError', answerClientError);
+  server.on('upgrade', (_request, socket) => {
+    socket.on('error', () => undefined);
+    endWithProblem(socket, 'upgrade_unsupported');
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject).listen(port, host, resolve);
+  });
+
+  return {
+    port: (server.address() as AddressInfo).port,
+    async close() {
+      isClosing = true;
+      const closed = new Promise((resolve) => server.close(resolve));
+      AbortSignal.timeout(closeDeadlineMs).addEventListener('abort', () => server.closeAllConnections());
+      await closed;
+      agent.destroy();
+    },
+  };
+}
+
+function readHeaders(rawHeaders: readonly string[]): Headers {
+  const headers = new Map<string, { name: string; values: string[] }>();
+  for (const [name, value] of pairs(rawHeaders)) {
+    const key = name.toLowerCase();
+    const known = headers.get(key);
+    if (known === undefined) headers.set(key, { name, values: [value] });
+    else known.values.push(value);
+  }
+  return headers;
+}
+
+function hasBody(headers: Headers): boolean {
+  return headers.has('content-length') || headers.has('transfer-encoding');
+}
+
+function isSafe(request: IncomingMessage, headers: Headers): boolean {
+  return (request.method === 'GET' || request.method === 'HEAD') && !hasBody(headers);
+}
+
+/** What belongs to one connection: by RFC 9110, and by the message's own Connection header (but not its framing). */
+function hopByHopTest(headers: Headers): (key: string) => boolean {
+  const named = (headers.get('connection')?.values ?? []).flatMap((value) => value.toLowerCase().split(','));
+  const names = new Set([...hopByHop, ...named.map((name) => name.trim())]);
+  names.delete('content-length');
+  return (key) => names.has(key);
+}
+
+function endToEnd(rawHeaders: readonly string[]): string[] {
+  const isHopByHop = hopByHopTest(readHeaders(rawHeaders));
+  return pairs(rawHeaders)
+    .filter(([name]) => !isHopByHop(name.toLowerCase()))
+    .flat();
+}
+
+function pairs(rawHeaders: readonly string[]): [name: string, value: string][] {
+  return Array.from({ length: rawHeaders.length / 2 }, (_, index) => [
+    rawHeaders[index * 2] ?? '',
+    rawHeaders[index * 2 + 1] ?? '',
+  ]);
+}
