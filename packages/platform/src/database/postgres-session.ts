@@ -20,7 +20,7 @@ export async function openPostgresSession(
   url: string,
   options: postgres.Options<Record<string, never>>,
   clock: Clock,
-  onNotification?: (channel: string, payload: string) => void,
+  onNotification?: (payload: string) => void,
 ): Promise<PostgresSession> {
   const lost = new AbortController();
   const closed = new AbortController();
@@ -35,7 +35,7 @@ export async function openPostgresSession(
       if (!closed.signal.aborted) lost.abort();
     },
     // Not in postgres.js' types, but what its own `listen` is made with; that has no deadline.
-    onnotify: onNotification,
+    onnotify: (_channel: string, payload: string) => onNotification?.(payload),
   };
   const sql = postgres(url, sessionOptions);
   const end = (): Promise<void> => sql.end({ timeout: 0 });

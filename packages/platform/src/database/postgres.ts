@@ -60,7 +60,7 @@ export function createPostgresDatabase(url: string, options: PostgresOptions): D
   /** A session that `prepare` has done its part on; closed again when that fails. */
   async function openSession<T>(
     prepare: (session: PostgresSession) => Promise<T>,
-    onNotification?: (channel: string, payload: string) => void,
+    onNotification?: (payload: string) => void,
   ): Promise<{ session: PostgresSession; prepared: T }> {
     const session = await openPostgresSession(url, connectionOptions, clock, onNotification);
     sessions.add(session);
@@ -110,8 +110,8 @@ export function createPostgresDatabase(url: string, options: PostgresOptions): D
       async function subscribe(): Promise<PostgresSession> {
         const { session } = await openSession(
           ({ sql }) => sql.unsafe(`listen "${channel.replaceAll('"', '""')}"`),
-          (name, payload) => {
-            if (name === channel && !over.aborted) onNotify(payload);
+          (payload) => {
+            if (!over.aborted) onNotify(payload);
           },
         );
         if (!over.aborted) onNotify('');
