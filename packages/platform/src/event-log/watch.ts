@@ -1,4 +1,4 @@
-import { changeFromRow, toChangeEvent } from '@token-gateway/revocation';
+import { changeFromRow, formatPosition, type Position, toChangeEvent } from '@token-gateway/revocation';
 import { changesTopic } from '@token-gateway/schemas';
 import type { Change as ChangeMessage } from '@token-gateway/schemas/identity';
 import type { Clock } from '../clock/port.ts';
@@ -14,20 +14,22 @@ export interface WatchEventLogOptions {
 const retryDelayMs = 100;
 const reconnectDelayMaxMs = 1_000;
 const watermarkTimeoutMs = 2_000;
+const oldest: Position = { epoch: 0, seq: 0 };
 /** Of changes received and not handled; with more, the stream is ended and begun again where handling got to. */
 const waitingMax = 10_000;
 
 /**
- * The changes topic read from identity itself, where there is no broker: offsets are sequences. Nothing can be appended,
+ * The changes topic read from identity itself, where there is no broker: offsets are positions. Nothing can be appended,
  * and other topics are empty.
  */
 export function createWatchEventLog(identity: IdentityClient, { logger, clock }: WatchEventLogOptions): EventLog {
   const closing = new AbortController();
   const consumers = new Set<EventConsumer>();
 
-  async function newestSeq(): Promise<number> {
+  async function newest(): Promise<Position> {
     const request = { epoch: 0, applied: 0, heard: 0, heardChain: Buffer.alloc(0), historyMs: 0 };
-    return (await identity.watermark(request, { timeoutMs: watermarkTimeoutMs })).seq;
+    const { epoch, seq } = await identity.watermark(request, { timeoutMs: watermarkTimeoutMs });
+    return { epoch, seq };
   }
 
   async function consume({ topic, from, onRecord }: ConsumeOptions): Promise<EventConsumer> {
@@ -50,17 +52,17 @@ export function createWatchEventLog(identity: IdentityClient, { logger, clock }:
       return undefined;
     }
 
-    const first = from === 'newest' ? await persist(newestSeq) : from === 'oldest' ? 0 : Number(from.after);
+    const first = from === 'newest' ? await persist(newest) : from === 'oldest' ? oldest : parsePosition(from.after);
     if (first === undefined) throw new Error('the event log was closed');
     let after = first;
 
     async function handle(message: ChangeMessage, signal: AbortSignal): Promise<void> {
       const change = changeFromRow({ ...message, chain: Buffer.from(message.chain).toString('hex') });
-      const record = { offset: String(change.seq), value: JSON.stringify(toChangeEvent(change)) };
+      const record = { offset: formatPosition(change), value: JSON.stringify(toChangeEvent(change)) };
       while (!signal.aborted) {
         try {
           await onRecord(record);
-          after = change.seq;
+          after = change;
           return;
         } catch (error) {
           logger.debug({ err: error, seq: change.seq }, 'record was not handled');
@@ -71,15 +73,16 @@ export function createWatchEventLog(identity: IdentityClient, { logger, clock }:
 
     /** Reads until the stream breaks; what had arrived is handled before. */
     async function read(): Promise<void> {
-      // A history that replaced the one before may be shorter than it.
-      if ((await newestSeq()) < after) after = 0;
+      const { epoch, seq } = await newest();
+      // A history that replaced the one before has other changes at the same sequences.
+      if (epoch !== after.epoch || seq < after.seq) after = oldest;
       const ending = new AbortController();
       const waiting: ChangeMessage[] = [];
       let wake: () => void = () => undefined;
       let isOver = false;
       const watching = identity
         .watch(
-          { after, fromNewest: false },
+          { after: after.seq, fromNewest: false },
           (message) => {
             if (waiting.push(message) > waitingMax) ending.abort();
             wake();
@@ -132,4 +135,9 @@ export function createWatchEventLog(identity: IdentityClient, { logger, clock }:
       await Promise.all([...consumers].map((consumer) => consumer.stop()));
     },
   };
+}
+
+function parsePosition(offset: string): Position {
+  const [, epoch, seq] = /^(\d+):(\d+)$/.exec(offset) ?? [];
+  return epoch === undefined ? oldest : { epoch: Number(epoch), seq: Number(seq) };
 }
