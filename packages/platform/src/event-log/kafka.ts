@@ -25,6 +25,8 @@ const stallTimeoutMs = 15_000;
 const stallCheckMs = 1_000;
 /** Leaving politely is worth no more than this. */
 const disconnectTimeoutMs = 1_000;
+/** Of one request: a broker refuses more than a megabyte. A record that is larger goes alone. */
+const requestBytesMax = 512 * 1024;
 
 /**
  * An event log in Kafka. It connects when it is used, and again after any failure; topics are made when they are absent.
@@ -92,6 +94,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
 
   /** Tries until the time is over; an attempt that failed may have been stored, so a record can be there twice. */
   async function send(topic: string, values: readonly string[], signal: AbortSignal): Promise<void> {
+    const batches = inBatches(values);
     let delayMs = reconnectDelayMinMs;
     let lastError: unknown;
     while (!signal.aborted) {
@@ -102,9 +105,11 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         producer ??= connectProducer();
         used = producer;
         const connected = await used;
-        if (signal.aborted) break;
-        await connected.send({ topic, acks: -1, messages: values.map((value) => ({ value, partition })) });
-        return;
+        for (let batch = batches[0]; batch !== undefined && !signal.aborted; batch = batches[0]) {
+          await connected.send({ topic, acks: -1, messages: batch.map((value) => ({ value, partition })) });
+          batches.shift();
+        }
+        if (batches.length === 0) return;
       } catch (error) {
         lastError = error;
         knownTopics.delete(topic);
@@ -296,6 +301,20 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
       if (made !== undefined) await leave(made);
     },
   };
+}
+
+function inBatches(values: readonly string[]): string[][] {
+  const batches: string[][] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  for (const value of values) {
+    bytes += Buffer.byteLength(value);
+    if (bytes > requestBytesMax) {
+      batches.push([]);
+      bytes = Buffer.byteLength(value);
+    }
+    batches.at(-1)?.push(value);
+  }
+  return batches;
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
