@@ -1,4 +1,18 @@
-import { flag, integer, list, loadConfig, optional, port, secret, text, url } from '@token-gateway/platform';
+import {
+  ConfigError,
+  commonFields,
+  flag,
+  integer,
+  list,
+  loadConfig,
+  optional,
+  port,
+  type Secret,
+  secret,
+  text,
+  url,
+} from '@token-gateway/platform';
+import type { JWK } from 'jose';
 
 const triggers = ['redis-pubsub', 'redis-keyspace', 'watch'] as const;
 export type Trigger = (typeof triggers)[number];
@@ -7,9 +21,7 @@ export type Trigger = (typeof triggers)[number];
 export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   const config = loadConfig(
     {
-      logLevel: text('TG_LOG_LEVEL', { default: 'info' }),
-      host: text('TG_HOST', { default: '127.0.0.1' }),
-      metricsPort: port('TG_METRICS_PORT', 9464),
+      ...commonFields,
       extAuthzPort: port('TG_EXT_AUTHZ_PORT', 9001),
       edgePort: port('TG_EDGE_PORT', 8080),
       upstreamUrl: optional(url('TG_UPSTREAM_URL', { schemes: ['http', 'https'] })),
@@ -29,5 +41,28 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
     },
     env,
   );
-  return config;
+  const signals = config.signals.filter(isTrigger);
+  const problems: string[] = [];
+  if (signals.length < config.signals.length) problems.push(`TG_SIGNALS must be some of ${triggers.join(', ')}`);
+  if (config.redisUrl === undefined && signals.some((trigger) => trigger !== 'watch')) {
+    problems.push('TG_SIGNALS has a trigger that needs TG_REDIS_URL');
+  }
+  if (readClientKey(config.clientKey) === null) problems.push('TG_CLIENT_KEY must be a private JWK');
+  if (Buffer.byteLength(config.fleetSecret.reveal()) < 32) problems.push('TG_FLEET_SECRET must have at least 32 bytes');
+  if (problems.length > 0) throw new ConfigError(problems);
+  return { ...config, signals };
+}
+
+function isTrigger(name: string): name is Trigger {
+  return triggers.some((trigger) => trigger === name);
+}
+
+/** The private JWK that a secret holds; null when it holds something else. */
+export function readClientKey(secret: Secret): JWK | null {
+  try {
+    const value: unknown = JSON.parse(secret.reveal());
+    return typeof value === 'object' && value !== null && 'kty' in value && 'd' in value ? (value as JWK) : null;
+  } catch {
+    return null;
+  }
 }

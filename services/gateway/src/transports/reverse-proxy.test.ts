@@ -317,12 +317,13 @@ describe('the reverse proxy', () => {
     await asked.promise;
     sent.destroy();
     await gone.promise;
-    // Resolves when the server has seen it too.
-    await other.close();
-    held.resolve();
     decide = allowOne;
+    // When both have been answered, the server has seen it too, and then what it would have sent has arrived.
+    await other.close();
     await send();
-    assert.equal(upstreamCount, 1);
+    held.resolve();
+    await send();
+    assert.equal(upstreamCount, 2);
   });
 
   it('breaks off at the client when the upstream drops in the middle of its answer', async () => {

@@ -1,0 +1,41 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { ConfigError } from '@token-gateway/platform';
+import { loadGatewayConfig } from './config.ts';
+
+const required = {
+  TG_CLIENT_KEY: JSON.stringify({ kty: 'EC', crv: 'P-256', x: 'x', y: 'y', d: 'private-part' }),
+  TG_FLEET_SECRET: 'fleet-secret-of-at-least-32-bytes',
+};
+
+function problemsOf(env: NodeJS.ProcessEnv): readonly string[] {
+  try {
+    loadGatewayConfig({ ...required, ...env });
+    return [];
+  } catch (error) {
+    assert.ok(error instanceof ConfigError);
+    assert.equal(/private-part|fleet-secret/.test(error.message), false);
+    return error.problems;
+  }
+}
+
+describe('the configuration of the gateway', () => {
+  it('names its triggers', () => {
+    const env = { ...required, TG_SIGNALS: 'redis-pubsub, watch', TG_REDIS_URL: 'redis://redis' };
+    assert.deepEqual(loadGatewayConfig(env).signals, ['redis-pubsub', 'watch']);
+    assert.deepEqual(loadGatewayConfig({ ...required, TG_SIGNALS: '' }).signals, []);
+  });
+
+  it('is refused with an unknown trigger, and with one of Redis without Redis', () => {
+    assert.equal(problemsOf({ TG_SIGNALS: 'watch,gossip' }).length, 1);
+    for (const trigger of ['redis-pubsub', 'redis-keyspace'])
+      assert.equal(problemsOf({ TG_SIGNALS: trigger }).length, 1);
+    assert.deepEqual(problemsOf({ TG_SIGNALS: 'watch' }), []);
+  });
+
+  it('is refused with a short fleet secret, and with a client key that is none, without showing them', () => {
+    assert.equal(problemsOf({ TG_FLEET_SECRET: 'fleet-secret' }).length, 1);
+    for (const key of ['private-part', '[]', '{"kty":"EC"}', 'null'])
+      assert.equal(problemsOf({ TG_CLIENT_KEY: key }).length, 1);
+  });
+});

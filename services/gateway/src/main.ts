@@ -1,0 +1,88 @@
+import {
+  ConfigError,
+  createGrpcIdentityClient,
+  createRedisKeyspaceSource,
+  createRedisPubSubSource,
+  createRedisTokenCache,
+  createWatchSource,
+  runService,
+  type SignalSource,
+  startHealthServer,
+  systemClock,
+} from '@token-gateway/platform';
+import { loadGatewayConfig, readClientKey, type Trigger } from './config.ts';
+import { createHttpExchangeClient } from './exchange-client/http.ts';
+import { createGateway } from './gateway.ts';
+import { createExtAuthzServer } from './transports/ext-authz.ts';
+import { createReverseProxy } from './transports/reverse-proxy.ts';
+
+await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
+  const config = loadGatewayConfig(env);
+  const { host, audience, upstreamUrl, removeHeaders, entriesMax, exchangesMax } = config;
+  const clock = systemClock;
+  const redisUrl = config.redisUrl?.reveal();
+  const clientKey = readClientKey(config.clientKey);
+  if (clientKey === null) throw new ConfigError(['TG_CLIENT_KEY must be a private JWK']);
+
+  const identity = createGrpcIdentityClient({ addresses: config.identityAddresses, logger, clock });
+  lifecycle.onClose('identity client', () => identity.close());
+  const exchange = await createHttpExchangeClient(
+    { clock },
+    { url: config.authServerUrl, clientId: config.clientId, clientKey },
+  );
+  lifecycle.onClose('exchange client', () => exchange.close());
+  const tokenCache = redisUrl === undefined || !config.keepL2 ? null : createRedisTokenCache({ url: redisUrl, logger });
+  if (tokenCache !== null) lifecycle.onClose('token cache', () => tokenCache.close());
+
+  const gateway = createGateway(
+    {
+      identity,
+      exchange,
+      tokenCache,
+      signals: config.signals.map(openSource),
+      clock,
+      random: Math.random,
+      logger,
+      registry,
+    },
+    {
+      audience,
+      fleetSecret: Buffer.from(config.fleetSecret.reveal()),
+      longestLifeMs: config.longestLifeSeconds * 1000,
+      entriesMax,
+      exchangesMax,
+    },
+  );
+  lifecycle.onClose('gateway', () => gateway.close());
+  gateway.start();
+
+  await startHealthServer({
+    host,
+    port: config.metricsPort,
+    registry,
+    ready: async () => gateway.notReady(),
+    lifecycle,
+  });
+  const { decide } = gateway;
+  const extAuthz = await createExtAuthzServer(
+    { decide, logger, registry },
+    { host, port: config.extAuthzPort, removeHeaders },
+  );
+  lifecycle.onClose('ext_authz server', () => extAuthz.close());
+  logger.info({ host, port: extAuthz.port }, 'ext_authz listening');
+  if (upstreamUrl !== undefined) {
+    const proxy = await createReverseProxy(
+      { decide, logger, registry },
+      { host, port: config.edgePort, upstreamUrl, removeHeaders },
+    );
+    lifecycle.onClose('reverse proxy', () => proxy.close());
+    logger.info({ host, port: proxy.port }, 'reverse proxy listening');
+  }
+
+  function openSource(trigger: Trigger): SignalSource {
+    if (trigger === 'watch') return createWatchSource(identity, { logger, clock });
+    if (redisUrl === undefined) throw new ConfigError([`TG_SIGNALS has ${trigger}, which needs TG_REDIS_URL`]);
+    const source = trigger === 'redis-pubsub' ? createRedisPubSubSource : createRedisKeyspaceSource;
+    return source({ url: redisUrl, logger, clock });
+  }
+});
