@@ -22,11 +22,15 @@ export interface TelemetryOptions {
   readonly destination?: DestinationStream;
 }
 
-export function createTelemetry({ service, level, destination = pino.destination(1) }: TelemetryOptions): Telemetry {
+export function createTelemetry({ service, level, destination = standardOutput() }: TelemetryOptions): Telemetry {
   const registry = new Registry();
   registry.setDefaultLabels({ service });
   collectDefaultMetrics({ register: registry });
   return { logger: createLogger({ service, level, destination }), registry };
+}
+
+function standardOutput(): DestinationStream {
+  return pino.destination({ dest: 1, sync: true });
 }
 
 /** For tests: says nothing, and has an empty registry. */
