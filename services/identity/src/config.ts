@@ -1,0 +1,22 @@
+import { integer, list, loadConfig, optional, port, secret, text, url } from '@token-gateway/platform';
+
+/** Identity's configuration from `TG_*` variables. Throws ConfigError with every problem at once. */
+export function loadIdentityConfig(env: NodeJS.ProcessEnv) {
+  return loadConfig(
+    {
+      logLevel: text('TG_LOG_LEVEL', { default: 'info' }),
+      host: text('TG_HOST', { default: '127.0.0.1' }),
+      metricsPort: port('TG_METRICS_PORT', 9464),
+      restPort: port('TG_IDENTITY_PORT', 8082),
+      grpcPort: port('TG_IDENTITY_GRPC_PORT', 9002),
+      databaseUrl: secret('TG_DATABASE_URL'),
+      databaseConnectionsMax: integer('TG_DATABASE_CONNECTIONS', { default: 10, minimum: 2, maximum: 200 }),
+      kafkaBrokers: optional(list('TG_KAFKA_BROKERS')),
+      bootstrapAdminKey: optional(secret('TG_BOOTSTRAP_ADMIN_KEY')),
+      issuer: url('TG_ISSUER', { default: 'http://127.0.0.1:8081' }),
+      jwksUrl: url('TG_JWKS_URL', { default: 'http://127.0.0.1:8081/.well-known/jwks.json' }),
+      audience: text('TG_AUDIENCE', { default: 'internal' }),
+    },
+    env,
+  );
+}

@@ -1,0 +1,251 @@
+import { randomBytes } from 'node:crypto';
+import { fileURLToPath } from 'node:url';
+import {
+  type CallOptions,
+  type Clock,
+  createApiKey,
+  createId,
+  type Database,
+  type EventLog,
+  type HttpApp,
+  type IdentityClient,
+  type Logger,
+  parseApiKey,
+  type RandomBytes,
+  ServiceError,
+} from '@token-gateway/platform';
+import { tenantSubject } from '@token-gateway/revocation';
+import type { Change as ChangeMessage, Provider as ProviderMessage } from '@token-gateway/schemas/identity';
+import { and, eq } from 'drizzle-orm';
+import { Counter, Gauge, type Registry } from 'prom-client';
+import { appendChange, ChangeLog } from './log/change-log.ts';
+import { ChangeFeed } from './log/feed.ts';
+import { Publisher } from './log/publisher.ts';
+import { answerWatermark, HeadReader } from './log/watermark.ts';
+import { Resolver } from './resolve.ts';
+import { createRestApp } from './rest/app.ts';
+import { CallerReader, platformScope } from './rest/caller.ts';
+import { apiKeys, logHead, providerAudiences, providers, tenants, users } from './store/schema.ts';
+
+export interface IdentityDeps {
+  readonly database: Database;
+  /** Where changes are published; null = nowhere. */
+  readonly eventLog: EventLog | null;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly registry: Registry;
+  readonly random?: RandomBytes;
+}
+
+export interface IdentityConfig {
+  /** Issuer of internal tokens, where its keys are, and the audience they must have to call the REST API. */
+  readonly issuer: string;
+  readonly jwksUrl: string;
+  readonly audience: string;
+  /** The first platform key; absent = one is made when there is no platform key at all. */
+  readonly bootstrapAdminKey?: string;
+}
+
+export interface Identity {
+  /** What the gRPC server exposes; called directly in the embedded system. */
+  readonly client: IdentityClient;
+  /** The REST API, not listening. */
+  readonly app: HttpApp;
+  /** Set when it was made just now: this is the only time it is shown. */
+  readonly bootstrapAdminKey: string | null;
+  close(): Promise<void>;
+}
+
+const migrationsFolder = fileURLToPath(new URL('../migrations', import.meta.url));
+
+/** Opens the database, mints an epoch where needed, and starts feeding and publishing changes. */
+export async function createIdentity(deps: IdentityDeps, config: IdentityConfig): Promise<Identity> {
+  const { database, eventLog, clock, logger, registry, random = randomBytes } = deps;
+  const { drizzle } = database;
+  await database.migrate(migrationsFolder);
+  const log = new ChangeLog({ database, clock });
+  const { epoch, seq } = await log.open();
+  logger.info({ epoch, seq }, 'change log opened');
+
+  const feed = new ChangeFeed({ log, clock, logger });
+  await feed.start(database, seq, () => {
+    // The connection is new: so may be what is behind it.
+    log.open().catch((error: unknown) => logger.error({ err: error }, 'history of the database cannot be checked'));
+  });
+  const publisher = eventLog === null ? null : new Publisher({ database, log, feed, eventLog, clock, logger });
+  publisher?.start();
+
+  const heads = new HeadReader(log);
+  const resolver = new Resolver({ drizzle, clock, random });
+  const closing = new AbortController();
+  const metrics = createMetrics(registry, feed);
+
+  const client: IdentityClient = {
+    resolve: (request, options) =>
+      within(clock, options, async () => {
+        const response = await resolver.resolve(request);
+        metrics.resolves.inc({
+          outcome: response.outcome?.$case === 'refused' ? response.outcome.value.code : 'granted',
+        });
+        return response;
+      }),
+    watermark: (request, options) =>
+      within(clock, options, async () => {
+        metrics.watermarks.inc();
+        return answerWatermark(log, await heads.read(), request);
+      }),
+    listProviders: (options) =>
+      within(clock, options, async () => {
+        const rows = await drizzle
+          .select({
+            head: { epoch: logHead.epoch, seq: logHead.seq },
+            provider: providers,
+            audience: providerAudiences.audience,
+          })
+          .from(logHead)
+          .leftJoin(providers, eq(providers.isDisabled, false))
+          .leftJoin(providerAudiences, eq(providerAudiences.providerId, providers.id));
+        const byId = new Map<string, ProviderMessage>();
+        for (const { provider, audience } of rows) {
+          if (provider === null) continue;
+          const known = byId.get(provider.id) ?? {
+            id: provider.id,
+            tenantId: provider.tenantId,
+            issuer: provider.issuer,
+            audiences: [],
+            jwksUri: provider.jwksUri ?? '',
+            algorithms: provider.algorithms,
+            claimMappingJson: JSON.stringify(provider.claimMapping),
+            revision: provider.revision,
+          };
+          if (audience !== null) known.audiences.push(audience);
+          byId.set(provider.id, known);
+        }
+        const head = rows[0]?.head;
+        return { epoch: head?.epoch ?? 0, seq: head?.seq ?? 0, providers: [...byId.values()] };
+      }),
+    async watch(request, onChange, signal) {
+      const ended = AbortSignal.any([signal, closing.signal]);
+      let after = request.fromNewest ? feed.newestSeq : request.after;
+      while (!ended.aborted) {
+        const rows = await feed.next(after, ended).catch((cause: unknown) => {
+          throw new ServiceError('identity_unavailable', { cause });
+        });
+        for (const row of rows) {
+          const message: ChangeMessage = { ...row, chain: Buffer.from(row.chain, 'hex') };
+          onChange(message);
+          after = row.seq;
+        }
+      }
+    },
+    async close() {},
+  };
+
+  const callers = new CallerReader({ drizzle, clock }, config);
+  const app = await createRestApp(logger, { drizzle, clock, random, callers, onCommit: () => feed.nudge() }, log);
+  const bootstrapAdminKey = await bootstrap(deps, random, config.bootstrapAdminKey);
+
+  return {
+    client,
+    app,
+    bootstrapAdminKey,
+    async close() {
+      closing.abort();
+      await app.close();
+      await publisher?.close();
+      await feed.close();
+    },
+  };
+}
+
+/** A call that does not end in time is given up; its query may still end later. */
+async function within<T>(clock: Clock, { timeoutMs }: CallOptions, call: () => Promise<T>): Promise<T> {
+  const ended = new AbortController();
+  const late = clock.sleep(timeoutMs, ended.signal).then(() => {
+    if (!ended.signal.aborted)
+      throw new ServiceError('identity_unavailable', { detail: `no answer in ${timeoutMs} ms` });
+    return undefined as never;
+  });
+  try {
+    return await Promise.race([call(), late]);
+  } catch (cause) {
+    if (cause instanceof ServiceError) throw cause;
+    throw new ServiceError('identity_unavailable', { cause });
+  } finally {
+    ended.abort();
+    late.catch(() => {});
+  }
+}
+
+function createMetrics(registry: Registry, feed: ChangeFeed) {
+  const registers = [registry];
+  new Gauge({
+    name: 'tg_identity_newest_seq',
+    help: 'Newest change known to this replica.',
+    registers,
+    collect() {
+      this.set(feed.newestSeq);
+    },
+  });
+  return {
+    resolves: new Counter({
+      name: 'tg_identity_resolves_total',
+      help: 'Resolve calls by outcome.',
+      labelNames: ['outcome'],
+      registers,
+    }),
+    watermarks: new Counter({ name: 'tg_identity_watermarks_total', help: 'Watermark calls.', registers }),
+  };
+}
+
+const operatorsSlug = 'platform';
+
+/** The operators' tenant with one user and the first platform key; resolves with a key that was made just now. */
+async function bootstrap(
+  deps: IdentityDeps,
+  random: RandomBytes,
+  givenKey: string | undefined,
+): Promise<string | null> {
+  const { clock } = deps;
+  const given = givenKey === undefined ? null : parseApiKey(givenKey);
+  if (givenKey !== undefined && given === null) {
+    throw new ServiceError('request_invalid', { detail: 'TG_BOOTSTRAP_ADMIN_KEY is not an API key (tgk_...)' });
+  }
+  return deps.database.drizzle.transaction(async (tx) => {
+    // Replicas that start together take turns here.
+    await tx.select({ id: logHead.id }).from(logHead).for('update');
+    const nowMs = clock.now().wallMs;
+    const createdAt = new Date(nowMs);
+    const [known] = await tx
+      .select({ tenantId: tenants.id, userId: users.id })
+      .from(tenants)
+      .innerJoin(users, and(eq(users.tenantId, tenants.id), eq(users.displayName, 'bootstrap')))
+      .where(eq(tenants.slug, operatorsSlug));
+    if (known !== undefined && given === null) return null;
+    const tenantId = known?.tenantId ?? `ten_${createId(random, nowMs)}`;
+    const userId = known?.userId ?? `usr_${createId(random, nowMs)}`;
+    if (known === undefined) {
+      const policy = { tokenTtlSeconds: 300, maxStalenessMs: 1000 };
+      await tx.insert(tenants).values({ id: tenantId, slug: operatorsSlug, name: 'Operators', ...policy, createdAt });
+      await tx
+        .insert(users)
+        .values({ id: userId, tenantId, displayName: 'bootstrap', entitlements: [platformScope], createdAt });
+    }
+    const made = given === null ? createApiKey(random, nowMs) : null;
+    const { keyId, secretSha256 } = made ?? given ?? { keyId: '', secretSha256: Buffer.alloc(0) };
+    const inserted = await tx
+      .insert(apiKeys)
+      .values({ id: keyId, tenantId, userId, name: 'bootstrap', secretSha256, scopes: [platformScope], createdAt })
+      .onConflictDoNothing()
+      .returning({ id: apiKeys.id });
+    if (inserted.length > 0) {
+      await appendChange(tx, clock, {
+        type: 'tg.key.created',
+        subjects: [`key:${keyId}`, tenantSubject(tenantId)],
+        actor: 'system',
+        details: { keyId, tenantId, userId, bootstrap: true },
+      });
+    }
+    return made?.key ?? null;
+  });
+}

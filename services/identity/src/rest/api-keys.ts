@@ -1,0 +1,227 @@
+import { createApiKey, type Drizzle, type HttpApp, ServiceError } from '@token-gateway/platform';
+import { keySubject } from '@token-gateway/revocation';
+import { and, asc, eq, gt, sql } from 'drizzle-orm';
+import type { FastifyRequest } from 'fastify';
+import type { Static } from 'typebox';
+import { apiKeys, tenants, users } from '../store/schema.ts';
+import { type Caller, requireAdminOf, requireGrantable } from './caller.ts';
+import {
+  append,
+  changeStatus,
+  commit,
+  found,
+  idempotent,
+  now,
+  pageAnswer,
+  pageOf,
+  type RestContext,
+  reasonOf,
+} from './context.ts';
+import {
+  ApiKey,
+  ApiKeyCreate,
+  ApiKeyRotate,
+  Effect,
+  IdParams,
+  listOf,
+  NewApiKey,
+  OptionalReason,
+  Page,
+  WaitQuery,
+} from './schemas.ts';
+
+type Row = typeof apiKeys.$inferSelect;
+type Status = Static<typeof ApiKey>['status'];
+
+export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
+  const { drizzle, callers, clock, random } = context;
+
+  function keyAnswer(row: Row) {
+    const hasExpired = row.expiresAt !== null && row.expiresAt.getTime() <= clock.now().wallMs;
+    const status: Status = row.revokedSeq !== null ? 'revoked' : hasExpired ? 'expired' : 'active';
+    return {
+      id: row.id,
+      tenantId: row.tenantId,
+      userId: row.userId,
+      name: row.name,
+      scopes: row.scopes,
+      audiences: row.audiences,
+      createdAt: row.createdAt.toISOString(),
+      expiresAt: row.expiresAt?.toISOString() ?? null,
+      lastUsedAt: row.lastUsedAt?.toISOString() ?? null,
+      status,
+    };
+  }
+
+  async function readUser(id: string) {
+    return found((await drizzle.select().from(users).where(eq(users.id, id)))[0], `user ${id}`);
+  }
+
+  /** Nobody reaches beyond the own tenant; within it, administrators reach every key and others their own. */
+  function requireReach(caller: Caller, owner: { readonly userId: string; readonly tenantId: string }): void {
+    if (caller.userId !== owner.userId) requireAdminOf(caller, owner.tenantId);
+  }
+
+  async function readReachable(request: FastifyRequest, id: string) {
+    const caller = await callers.read(request);
+    const [row] = await drizzle
+      .select({ key: apiKeys, tenant: tenants })
+      .from(apiKeys)
+      .innerJoin(tenants, eq(tenants.id, apiKeys.tenantId))
+      .where(eq(apiKeys.id, id));
+    const { key, tenant } = found(row, `key ${id}`);
+    requireReach(caller, key);
+    return { caller, key, tenant };
+  }
+
+  function expiryOf(text: string | undefined): Date | null {
+    if (text === undefined) return null;
+    const expiresAt = new Date(text);
+    if (!(expiresAt.getTime() > clock.now().wallMs))
+      throw new ServiceError('request_invalid', { detail: 'expiresAt has passed' });
+    return expiresAt;
+  }
+
+  /** The scopes that a new key of a caller may have: never more of identity than the caller has. */
+  function requireScopes(
+    caller: Caller,
+    owner: { entitlements: string[] },
+    scopes: readonly string[] | undefined,
+  ): void {
+    requireGrantable(caller, scopes ?? owner.entitlements);
+  }
+
+  async function insertKey(
+    tx: Drizzle,
+    fields: Omit<typeof apiKeys.$inferInsert, 'id' | 'secretSha256' | 'createdAt'>,
+  ) {
+    const { keyId, key, secretSha256 } = createApiKey(random, clock.now().wallMs);
+    const values = { ...fields, id: keyId, secretSha256, createdAt: now(context) };
+    const [row] = await tx.insert(apiKeys).values(values).returning();
+    return { row: found(row, 'key'), key };
+  }
+
+  async function create(caller: Caller, owner: typeof users.$inferSelect, body: Static<typeof ApiKeyCreate>) {
+    requireScopes(caller, owner, body.scopes);
+    const expiresAt = expiryOf(body.expiresAt);
+    const { row, key } = await commit(context, async (tx) => {
+      const created = await insertKey(tx, {
+        tenantId: owner.tenantId,
+        userId: owner.id,
+        name: body.name,
+        scopes: body.scopes ?? null,
+        audiences: body.audiences ?? null,
+        expiresAt,
+      });
+      await append(context, tx, {
+        type: 'tg.key.created',
+        subjects: [keySubject(created.row.id)],
+        actor: caller.actor,
+        details: detailsOf(created.row),
+      });
+      return created;
+    });
+    return { ...keyAnswer(row), key };
+  }
+
+  const creation = { body: ApiKeyCreate, response: { 201: NewApiKey } };
+  app.post('/v1/users/:id/api-keys', { schema: { params: IdParams, ...creation } }, async (request, reply) => {
+    const caller = await callers.read(request);
+    const owner = await readUser(request.params.id);
+    requireReach(caller, { userId: owner.id, tenantId: owner.tenantId });
+    return reply.code(201).send(await idempotent(context, request, caller, () => create(caller, owner, request.body)));
+  });
+  app.post('/v1/me/api-keys', { schema: creation }, async (request, reply) => {
+    const caller = await callers.read(request);
+    const owner = await readUser(caller.userId);
+    return reply.code(201).send(await idempotent(context, request, caller, () => create(caller, owner, request.body)));
+  });
+
+  async function list(userId: string, query: Static<typeof Page>) {
+    const { limit, after } = pageOf(query);
+    const rows = await drizzle
+      .select()
+      .from(apiKeys)
+      .where(and(eq(apiKeys.userId, userId), gt(apiKeys.id, after)))
+      .orderBy(asc(apiKeys.id))
+      .limit(limit + 1);
+    return pageAnswer(rows, limit, keyAnswer);
+  }
+
+  const listing = { querystring: Page, response: { 200: listOf(ApiKey) } };
+  app.get('/v1/users/:id/api-keys', { schema: { params: IdParams, ...listing } }, async (request) => {
+    const caller = await callers.read(request);
+    const owner = await readUser(request.params.id);
+    requireReach(caller, { userId: owner.id, tenantId: owner.tenantId });
+    return list(owner.id, request.query);
+  });
+  app.get('/v1/me/api-keys', { schema: listing }, async (request) => {
+    return list((await callers.read(request)).userId, request.query);
+  });
+  app.get('/v1/api-keys/:id', { schema: { params: IdParams, response: { 200: ApiKey } } }, async (request) => {
+    return keyAnswer((await readReachable(request, request.params.id)).key);
+  });
+
+  app.post(
+    '/v1/api-keys/:id/rotate',
+    { schema: { params: IdParams, body: ApiKeyRotate, response: { 201: NewApiKey } } },
+    async (request, reply) => {
+      const { caller, key: known } = await readReachable(request, request.params.id);
+      const owner = await readUser(known.userId);
+      requireScopes(caller, owner, known.scopes ?? undefined);
+      const answer = await idempotent(context, request, caller, async () => {
+        const { row, key } = await commit(context, async (tx) => {
+          const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, known.id)).for('no key update');
+          const old = found(locked, 'key');
+          if (keyAnswer(old).status !== 'active') throw new ServiceError('conflict', { detail: 'the key has ended' });
+          const overlapEnd = new Date(clock.now().wallMs + request.body.overlapSeconds * 1000);
+          const endsAt = old.expiresAt !== null && old.expiresAt < overlapEnd ? old.expiresAt : overlapEnd;
+          await tx.update(apiKeys).set({ expiresAt: endsAt }).where(eq(apiKeys.id, old.id));
+          const { tenantId, userId, name, scopes, audiences, expiresAt } = old;
+          const created = await insertKey(tx, { tenantId, userId, name, scopes, audiences, expiresAt });
+          // It lists the old key, whose coming end is from now on part of every decision about it.
+          await append(context, tx, {
+            type: 'tg.key.rotated',
+            subjects: [keySubject(old.id), keySubject(created.row.id)],
+            actor: caller.actor,
+            details: { ...detailsOf({ ...old, expiresAt: endsAt }), newKeyId: created.row.id },
+          });
+          return created;
+        });
+        return { ...keyAnswer(row), key };
+      });
+      return reply.code(201).send(answer);
+    },
+  );
+
+  const revocation = {
+    schema: { params: IdParams, querystring: WaitQuery, body: OptionalReason, response: { 200: Effect } },
+  };
+  const revoke = async (request: FastifyRequest<{ Params: { id: string }; Body: { reason?: string } | null }>) => {
+    const { caller, key: known, tenant } = await readReachable(request, request.params.id);
+    return changeStatus(context, request, async (tx) => {
+      const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, known.id)).for('no key update');
+      const key = found(locked, 'key');
+      return {
+        already: key.revokedSeq === null ? null : { epoch: key.revokedEpoch, seq: key.revokedSeq },
+        maxStalenessMs: tenant.maxStalenessMs,
+        apply: async () => {},
+        change: {
+          type: 'tg.key.revoked',
+          subjects: [keySubject(key.id)],
+          actor: caller.actor,
+          ...reasonOf(request.body),
+          details: { keyId: key.id, tenantId: key.tenantId, userId: key.userId },
+        },
+        stamp: sql`UPDATE api_keys SET revoked_epoch = head.epoch, revoked_seq = head.seq, revoked_at = ${now(context).toISOString()}::timestamptz FROM head WHERE api_keys.id = ${key.id}`,
+      };
+    });
+  };
+  app.post('/v1/api-keys/:id/revoke', revocation, revoke);
+  app.delete('/v1/api-keys/:id', revocation, revoke);
+}
+
+function detailsOf(key: Pick<Row, 'id' | 'tenantId' | 'userId' | 'expiresAt'>) {
+  const { id, tenantId, userId, expiresAt } = key;
+  return { keyId: id, tenantId, userId, ...(expiresAt === null ? {} : { expiresAt: expiresAt.toISOString() }) };
+}

@@ -1,0 +1,208 @@
+import type { HttpApp } from '@token-gateway/platform';
+import { type Drizzle, ServiceError } from '@token-gateway/platform';
+import { providerSubject } from '@token-gateway/revocation';
+import { and, asc, eq, gt, inArray, sql } from 'drizzle-orm';
+import { providerAudiences, providers, tenants } from '../store/schema.ts';
+import { requireAdminOf } from './caller.ts';
+import {
+  append,
+  changeStatus,
+  commit,
+  found,
+  idempotent,
+  newId,
+  now,
+  pageAnswer,
+  pageOf,
+  type RestContext,
+  reasonOf,
+} from './context.ts';
+import {
+  Effect,
+  IdParams,
+  listOf,
+  OptionalReason,
+  Page,
+  Provider,
+  ProviderCreate,
+  ProviderPatch,
+  WaitQuery,
+} from './schemas.ts';
+
+type Row = typeof providers.$inferSelect & { audiences: string[] };
+
+const defaultAlgorithms = ['RS256', 'PS256', 'ES256', 'EdDSA'];
+
+function providerAnswer(row: Row) {
+  return {
+    id: row.id,
+    tenantId: row.tenantId,
+    issuer: row.issuer,
+    audiences: row.audiences,
+    jwksUri: row.jwksUri,
+    algorithms: row.algorithms,
+    claimMapping: row.claimMapping,
+    provisioning: row.provisioning,
+    status: row.isDisabled ? ('disabled' as const) : ('active' as const),
+    createdAt: row.createdAt.toISOString(),
+  };
+}
+
+/** Adds to each provider the audiences it answers for. */
+async function withAudiences<T extends { id: string }>(
+  handle: Drizzle,
+  rows: readonly T[],
+): Promise<(T & { audiences: string[] })[]> {
+  if (rows.length === 0) return [];
+  const ids = rows.map(({ id }) => id);
+  const all = await handle.select().from(providerAudiences).where(inArray(providerAudiences.providerId, ids));
+  return rows.map((row) => ({
+    ...row,
+    audiences: all
+      .filter(({ providerId }) => providerId === row.id)
+      .map(({ audience }) => audience)
+      .sort(),
+  }));
+}
+
+export function providerRoutes(app: HttpApp, context: RestContext): void {
+  const { drizzle, callers } = context;
+
+  /** The provider, if it is of a tenant that the caller administers. */
+  async function readOwn(request: Parameters<typeof callers.read>[0], id: string, handle: Drizzle = drizzle) {
+    const caller = await callers.read(request);
+    const rows = await handle.select().from(providers).where(eq(providers.id, id));
+    const [row] = await withAudiences(handle, rows);
+    const provider = found(row, `provider ${id}`);
+    requireAdminOf(caller, provider.tenantId);
+    return { caller, provider };
+  }
+
+  app.post(
+    '/v1/tenants/:id/providers',
+    { schema: { params: IdParams, body: ProviderCreate, response: { 201: Provider } } },
+    async (request, reply) => {
+      const caller = await callers.read(request);
+      const tenantId = request.params.id;
+      requireAdminOf(caller, tenantId);
+      const answer = await idempotent(context, request, caller, async () => {
+        const { audiences, issuer, jwksUri, algorithms, claimMapping, provisioning } = request.body;
+        const id = newId(context, 'prv');
+        const created = await commit(context, async (tx) => {
+          found((await tx.select().from(tenants).where(eq(tenants.id, tenantId)))[0], `tenant ${tenantId}`);
+          const [row] = await tx
+            .insert(providers)
+            .values({
+              id,
+              tenantId,
+              issuer,
+              jwksUri: jwksUri ?? null,
+              algorithms: algorithms ?? defaultAlgorithms,
+              claimMapping: claimMapping ?? {},
+              provisioning,
+              createdAt: now(context),
+            })
+            .returning();
+          await tx
+            .insert(providerAudiences)
+            .values(audiences.map((audience) => ({ issuer, audience, providerId: id })));
+          const change = {
+            type: 'tg.provider.created' as const,
+            subjects: [providerSubject(id)],
+            actor: caller.actor,
+            details: { tenantId, issuer },
+          };
+          await append(context, tx, change, revisionStamp(id));
+          return found(row, 'provider');
+        });
+        return providerAnswer({ ...created, audiences: [...audiences].sort() });
+      });
+      return reply.code(201).send(answer);
+    },
+  );
+
+  app.get(
+    '/v1/tenants/:id/providers',
+    { schema: { params: IdParams, querystring: Page, response: { 200: listOf(Provider) } } },
+    async (request) => {
+      requireAdminOf(await callers.read(request), request.params.id);
+      const { limit, after } = pageOf(request.query);
+      const rows = await drizzle
+        .select()
+        .from(providers)
+        .where(and(eq(providers.tenantId, request.params.id), gt(providers.id, after)))
+        .orderBy(asc(providers.id))
+        .limit(limit + 1);
+      return pageAnswer(await withAudiences(drizzle, rows), limit, providerAnswer);
+    },
+  );
+
+  app.get('/v1/providers/:id', { schema: { params: IdParams, response: { 200: Provider } } }, async (request) => {
+    return providerAnswer((await readOwn(request, request.params.id)).provider);
+  });
+
+  app.patch(
+    '/v1/providers/:id',
+    { schema: { params: IdParams, body: ProviderPatch, response: { 200: Provider } } },
+    async (request) => {
+      const { caller, provider } = await readOwn(request, request.params.id);
+      const { audiences, ...values } = request.body;
+      await commit(context, async (tx) => {
+        if (Object.keys(values).length > 0) await tx.update(providers).set(values).where(eq(providers.id, provider.id));
+        if (audiences !== undefined) {
+          await tx.delete(providerAudiences).where(eq(providerAudiences.providerId, provider.id));
+          const rows = audiences.map((audience) => ({ issuer: provider.issuer, audience, providerId: provider.id }));
+          await tx.insert(providerAudiences).values(rows);
+        }
+        const change = {
+          type: 'tg.provider.changed' as const,
+          subjects: [providerSubject(provider.id)],
+          actor: caller.actor,
+          details: { tenantId: provider.tenantId },
+        };
+        await append(context, tx, change, revisionStamp(provider.id));
+      });
+      return providerAnswer((await readOwn(request, provider.id)).provider);
+    },
+  );
+
+  for (const [verb, isDisabled, type] of [
+    ['disable', true, 'tg.provider.disabled'],
+    ['enable', false, 'tg.provider.changed'],
+  ] as const) {
+    app.post(
+      `/v1/providers/:id/${verb}`,
+      { schema: { params: IdParams, querystring: WaitQuery, body: OptionalReason, response: { 200: Effect } } },
+      async (request) => {
+        const { caller, provider: known } = await readOwn(request, request.params.id);
+        return changeStatus(context, request, async (tx) => {
+          const [row] = await tx
+            .select({ provider: providers, tenant: tenants })
+            .from(providers)
+            .innerJoin(tenants, eq(tenants.id, providers.tenantId))
+            .where(eq(providers.id, known.id))
+            .for('no key update', { of: providers });
+          if (row === undefined) throw new ServiceError('not_found');
+          const { provider, tenant } = row;
+          return {
+            already:
+              provider.isDisabled === isDisabled ? { epoch: provider.statusEpoch, seq: provider.statusSeq } : null,
+            maxStalenessMs: tenant.maxStalenessMs,
+            apply: (handle) => handle.update(providers).set({ isDisabled }).where(eq(providers.id, provider.id)),
+            change: {
+              type,
+              subjects: [providerSubject(provider.id)],
+              actor: caller.actor,
+              ...reasonOf(request.body),
+              details: { tenantId: provider.tenantId, issuer: provider.issuer },
+            },
+            stamp: sql`UPDATE providers SET revision = head.seq, status_epoch = head.epoch, status_seq = head.seq FROM head WHERE providers.id = ${provider.id}`,
+          };
+        });
+      },
+    );
+  }
+}
+
+const revisionStamp = (id: string) =>
+  sql`UPDATE providers SET revision = head.seq FROM head WHERE providers.id = ${id}`;

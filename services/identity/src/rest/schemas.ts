@@ -1,0 +1,218 @@
+import { type Static, Type } from 'typebox';
+
+const strict = { additionalProperties: false } as const;
+const Name = Type.String({ minLength: 1, maxLength: 200 });
+const Uri = Type.String({ minLength: 1, maxLength: 2000, pattern: '^https?://[^\\s#]+$' });
+const Labels = Type.Array(Type.String({ minLength: 1, maxLength: 200, pattern: '^[\\x21-\\x7e]+$' }), {
+  maxItems: 200,
+  uniqueItems: true,
+});
+const Moment = Type.String({ format: 'date-time' });
+
+export const IdParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: 100 }) }, strict);
+
+export const Page = Type.Object(
+  {
+    // A query is text: converted where it is used.
+    limit: Type.Optional(Type.String({ pattern: '^(?:[1-9]\\d?|1\\d\\d|200)$', description: '1 to 200; default 50' })),
+    cursor: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+  },
+  strict,
+);
+
+export const WaitQuery = Type.Object({ wait: Type.Optional(Type.Literal('effective')) }, strict);
+
+export const Reason = Type.Object({ reason: Type.Optional(Type.String({ maxLength: 500 })) }, strict);
+
+/** A body of its own is optional where it can only hold a reason. */
+export const OptionalReason = Type.Union([Reason, Type.Null()]);
+
+/** Answer of everything that ends or allows something: its place in the log, and when it is true everywhere. */
+export const Effect = Type.Object(
+  { seq: Type.Integer(), epoch: Type.Integer(), effectiveBy: Moment },
+  { $id: 'Effect', ...strict },
+);
+
+export const Policy = Type.Object(
+  {
+    tokenTtlSeconds: Type.Optional(Type.Integer({ minimum: 10, maximum: 3600 })),
+    maxStalenessMs: Type.Optional(
+      Type.Integer({ minimum: 0, maximum: 3_600_000, description: '0 = no cached decisions; else at least 100' }),
+    ),
+  },
+  strict,
+);
+export type Policy = Static<typeof Policy>;
+
+export const TenantCreate = Type.Object(
+  {
+    slug: Type.String({ pattern: '^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$' }),
+    name: Name,
+    policy: Type.Optional(Policy),
+  },
+  strict,
+);
+export const TenantPatch = Type.Object({ name: Type.Optional(Name), policy: Type.Optional(Policy) }, strict);
+export const Tenant = Type.Object(
+  {
+    id: Type.String(),
+    slug: Type.String(),
+    name: Type.String(),
+    status: Type.Enum(['active', 'suspended']),
+    policy: Type.Object({ tokenTtlSeconds: Type.Integer(), maxStalenessMs: Type.Integer() }, strict),
+    createdAt: Moment,
+  },
+  { $id: 'Tenant', ...strict },
+);
+
+const asymmetric = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'] as const;
+const ClaimMapping = Type.Record(
+  Type.String({ pattern: '^(?:subject|email|displayName|entitlements|sessionId|scope)$' }),
+  Type.String({ minLength: 1, maxLength: 200 }),
+  { description: 'Internal name to path of the claim.', additionalProperties: false },
+);
+const providerFields = {
+  audiences: Type.Array(Type.String({ minLength: 1, maxLength: 500 }), {
+    minItems: 1,
+    maxItems: 50,
+    uniqueItems: true,
+  }),
+  algorithms: Type.Array(Type.Enum(asymmetric), { minItems: 1, uniqueItems: true }),
+  provisioning: Type.Enum(['jit', 'linked']),
+};
+export const ProviderCreate = Type.Object(
+  {
+    issuer: Uri,
+    audiences: providerFields.audiences,
+    jwksUri: Type.Optional(Uri),
+    algorithms: Type.Optional(providerFields.algorithms),
+    claimMapping: Type.Optional(ClaimMapping),
+    provisioning: providerFields.provisioning,
+  },
+  strict,
+);
+export const ProviderPatch = Type.Object(
+  {
+    audiences: Type.Optional(providerFields.audiences),
+    jwksUri: Type.Optional(Type.Union([Uri, Type.Null()])),
+    algorithms: Type.Optional(providerFields.algorithms),
+    claimMapping: Type.Optional(ClaimMapping),
+    provisioning: Type.Optional(providerFields.provisioning),
+  },
+  strict,
+);
+export const Provider = Type.Object(
+  {
+    id: Type.String(),
+    tenantId: Type.String(),
+    issuer: Type.String(),
+    audiences: Type.Array(Type.String()),
+    jwksUri: Type.Union([Type.String(), Type.Null()]),
+    algorithms: Type.Array(Type.String()),
+    claimMapping: Type.Record(Type.String(), Type.String()),
+    provisioning: providerFields.provisioning,
+    status: Type.Enum(['active', 'disabled']),
+    createdAt: Moment,
+  },
+  { $id: 'Provider', ...strict },
+);
+
+export const ExternalIdentity = Type.Object(
+  { issuer: Uri, subject: Type.String({ minLength: 1, maxLength: 500 }) },
+  { $id: 'ExternalIdentity', ...strict },
+);
+const Attributes = Type.Record(Type.String({ minLength: 1, maxLength: 100 }), Type.Unknown(), { maxProperties: 100 });
+const userFields = {
+  email: Type.String({ minLength: 3, maxLength: 320, pattern: '^[^\\s@]+@[^\\s@]+$' }),
+  displayName: Name,
+};
+export const UserCreate = Type.Object(
+  {
+    email: Type.Optional(userFields.email),
+    displayName: Type.Optional(userFields.displayName),
+    entitlements: Type.Optional(Labels),
+    attributes: Type.Optional(Attributes),
+    externalIdentities: Type.Optional(Type.Array(ExternalIdentity, { maxItems: 20 })),
+  },
+  strict,
+);
+export const UserPatch = Type.Object(
+  {
+    email: Type.Optional(Type.Union([userFields.email, Type.Null()])),
+    displayName: Type.Optional(Type.Union([userFields.displayName, Type.Null()])),
+    entitlements: Type.Optional(Labels),
+    attributes: Type.Optional(Attributes),
+  },
+  strict,
+);
+export const User = Type.Object(
+  {
+    id: Type.String(),
+    tenantId: Type.String(),
+    email: Type.Union([Type.String(), Type.Null()]),
+    displayName: Type.Union([Type.String(), Type.Null()]),
+    entitlements: Type.Array(Type.String()),
+    attributes: Type.Record(Type.String(), Type.Unknown()),
+    externalIdentities: Type.Array(ExternalIdentity),
+    status: Type.Enum(['active', 'disabled']),
+    createdAt: Moment,
+  },
+  { $id: 'User', ...strict },
+);
+
+export const ApiKeyCreate = Type.Object(
+  {
+    name: Name,
+    scopes: Type.Optional(Labels),
+    audiences: Type.Optional(Labels),
+    expiresAt: Type.Optional(Moment),
+  },
+  strict,
+);
+export const ApiKeyRotate = Type.Object({ overlapSeconds: Type.Integer({ minimum: 0, maximum: 2_592_000 }) }, strict);
+const nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Union([schema, Type.Null()]);
+const apiKeyFields = {
+  id: Type.String(),
+  tenantId: Type.String(),
+  userId: Type.String(),
+  name: Type.String(),
+  scopes: nullable(Type.Array(Type.String())),
+  audiences: nullable(Type.Array(Type.String())),
+  createdAt: Moment,
+  expiresAt: nullable(Moment),
+  lastUsedAt: nullable(Moment),
+  status: Type.Enum(['active', 'expired', 'revoked']),
+};
+export const ApiKey = Type.Object(apiKeyFields, { $id: 'ApiKey', ...strict });
+export const NewApiKey = Type.Object(
+  {
+    ...apiKeyFields,
+    key: Type.Optional(
+      Type.String({
+        description: 'The only time it is shown. Absent when a call is repeated with its Idempotency-Key.',
+      }),
+    ),
+  },
+  { $id: 'NewApiKey', ...strict },
+);
+
+export const SessionsRevoke = Type.Object(
+  {
+    issuer: Uri,
+    subject: Type.Optional(Type.String({ minLength: 1, maxLength: 500 })),
+    sid: Type.Optional(Type.String({ minLength: 1, maxLength: 500 })),
+    reason: Type.Optional(Type.String({ maxLength: 500 })),
+  },
+  { ...strict, minProperties: 2, description: 'subject, sid or both' },
+);
+
+export const ChangesQuery = Type.Object(
+  {
+    after: Type.Optional(Type.String({ pattern: '^\\d{1,15}$' })),
+    limit: Type.Optional(Type.String({ pattern: '^(?:[1-9]\\d{0,2}|1000)$', description: '1 to 1000; default 100' })),
+  },
+  strict,
+);
+
+export const listOf = <T extends Parameters<typeof Type.Array>[0]>(item: T) =>
+  Type.Object({ items: Type.Array(item), nextCursor: Type.Optional(Type.String()) }, strict);

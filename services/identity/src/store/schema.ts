@@ -1,0 +1,204 @@
+import { sql } from 'drizzle-orm';
+import {
+  bigint,
+  boolean,
+  customType,
+  index,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  smallint,
+  text,
+  timestamp,
+} from 'drizzle-orm/pg-core';
+
+const bytea = customType<{ data: Buffer; driverData: Uint8Array }>({
+  dataType: () => 'bytea',
+  fromDriver: (value) => Buffer.from(value.buffer, value.byteOffset, value.byteLength),
+});
+const moment = () => timestamp({ withTimezone: true, mode: 'date', precision: 3 });
+const sequence = () => bigint({ mode: 'number' });
+
+/** One row: the newest place in the change log. Locking it is what orders commits. */
+export const logHead = pgTable('log_head', {
+  id: smallint().primaryKey().default(1),
+  epoch: sequence().notNull(),
+  seq: sequence().notNull(),
+  chain: bytea().notNull(),
+  historyId: text().notNull(),
+  minSigningGeneration: integer().notNull().default(1),
+});
+
+export const changes = pgTable('changes', {
+  seq: sequence().primaryKey(),
+  epoch: sequence().notNull(),
+  chain: bytea().notNull(),
+  /** The canonical text that the chain covers. */
+  payload: text().notNull(),
+  at: moment().notNull(),
+});
+
+/** One row, apart from log_head so that publishing never waits for a commit, nor a commit for it. */
+export const publisherProgress = pgTable('publisher_progress', {
+  id: smallint().primaryKey().default(1),
+  publishedSeq: sequence().notNull().default(0),
+});
+
+export const tenants = pgTable('tenants', {
+  id: text().primaryKey(),
+  slug: text().notNull().unique(),
+  name: text().notNull(),
+  tokenTtlSeconds: integer().notNull(),
+  maxStalenessMs: integer().notNull(),
+  isSuspended: boolean().notNull().default(false),
+  /** Place of the suspension or resumption in force. */
+  statusEpoch: sequence(),
+  statusSeq: sequence(),
+  createdAt: moment().notNull(),
+});
+
+export const users = pgTable(
+  'users',
+  {
+    id: text().primaryKey(),
+    tenantId: text()
+      .notNull()
+      .references(() => tenants.id),
+    email: text(),
+    displayName: text(),
+    entitlements: text().array().notNull().default(sql`'{}'`),
+    attributes: jsonb().$type<Record<string, unknown>>().notNull().default({}),
+    isDisabled: boolean().notNull().default(false),
+    statusEpoch: sequence(),
+    statusSeq: sequence(),
+    createdAt: moment().notNull(),
+  },
+  (table) => [index('users_by_tenant').on(table.tenantId, table.id)],
+);
+
+export const providers = pgTable(
+  'providers',
+  {
+    id: text().primaryKey(),
+    tenantId: text()
+      .notNull()
+      .references(() => tenants.id),
+    issuer: text().notNull(),
+    jwksUri: text(),
+    algorithms: text().array().notNull(),
+    claimMapping: jsonb().$type<Record<string, string>>().notNull().default({}),
+    provisioning: text().$type<'jit' | 'linked'>().notNull(),
+    isDisabled: boolean().notNull().default(false),
+    /** Sequence of the last change of its configuration. */
+    revision: sequence().notNull().default(0),
+    statusEpoch: sequence(),
+    statusSeq: sequence(),
+    createdAt: moment().notNull(),
+  },
+  (table) => [index('providers_by_tenant').on(table.tenantId, table.id)],
+);
+
+/** Which audiences of an issuer belong to which provider: one token never fits two. */
+export const providerAudiences = pgTable(
+  'provider_audiences',
+  {
+    issuer: text().notNull(),
+    audience: text().notNull(),
+    providerId: text()
+      .notNull()
+      .references(() => providers.id),
+  },
+  (table) => [
+    primaryKey({ columns: [table.issuer, table.audience] }),
+    index('provider_audiences_by_provider').on(table.providerId),
+  ],
+);
+
+export const externalIdentities = pgTable(
+  'external_identities',
+  {
+    providerId: text()
+      .notNull()
+      .references(() => providers.id),
+    subject: text().notNull(),
+    /** Null after unlinking: the row then keeps just-in-time provisioning from making the user again. */
+    userId: text().references(() => users.id),
+    createdAt: moment().notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.providerId, table.subject] }),
+    index('external_identities_by_user').on(table.userId),
+  ],
+);
+
+export const apiKeys = pgTable(
+  'api_keys',
+  {
+    id: text().primaryKey(),
+    tenantId: text()
+      .notNull()
+      .references(() => tenants.id),
+    userId: text()
+      .notNull()
+      .references(() => users.id),
+    name: text().notNull(),
+    secretSha256: bytea().notNull(),
+    /** Null = not narrowed. */
+    scopes: text().array(),
+    audiences: text().array(),
+    createdAt: moment().notNull(),
+    expiresAt: moment(),
+    lastUsedAt: moment(),
+    revokedEpoch: sequence(),
+    revokedSeq: sequence(),
+    revokedAt: moment(),
+  },
+  (table) => [index('api_keys_by_user').on(table.userId, table.id)],
+);
+
+/** A session that ended: refused by every exchange, also on gateways with cold caches. */
+export const revokedSessions = pgTable(
+  'revoked_sessions',
+  {
+    providerId: text().notNull(),
+    sessionId: text().notNull(),
+    epoch: sequence().notNull(),
+    seq: sequence().notNull(),
+    revokedAt: moment().notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.providerId, table.sessionId] })],
+);
+
+/** Everything issued to an external subject up to a moment. */
+export const sessionCutoffs = pgTable(
+  'session_cutoffs',
+  {
+    providerId: text().notNull(),
+    subject: text().notNull(),
+    issuedUntil: moment().notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.providerId, table.subject] })],
+);
+
+export const revokedCredentials = pgTable('revoked_credentials', {
+  signingInputSha256: bytea().primaryKey(),
+  revokedAt: moment().notNull(),
+});
+
+/** What was answered to a creating call with an Idempotency-Key; never with a secret in it. */
+export const idempotencyKeys = pgTable(
+  'idempotency_keys',
+  {
+    actor: text().notNull(),
+    key: text().notNull(),
+    requestSha256: bytea().notNull(),
+    /** Null while the first call is under way. */
+    body: jsonb().$type<Record<string, unknown>>(),
+    createdAt: moment().notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.actor, table.key] }),
+    index('idempotency_keys_by_time').on(table.createdAt, table.actor, table.key),
+  ],
+);
