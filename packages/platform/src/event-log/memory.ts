@@ -25,7 +25,10 @@ export function createMemoryEventLog({ clock }: { readonly clock: Clock }): Even
       const topic = topicOf(name);
       const stopping = new AbortController();
       let next = from === 'oldest' ? 0 : topic.values.length;
-      if (typeof from === 'object') next = Math.min(next, Math.max(0, Number(from.after) + 1));
+      if (typeof from === 'object') {
+        const wanted = Number(from.after) + 1;
+        next = wanted > topic.values.length ? 0 : wanted;
+      }
 
       async function deliver(): Promise<void> {
         while (!stopping.signal.aborted) {
