@@ -11,7 +11,7 @@ import { createWatchEventLog } from './watch.ts';
 
 const { logger } = createSilentTelemetry();
 /** Members in the order they have once the change was a row. */
-const valueOf = (change: Change): string =>
+const eventOf = (change: Change): string =>
   JSON.stringify(toChangeEvent(changeFromRow({ ...messageOf(change), chain: change.chain })));
 
 function openWatch() {
@@ -27,7 +27,7 @@ eventLogConformance("identity's watch", {
     return {
       log,
       topic: changesTopic,
-      append: async (count) => Array.from({ length: count }, () => valueOf(identity.commit(['user:1']))),
+      append: async (count) => Array.from({ length: count }, () => eventOf(identity.commit(['user:1']))),
     };
   },
 });
@@ -44,7 +44,7 @@ it('a log over the watch loses and doubles nothing when identity goes away and c
   identity.failure = null;
   changes.push(identity.commit(['user:4']));
   await reader.until(4);
-  assert.deepEqual(reader.values, changes.map(valueOf));
+  assert.deepEqual(reader.values, changes.map(eventOf));
 });
 
 it('a log over the watch begins again at the oldest change when its history was replaced by a shorter one', async (test) => {
@@ -58,7 +58,7 @@ it('a log over the watch begins again at the oldest change when its history was 
   identity.log.epoch = 2;
   identity.commit(['user:2']);
   await reader.until(8);
-  assert.deepEqual(reader.values.slice(5), identity.log.changes.map(valueOf));
+  assert.deepEqual(reader.values.slice(5), identity.log.changes.map(eventOf));
 });
 
 it('a log over the watch begins again at the oldest change when its history was replaced by a longer one', async (test) => {
@@ -72,7 +72,7 @@ it('a log over the watch begins again at the oldest change when its history was 
   identity.log.epoch = 2;
   for (let index = 0; index < 7; index += 1) identity.commit(['user:2']);
   await reader.until(14);
-  assert.deepEqual(reader.values.slice(-9), identity.log.changes.map(valueOf));
+  assert.deepEqual(reader.values.slice(-9), identity.log.changes.map(eventOf));
 });
 
 it('a log over the watch has no other topic and takes no records', async (test) => {
