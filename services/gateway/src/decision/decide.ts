@@ -6,7 +6,14 @@
  * Whatever comes out of a cache passes the use-check, and whatever comes out of an exchange passes `admit`, in the same
  * synchronous step in which the decision is returned.
  */
-import { type Clock, type ErrorCode, type Logger, ServiceError, type TokenCache, toServiceError } from '@token-gateway/platform';
+import {
+  type Clock,
+  type ErrorCode,
+  type Logger,
+  ServiceError,
+  type TokenCache,
+  toServiceError,
+} from '@token-gateway/platform';
 import { ageMs, type CachedDecision, type Instant, type RevocationView } from '@token-gateway/revocation';
 import { LRUCache } from 'lru-cache';
 import { Type } from 'typebox';
@@ -253,7 +260,12 @@ export class DecisionCore {
     }
   }
 
-  #grantOf(credential: Credential, flight: Flight, result: ExchangeResult & { outcome: 'granted' }, now: Instant): Grant {
+  #grantOf(
+    credential: Credential,
+    flight: Flight,
+    result: ExchangeResult & { outcome: 'granted' },
+    now: Instant,
+  ): Grant {
     const remainingMs = result.tokenExpiresAtMs - flight.asked.at.wallMs;
     const endMs = result.tokenExpiresAtMs - Math.min(tokenMarginMs, remainingMs / 10);
     const lifeEnd = later(flight.asked.at, this.#config.longestLifeMs);
@@ -301,7 +313,11 @@ export class DecisionCore {
     const error = toServiceError(thrown);
     if (error.code === 'internal') this.#deps.logger.error({ err: error }, 'decision failed');
     const code = error.code === 'internal' ? 'decision_unavailable' : error.code;
-    return { outcome: 'unavailable', code, retryAfterSeconds: 1 + Math.floor(this.#deps.random() * retryAfterMaxSeconds) };
+    return {
+      outcome: 'unavailable',
+      code,
+      retryAfterSeconds: 1 + Math.floor(this.#deps.random() * retryAfterMaxSeconds),
+    };
   }
 
   #report(source: DecisionSource, decision: Decision): Decision {

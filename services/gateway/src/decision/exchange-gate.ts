@@ -67,7 +67,8 @@ export class ExchangeGate {
 
   #wait(isInGoodStanding: boolean): Promise<void> {
     const lane = isInGoodStanding ? this.#standing : this.#others;
-    if (lane.length >= this.#config.queueMax) throw new ServiceError('overloaded', { detail: 'exchange queue is full' });
+    if (lane.length >= this.#config.queueMax)
+      throw new ServiceError('overloaded', { detail: 'exchange queue is full' });
     return new Promise((resolve, reject) => {
       const timer = this.#clock.setTimer(() => {
         lane.splice(lane.indexOf(waiter), 1);

@@ -49,7 +49,8 @@ export function readExchangeAnswer(status: number, body: unknown, receivedAtWall
     const fallback = refusalCodes.get(body.error);
     if (fallback !== undefined) {
       const code = body.code !== undefined && isErrorCode(body.code) ? body.code : fallback;
-      const facts = body.as_of === undefined || body.subjects === undefined ? null : { asOf: body.as_of, subjects: body.subjects };
+      const facts =
+        body.as_of === undefined || body.subjects === undefined ? null : { asOf: body.as_of, subjects: body.subjects };
       return { outcome: 'refused', code, facts };
     }
     throw new ServiceError('auth_server_unavailable', { detail: `token endpoint answered ${body.error}` });

@@ -26,7 +26,10 @@ export async function createHttpExchangeClient(
   function assertion(): Promise<string> {
     const issuedAt = Math.floor(clock.now().wallMs / 1000);
     return new SignJWT()
-      .setProtectedHeader({ alg: algorithm, ...(config.clientKey.kid === undefined ? {} : { kid: config.clientKey.kid }) })
+      .setProtectedHeader({
+        alg: algorithm,
+        ...(config.clientKey.kid === undefined ? {} : { kid: config.clientKey.kid }),
+      })
       .setIssuer(config.clientId)
       .setSubject(config.clientId)
       .setAudience(endpoint.href)

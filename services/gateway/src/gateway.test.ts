@@ -1,0 +1,424 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { describe, it } from 'node:test';
+import { createApiKey, createMemoryTokenCache, type SignalListener, type TokenCache } from '@token-gateway/platform';
+import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
+import { hasAllSubjects } from '@token-gateway/revocation';
+import { Authority } from './authority.testing.ts';
+import type { Decision } from './decision/decision.ts';
+import { createGateway, type GatewayConfig } from './gateway.ts';
+
+interface Options {
+  readonly tokenCache?: TokenCache | null;
+  readonly authority?: Authority;
+  readonly clock?: ReturnType<typeof createTestClock>;
+  readonly config?: Partial<GatewayConfig>;
+}
+
+/** A started gateway on a clock that the test moves. */
+async function started(options: Options = {}) {
+  const clock = options.clock ?? createTestClock();
+  const authority = options.authority ?? new Authority(() => clock.now().wallMs);
+  let heard: SignalListener | null = null;
+  const gateway = createGateway(
+    {
+      ...createSilentTelemetry(),
+      identity: authority.identity,
+      exchange: authority.exchange,
+      tokenCache: options.tokenCache ?? null,
+      signals: [
+        {
+          name: 'test',
+          subscribe(listener) {
+            heard = listener;
+            return async () => {};
+          },
+        },
+      ],
+      clock,
+      random: () => 0.5,
+    },
+    { audience: 'internal', fleetSecret: Buffer.alloc(32, 1), ...options.config },
+  );
+  gateway.start();
+  await clock.advance(0);
+  assert.deepEqual(gateway.notReady(), []);
+  assert.ok(heard !== null);
+  const signal: SignalListener = heard;
+  return {
+    clock,
+    authority,
+    gateway,
+    signal,
+    /** Decides for a request with the key, and moves the clock until it is decided. */
+    async ask(key: string): Promise<Decision> {
+      return gateway.decide(requestWith({ authorization: [`Token ${key}`] }));
+    },
+  };
+}
+
+function requestWith(headers: Record<string, string[]>) {
+  return { method: 'GET', path: '/', header: (name: string) => headers[name] ?? [] };
+}
+
+function newKey(): { id: string; key: string } {
+  const { keyId, key } = createApiKey(randomBytes, Date.now());
+  return { id: keyId, key };
+}
+
+const outcomeOf = (decision: Decision) => (decision.outcome === 'allow' ? 'allow' : decision.code);
+
+describe('a gateway', () => {
+  it('asks once, and decides from L1 from then on', async () => {
+    const { authority, ask, gateway } = await started();
+    const { key } = newKey();
+    const first = await ask(key);
+    assert.deepEqual(first, { outcome: 'allow', token: 'token-1', kind: 'api-key' });
+    assert.deepEqual(await ask(key), first);
+    assert.equal(authority.exchangeCount, 1);
+    await gateway.close();
+  });
+
+  it('refuses at once what a signal revoked', async () => {
+    const { authority, ask, signal, gateway } = await started();
+    const { id, key } = newKey();
+    await ask(key);
+    signal.onChange(authority.disable(id));
+    assert.equal(outcomeOf(await ask(key)), 'user_disabled');
+    await gateway.close();
+  });
+
+  it('refuses what was revoked without any signal after the next watermark', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    const { id, key } = newKey();
+    await ask(key);
+    authority.disable(id);
+    await clock.advance(300);
+    assert.equal(outcomeOf(await ask(key)), 'user_disabled');
+    await gateway.close();
+  });
+
+  it('uses no cached decision longer than maxStaleness without a watermark, then asks for each request, then recovers', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    const { key } = newKey();
+    await ask(key);
+    authority.watermarkValve.isBroken = true;
+    authority.exchangeValve.isBroken = true;
+    await clock.advance(600);
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    await clock.advance(390);
+    assert.equal(outcomeOf(await ask(key)), 'auth_server_unavailable');
+    authority.exchangeValve.isBroken = false;
+    const asked = authority.exchangeCount;
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    assert.equal(authority.exchangeCount, asked + 1);
+    authority.watermarkValve.isBroken = false;
+    await clock.advance(300);
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    assert.equal(authority.exchangeCount, asked + 1);
+    await gateway.close();
+  });
+
+  it('does not count an answer of identity as fresh from when it arrived', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    const { id, key } = newKey();
+    await ask(key);
+    authority.watermarkValve.hold();
+    await clock.advance(600);
+    authority.disable(id);
+    await clock.advance(950);
+    // All the answers held back were read before the revocation.
+    authority.watermarkValve.open();
+    authority.watermarkValve.isBroken = true;
+    await clock.advance(0);
+    authority.exchangeValve.isBroken = true;
+    assert.equal(outcomeOf(await ask(key)), 'auth_server_unavailable');
+    await gateway.close();
+  });
+
+  it('does not use the result of an exchange that a revocation overtook', async () => {
+    const { authority, ask, signal, clock, gateway } = await started();
+    const { id, key } = newKey();
+    authority.exchangeValve.hold();
+    const decision = ask(key);
+    await clock.advance(0);
+    signal.onChange(authority.disable(id));
+    authority.exchangeValve.open();
+    assert.equal(outcomeOf(await decision), 'user_disabled');
+    assert.equal(authority.exchangeCount, 2);
+    await gateway.close();
+  });
+
+  it('does not use the result of an exchange that took longer than the age bound, though no signal came', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    const { id, key } = newKey();
+    authority.exchangeValve.hold();
+    authority.watermarkValve.isBroken = true;
+    const decision = ask(key);
+    await clock.advance(10);
+    authority.disable(id);
+    await clock.advance(985);
+    authority.exchangeValve.open();
+    assert.equal((await decision).outcome, 'unavailable');
+    await gateway.close();
+  });
+
+  it('lets waiters inherit the moment the exchange was asked', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    const { key } = newKey();
+    authority.exchangeValve.hold();
+    authority.watermarkValve.isBroken = true;
+    const first = ask(key);
+    await clock.advance(90);
+    const joined = ask(key);
+    await clock.advance(905);
+    authority.exchangeValve.open();
+    assert.deepEqual([(await first).outcome, (await joined).outcome], ['unavailable', 'unavailable']);
+    assert.equal(authority.exchangeCount, 1);
+    assert.equal((await ask(key)).outcome, 'allow');
+    await gateway.close();
+  });
+
+  it('lets nobody join an exchange that has taken a while', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    const { key } = newKey();
+    authority.exchangeValve.hold();
+    const first = ask(key);
+    await clock.advance(150);
+    const late = ask(key);
+    await clock.advance(0);
+    assert.equal(authority.exchangeCount, 2);
+    authority.exchangeValve.open();
+    assert.deepEqual([(await first).outcome, (await late).outcome], ['allow', 'allow']);
+    await gateway.close();
+  });
+
+  it('asks once for all requests that wait for the same credential', async () => {
+    const { authority, ask, gateway } = await started();
+    const { key } = newKey();
+    const decisions = await Promise.all(Array.from({ length: 100 }, () => ask(key)));
+    assert.ok(decisions.every(({ outcome }) => outcome === 'allow'));
+    assert.equal(authority.exchangeCount, 1);
+    await gateway.close();
+  });
+
+  it('keeps nothing for a tenant whose maxStaleness is 0', async () => {
+    const { authority, ask, gateway } = await started();
+    authority.maxStalenessMs = 0;
+    const { key } = newKey();
+    for (let count = 1; count <= 3; count++) {
+      assert.equal(outcomeOf(await ask(key)), 'allow');
+      assert.equal(authority.exchangeCount, count);
+    }
+    await gateway.close();
+  });
+
+  it('keeps nothing that does not name all that can revoke it', async () => {
+    const { authority, ask, gateway } = await started();
+    authority.alter = (result) => {
+      if (result.outcome !== 'granted') return result;
+      const subjects = result.facts.subjects.filter((subject) => !subject.startsWith('tenant:'));
+      assert.equal(hasAllSubjects(subjects), false);
+      return { ...result, facts: { ...result.facts, subjects } };
+    };
+    const { key } = newKey();
+    for (let count = 1; count <= 2; count++) {
+      assert.equal(outcomeOf(await ask(key)), 'allow');
+      assert.equal(authority.exchangeCount, count);
+    }
+    await gateway.close();
+  });
+
+  it('keeps a refusal until a change can have made it untrue', async () => {
+    const { authority, ask, signal, gateway } = await started();
+    const { id, key } = newKey();
+    authority.disable(id);
+    assert.equal(outcomeOf(await ask(key)), 'user_disabled');
+    assert.equal(outcomeOf(await ask(key)), 'user_disabled');
+    assert.equal(authority.exchangeCount, 1);
+    signal.onChange(authority.enable(id));
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    await gateway.close();
+  });
+
+  it('does not become fresh by refusals, which the auth server may give without asking identity', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    const { id, key } = newKey();
+    const garbage = newKey();
+    await ask(key);
+    authority.watermarkValve.isBroken = true;
+    authority.alter = (result) => ({ outcome: 'refused', code: 'token_signature_invalid', facts: result.facts });
+    const before = authority.disable(id).seq - 1;
+    authority.alter = () => ({
+      outcome: 'refused',
+      code: 'token_signature_invalid',
+      facts: { asOf: { epoch: 1, seq: before }, subjects: ['provider:p'] },
+    });
+    for (let elapsed = 0; elapsed < 1000; elapsed += 250) {
+      await clock.advance(250);
+      assert.equal(outcomeOf(await ask(garbage.key)), 'token_signature_invalid');
+    }
+    authority.alter = (result) => result;
+    assert.equal(outcomeOf(await ask(key)), 'user_disabled');
+    await gateway.close();
+  });
+
+  it('drops everything when identity announces a new epoch, also when it hears of it by an exchange', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    const { key } = newKey();
+    await ask(key);
+    authority.log.epoch = 2;
+    const other = newKey();
+    assert.equal(outcomeOf(await ask(other.key)), 'allow');
+    await clock.advance(50);
+    const asked = authority.exchangeCount;
+    await ask(key);
+    await ask(other.key);
+    assert.equal(authority.exchangeCount, asked + 2);
+    await ask(key);
+    await ask(other.key);
+    assert.equal(authority.exchangeCount, asked + 2);
+    await gateway.close();
+  });
+
+  it('believes nothing of an exchange with a replaced history', async () => {
+    const { authority, ask, gateway } = await started();
+    authority.alter = (result) =>
+      result.outcome === 'granted' ? { ...result, facts: { ...result.facts, asOf: { epoch: 0, seq: 99 } } } : result;
+    assert.equal((await ask(newKey().key)).outcome, 'unavailable');
+    await gateway.close();
+  });
+
+  it('asks often enough for the smallest maxStaleness it serves', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    authority.maxStalenessMs = 150;
+    const { key } = newKey();
+    await ask(key);
+    for (let elapsed = 0; elapsed < 2000; elapsed += 40) {
+      await clock.advance(40);
+      assert.equal(outcomeOf(await ask(key)), 'allow');
+    }
+    assert.equal(authority.exchangeCount, 1);
+    await gateway.close();
+  });
+
+  it('is stale at once when the machine was suspended', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    const { key } = newKey();
+    await ask(key);
+    clock.set({ wallMs: clock.now().wallMs + 60_000 });
+    await ask(key);
+    assert.equal(authority.exchangeCount, 2);
+    await gateway.close();
+  });
+
+  it('leaves a token its last moments unused, so that it reaches the service alive', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    authority.tokenLifeMs = 10_000;
+    const { key } = newKey();
+    await ask(key);
+    await clock.advance(8_900);
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    assert.equal(authority.exchangeCount, 1);
+    await clock.advance(200);
+    await ask(key);
+    assert.equal(authority.exchangeCount, 2);
+    await gateway.close();
+  });
+
+  it('purges what left L2, and what a marker of an expired key names', async () => {
+    const { authority, ask, signal, gateway } = await started();
+    const { id, key } = newKey();
+    await ask(key);
+    signal.onPurge({ subject: `key:${id}` });
+    await ask(key);
+    assert.equal(authority.exchangeCount, 2);
+    await gateway.close();
+  });
+
+  it('serves credentials in good standing while a flood of others waits for the auth server', async () => {
+    const { authority, ask, signal, clock, gateway } = await started({ config: { exchangesMax: 4 } });
+    const good = newKey();
+    await ask(good.key);
+    authority.exchangeValve.hold();
+    const flood = Array.from({ length: 200 }, () => ask(newKey().key));
+    await clock.advance(0);
+    const before = authority.exchangeCount;
+    assert.equal(before, 3);
+    signal.onChange(authority.log.append([]));
+    const decision = ask(good.key);
+    await clock.advance(0);
+    assert.equal(authority.exchangeCount, before + 1);
+    authority.exchangeValve.open();
+    assert.equal(outcomeOf(await decision), 'allow');
+    const outcomes = (await Promise.all(flood)).map(outcomeOf);
+    assert.ok(outcomes.includes('overloaded'));
+    assert.ok(outcomes.every((outcome) => outcome === 'allow' || outcome === 'overloaded'));
+    await gateway.close();
+  });
+});
+
+describe('L2', () => {
+  async function pair() {
+    const clock = createTestClock();
+    const tokenCache = createMemoryTokenCache({ clock });
+    const authority = new Authority(() => clock.now().wallMs);
+    const options = { clock, tokenCache, authority };
+    return { tokenCache, authority, clock, one: await started(options), other: await started(options) };
+  }
+
+  it('spares the second gateway the exchange', async () => {
+    const { authority, clock, one, other } = await pair();
+    const { key } = newKey();
+    const first = await one.ask(key);
+    await clock.advance(0);
+    assert.deepEqual(await other.ask(key), first);
+    assert.equal(authority.exchangeCount, 1);
+    await one.gateway.close();
+    await other.gateway.close();
+  });
+
+  it('filled again by a slow gateway after the revocation is not believed', async () => {
+    const { authority, clock, one, other } = await pair();
+    const { id, key } = newKey();
+    // One has not heard of the revocation when it fills L2; the other has.
+    authority.exchangeValve.hold();
+    const slow = one.ask(key);
+    await clock.advance(0);
+    const change = authority.disable(id);
+    other.signal.onChange(change);
+    authority.exchangeValve.open();
+    assert.equal(outcomeOf(await slow), 'allow');
+    await clock.advance(0);
+    assert.equal(outcomeOf(await other.ask(key)), 'user_disabled');
+    await one.gateway.close();
+    await other.gateway.close();
+  });
+
+  it('gives nothing to a gateway that starts after the revocation, though nobody removed the entry', async () => {
+    const { authority, clock, tokenCache, one, other } = await pair();
+    const { id, key } = newKey();
+    await one.ask(key);
+    await clock.advance(0);
+    authority.disable(id);
+    const cold = await started({ clock, tokenCache, authority });
+    assert.equal(outcomeOf(await cold.ask(key)), 'user_disabled');
+    for (const { gateway } of [one, other, cold]) await gateway.close();
+  });
+
+  it('that fails or holds garbage is a miss', async () => {
+    const { key } = newKey();
+    for (const get of [() => Promise.reject(new Error('away')), async () => Buffer.from('garbage')]) {
+      const tokenCache: TokenCache = {
+        get,
+        set: () => Promise.reject(new Error('away')),
+        removeBySubjects: async () => 0,
+        close: async () => {},
+      };
+      const { ask, gateway } = await started({ tokenCache });
+      assert.equal(outcomeOf(await ask(key)), 'allow');
+      assert.equal(outcomeOf(await ask(key)), 'allow');
+      await gateway.close();
+    }
+  });
+});
