@@ -38,9 +38,13 @@ export async function listenToRedis(subscription: RedisSubscription, signal: Abo
     cause = error;
   });
   redis.on('end', () => gone.abort());
-  redis.on('message', onMessage);
-  redis.on('pmessage', (_pattern, channel, message) => onMessage(channel, message));
   const over = AbortSignal.any([signal, gone.signal]);
+  // Messages still come in while the connection is closed.
+  const hear = (channel: string, message: string): void => {
+    if (!over.aborted) onMessage(channel, message);
+  };
+  redis.on('message', hear);
+  redis.on('pmessage', (_pattern, channel, message) => hear(channel, message));
 
   async function open(): Promise<void> {
     await redis.connect();
@@ -64,6 +68,7 @@ export async function listenToRedis(subscription: RedisSubscription, signal: Abo
   } catch (error) {
     if (!signal.aborted) throw error;
   } finally {
+    gone.abort();
     redis.disconnect();
   }
 }

@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { describe, it, type TestContext } from 'node:test';
+import {
+  createRedisKeyspaceSource,
+  createRedisPubSubSource,
+  createRedisSink,
+  createRedisTokenCache,
+  type SignalSink,
+  systemClock,
+} from '@token-gateway/platform';
+import { createHeard, createSilentTelemetry, listening, signalConformance } from '@token-gateway/platform/testing';
+import { ChangeLog } from '@token-gateway/revocation/testing';
+import { Redis } from 'ioredis';
+import { partsSuite } from '../parts/index.ts';
+import type { RedisPart } from '../parts/port.ts';
+
+const { logger } = createSilentTelemetry();
+
+await partsSuite('signal', ['redis'], (parts) => {
+  let started: Promise<RedisPart> | undefined;
+  const redis = (): Promise<RedisPart> => {
+    started ??= parts.redis();
+    return started;
+  };
+
+  async function client(test: TestContext): Promise<Redis> {
+    const connection = new Redis((await redis()).url);
+    // It connects again by itself.
+    connection.on('error', () => undefined);
+    test.after(() => connection.disconnect());
+    return connection;
+  }
+
+  async function until<T>(attempt: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await attempt();
+      } catch {
+        await new Promise(setImmediate);
+      }
+    }
+  }
+
+  async function openSink(test: TestContext): Promise<SignalSink> {
+    await (await client(test)).flushall();
+    const sink = createRedisSink({ url: (await redis()).url, logger });
+    await until(() => sink.place());
+    return sink;
+  }
+
+  const options = async () => ({ url: (await redis()).url, logger, clock: systemClock });
+
+  signalConformance('Redis', async (test) => ({
+    source: createRedisPubSubSource(await options()),
+    sink: await openSink(test),
+  }));
+
+  describe('Redis pub/sub source', { timeout: 60_000 }, () => {
+    it('drops what is no event, and hears the next', async (test) => {
+      const sink = await openSink(test);
+      test.after(() => sink.close());
+      const publisher = await client(test);
+      const heard = await listening(test, createRedisPubSubSource(await options()));
+      for (const text of ['', '{', 'null', '{"specversion":"1.0"}']) {
+        await publisher.publish('tg:changes', text);
+        await publisher.publish('tg:heartbeats', text);
+      }
+      const change = new ChangeLog().append(['key:1']);
+      await sink.apply(change, '1');
+      await heard.until(() => heard.changes.length > 0);
+      assert.deepEqual(heard.changes, [change]);
+      assert.deepEqual(heard.heartbeats, []);
+    });
+
+    it('finds out that Redis stands still, and hears again when it goes on', async (test) => {
+      const part = await redis();
+      const sink = await openSink(test);
+      test.after(() => sink.close());
+      const heard = await listening(test, createRedisPubSubSource(await options()));
+      await part.pause();
+      try {
+        await heard.until(() => heard.states.at(-1) === 'disconnected');
+      } finally {
+        await part.resume();
+      }
+      await heard.until(() => heard.states.at(-1) === 'connected');
+      const change = new ChangeLog().append(['key:1']);
+      assert.equal(await until(() => sink.apply(change, '1')), 'applied');
+      await heard.until(() => heard.changes.length > 0);
+      assert.deepEqual(heard.changes, [change]);
+    });
+
+    it('hears again after Redis was killed, and the sink keeps its place', async (test) => {
+      const part = await redis();
+      const sink = await openSink(test);
+      test.after(() => sink.close());
+      const heard = await listening(test, createRedisPubSubSource(await options()));
+      const log = new ChangeLog();
+      const [one, two] = [log.append(['key:1']), log.append(['key:2'])];
+      await sink.apply(one, '1');
+      await heard.until(() => heard.changes.length === 1);
+      await part.kill();
+      await heard.until(() => heard.states.at(-1) === 'disconnected');
+      await assert.rejects(sink.apply(two, '2'));
+      await part.restart();
+      await heard.until(() => heard.states.at(-1) === 'connected');
+      assert.equal(await until(() => sink.place()), '1');
+      await sink.apply(two, '2');
+      await heard.until(() => heard.changes.length === 2);
+      assert.deepEqual(heard.changes, [one, two]);
+    });
+
+    it('can be subscribed, and unsubscribed, while there is no Redis', async (test) => {
+      const part = await redis();
+      await part.kill();
+      try {
+        const source = createRedisPubSubSource(await options());
+        const unsubscribe = source.subscribe(createHeard().listener);
+        await unsubscribe();
+      } finally {
+        await part.restart();
+      }
+      await listening(test, createRedisPubSubSource(await options()));
+    });
+  });
+
+  describe('Redis keyspace source', { timeout: 60_000 }, () => {
+    it('tells of entries that are removed or expire, and of keys that end', async (test) => {
+      const sink = await openSink(test);
+      test.after(() => sink.close());
+      const cache = createRedisTokenCache({ url: (await redis()).url, logger, commandTimeoutMs: 5_000 });
+      test.after(() => cache.close());
+      const heard = await listening(test, createRedisKeyspaceSource(await options()));
+      const entry = Uint8Array.of(1);
+      await until(() => cache.set('removed', entry, 60_000, ['tenant:t']));
+      await cache.set('expired', entry, 20, []);
+      await sink.markKeyExpiry('k', Date.now() + 20);
+      await cache.removeBySubjects(['tenant:t']);
+      await heard.until(() => heard.purges.length === 3);
+      const purges = heard.purges.map((purge) => JSON.stringify(purge)).sort();
+      assert.deepEqual(purges, ['{"cacheKey":"expired"}', '{"cacheKey":"removed"}', '{"subject":"key:k"}']);
+    });
+  });
+});

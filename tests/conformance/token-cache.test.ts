@@ -1,0 +1,123 @@
+import assert from 'node:assert/strict';
+import { describe, it, type TestContext } from 'node:test';
+import { createRedisTokenCache, type TokenCache } from '@token-gateway/platform';
+import { createSilentTelemetry, tokenCacheConformance } from '@token-gateway/platform/testing';
+import { Redis } from 'ioredis';
+import { partsSuite } from '../parts/index.ts';
+import type { RedisPart } from '../parts/port.ts';
+
+const { logger } = createSilentTelemetry();
+/** Of the suites: a busy machine is no fault of the cache. */
+const patientMs = 5_000;
+
+await partsSuite('token cache', ['redis'], (parts) => {
+  let started: Promise<RedisPart> | undefined;
+  const redis = (): Promise<RedisPart> => {
+    started ??= parts.redis();
+    return started;
+  };
+
+  /** Of a connection on which nothing is broken. */
+  async function client(test: TestContext): Promise<Redis> {
+    const connection = new Redis((await redis()).url);
+    // It connects again by itself.
+    connection.on('error', () => undefined);
+    test.after(() => connection.disconnect());
+    return connection;
+  }
+
+  /** Resolves once the cache answers. */
+  async function answers(cache: TokenCache): Promise<void> {
+    for (;;) {
+      try {
+        await cache.get('answers');
+        return;
+      } catch {
+        await new Promise(setImmediate);
+      }
+    }
+  }
+
+  async function open(test: TestContext, commandTimeoutMs = patientMs): Promise<TokenCache> {
+    await (await client(test)).flushall();
+    const cache = createRedisTokenCache({ url: (await redis()).url, logger, commandTimeoutMs });
+    await answers(cache);
+    return cache;
+  }
+
+  tokenCacheConformance('Redis', (test) => open(test));
+
+  describe('token cache in Redis', { timeout: 60_000 }, () => {
+    it('keeps an index no shorter than any entry it notes, and none for ever', async (test) => {
+      const cache = await open(test);
+      test.after(() => cache.close());
+      const connection = await client(test);
+      await cache.set('long', Uint8Array.of(1), 60_000, ['tenant:t']);
+      await cache.set('short', Uint8Array.of(1), 1_000, ['tenant:t']);
+      const [index = ''] = await connection.keys('tg:idx:*');
+      const lifeMs = await connection.pttl(index);
+      assert.ok(lifeMs > 50_000 && lifeMs <= 60_000);
+    });
+
+    it('leaves no index behind when its entries are removed', async (test) => {
+      const cache = await open(test);
+      test.after(() => cache.close());
+      await cache.set('a', Uint8Array.of(1), 60_000, ['tenant:t']);
+      await cache.removeBySubjects(['tenant:t']);
+      assert.deepEqual(await (await client(test)).keys('*'), []);
+    });
+  });
+
+  describe('token cache in a Redis that does not answer', { timeout: 60_000 }, () => {
+    const commandTimeoutMs = 50;
+    const boundMs = 1_000;
+
+    async function assertFails(operation: Promise<unknown>): Promise<void> {
+      const startedAt = performance.now();
+      await assert.rejects(operation);
+      assert.ok(performance.now() - startedAt < boundMs, `after ${performance.now() - startedAt} ms`);
+    }
+
+    async function assertNobodyWaits(cache: TokenCache): Promise<void> {
+      await Promise.all([
+        assertFails(cache.get('a')),
+        assertFails(cache.set('a', Uint8Array.of(1), 1_000, ['tenant:t'])),
+        assertFails(cache.removeBySubjects(['tenant:t'])),
+        assertFails(cache.removeBySubjects(['all'])),
+      ]);
+    }
+
+    it('keeps nobody waiting while it stands still, and goes on by itself afterwards', async (test) => {
+      const part = await redis();
+      const cache = await open(test, commandTimeoutMs);
+      test.after(() => cache.close());
+      await part.pause();
+      try {
+        const until = performance.now() + 3_000;
+        while (performance.now() < until) {
+          await assertNobodyWaits(cache);
+          await new Promise(setImmediate);
+        }
+      } finally {
+        await part.resume();
+      }
+      await answers(cache);
+    });
+
+    it('keeps nobody waiting while it is gone, and goes on by itself afterwards', async (test) => {
+      const part = await redis();
+      const cache = await open(test, commandTimeoutMs);
+      test.after(() => cache.close());
+      await part.kill();
+      try {
+        await assertNobodyWaits(cache);
+        const second = createRedisTokenCache({ url: part.url, logger });
+        await assertNobodyWaits(second);
+        await second.close();
+      } finally {
+        await part.restart();
+      }
+      await answers(cache);
+    });
+  });
+});
