@@ -149,7 +149,7 @@ suite('exchange of an external token', () => {
       code: 'token_issuer_unknown',
       token: (provider) => provider.sign({ iss: `${provider.issuer}/` }),
     },
-    'no issuer': { code: 'token_issuer_unknown', token: (provider) => provider.sign({ iss: undefined }) },
+    'no issuer': { code: 'token_claims_invalid', token: (provider) => provider.sign({ iss: undefined }) },
     'an unknown kid': { code: 'token_key_unknown', token: (provider) => provider.sign({}, { kid: 'other' }) },
     'a signature of another token': {
       code: 'token_signature_invalid',
@@ -220,14 +220,27 @@ suite('exchange of an external token', () => {
 
   test('a refusal says at which place of the change log it was read and what could make it untrue', async () => {
     await using world = await startKnownWorld();
-    const result = await world.withJwt(await world.provider.sign({ aud: 'other' }));
-    assert.deepEqual(result, {
+    assert.deepEqual(await world.withJwt(await world.provider.sign({ sub: 7 })), {
       outcome: 'refused',
-      code: 'token_audience_refused',
+      code: 'token_claims_invalid',
       asOf: { epoch: 1, seq: 2 },
       subjects: ['provider:prv_1'],
     });
   });
+
+  for (const [what, claims, header] of [
+    ['a provider made later', { iss: 'https://other.example.com' }, {}],
+    ['a provider made later for its audience', { aud: 'other' }, {}],
+    ['the next keys of its provider', {}, { kid: 'next' }],
+    ['time alone', { nbf: 4_000_000_000 }, {}],
+  ] as const) {
+    test(`a refusal that ${what} would make untrue is not to be kept`, async () => {
+      await using world = await startKnownWorld();
+      const result = await world.withJwt(await world.provider.sign(claims, header));
+      assert.equal(result.outcome, 'refused');
+      assert.deepEqual(Object.keys(result), ['outcome', 'code']);
+    });
+  }
 
   test('a provider made a moment ago is known at once', async () => {
     await using world = await startWorld();

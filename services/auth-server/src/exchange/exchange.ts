@@ -45,7 +45,7 @@ export interface ExchangeGranted {
 export interface ExchangeRefused {
   readonly outcome: 'refused';
   readonly code: ErrorCode;
-  /** Absent when the credential was refused for its form alone, without looking anything up. */
+  /** Absent when the refusal must not be kept: something else than a change of its subjects can make it untrue. */
   readonly asOf?: Position;
   /** A change of any of these can make the refusal untrue. */
   readonly subjects?: readonly Subject[];

@@ -28,6 +28,16 @@ const timeSecondsMax = 253_402_300_799;
 /** How often a token is looked at again because the providers changed meanwhile. */
 const roundsMax = 3;
 
+/**
+ * Refusals that only a change of the provider can make untrue, so that somebody who hears of changes may keep them. Not
+ * among them: what a provider that is yet to be made, its next keys, or time alone would make untrue.
+ */
+const keepable: ReadonlySet<ErrorCode> = new Set([
+  'token_algorithm_refused',
+  'token_claims_invalid',
+  'token_expired',
+] satisfies ErrorCode[]);
+
 export function createExternalTokenReader({
   directory,
   keys,
@@ -92,8 +102,9 @@ export function createExternalTokenReader({
         const recent = await directory.recent();
         if (fingerprint(form, recent) !== fingerprint(form, list)) continue;
         const code = refusalCode(error);
-        const subjects = candidates(form, recent).map(({ id }) => providerSubject(id));
-        logger.info({ err: error, code, subjects }, 'external token refused');
+        logger.debug({ err: error, code, issuer: form.issuer }, 'external token refused');
+        if (!keepable.has(code)) return { outcome: 'refused', code };
+        const subjects = recent.ofIssuer(form.issuer).map(({ id }) => providerSubject(id));
         return { outcome: 'refused', code, asOf: recent.asOf, subjects };
       }
     }
@@ -107,13 +118,10 @@ function refusalCode(error: unknown): ErrorCode {
   throw error;
 }
 
-function candidates({ claims }: JwtForm, list: ProviderList): readonly Provider[] {
-  return typeof claims['iss'] === 'string' ? list.ofIssuer(claims['iss']) : [];
-}
-
 /** Equal as long as a list says the same of the providers a token may be of. */
 function fingerprint(form: JwtForm, list: ProviderList): string {
-  return candidates(form, list)
+  return list
+    .ofIssuer(form.issuer)
     .map(({ id, revision }) => `${id}:${revision}`)
     .sort()
     .join(' ');
@@ -121,7 +129,7 @@ function fingerprint(form: JwtForm, list: ProviderList): string {
 
 /** By issuer and audience; a token that two providers would take is of neither. */
 function chooseProvider(form: JwtForm, list: ProviderList): Provider {
-  const ofIssuer = candidates(form, list);
+  const ofIssuer = list.ofIssuer(form.issuer);
   if (ofIssuer.length === 0) throw new ServiceError('token_issuer_unknown');
   const { aud } = form.claims;
   const audiences: readonly unknown[] = Array.isArray(aud) ? aud : [aud];

@@ -48,11 +48,20 @@ suite('form of a JWT', () => {
     'a header that is an array': jwt([]),
     'a payload that is a string': jwt({ alg: 'ES256' }, 'text'),
     'a payload that is not UTF-8': `${encode({ alg: 'ES256' })}.${Buffer.from([0x22, 0xff, 0x22]).toString('base64url')}.c2ln`,
-    'a critical extension': jwt({ alg: 'ES256', crit: ['b64'], b64: false }),
     'a kid that is no string': jwt({ alg: 'ES256', kid: 1 }),
   })) {
     test(`${what} is refused as malformed`, () => {
       assert.throws(() => readJwtForm(token), { code: 'credential_malformed' });
+    });
+  }
+
+  for (const [what, token] of Object.entries({
+    'a critical extension': jwt({ alg: 'ES256', crit: ['b64'], b64: false }),
+    'no issuer': jwt({ alg: 'ES256' }, {}),
+    'an issuer that is no string': jwt({ alg: 'ES256' }, { iss: ['i'] }),
+  })) {
+    test(`${what} is refused as a claim that is not valid`, () => {
+      assert.throws(() => readJwtForm(token), { code: 'token_claims_invalid' });
     });
   }
 

@@ -5,12 +5,11 @@ import { ServiceError } from '@token-gateway/platform';
 export const tokenLengthMax = 16 * 1024;
 
 /** Asymmetric signatures only: `none` and the HMAC family never reach a key (RFC 8725 sections 3.1, 3.2). */
-export const externalAlgorithms = [
+const externalAlgorithms = [
   'ES256',
   'ES384',
   'ES512',
   'EdDSA',
-  'Ed25519',
   'PS256',
   'PS384',
   'PS512',
@@ -26,7 +25,8 @@ const partSyntax = /^[A-Za-z0-9_-]+$/;
 
 export interface JwtForm {
   readonly header: Readonly<Record<string, unknown>> & { readonly alg: string; readonly kid?: string };
-  /** Not verified. */
+  /** Not verified, like everything here. */
+  readonly issuer: string;
   readonly claims: Readonly<Record<string, unknown>>;
   /** SHA-256 of header.payload: a signature has several encodings, what it signs has one. */
   readonly signingInputSha256: Buffer;
@@ -53,11 +53,15 @@ export function readJwtForm(token: string): JwtForm {
     throw new ServiceError('credential_malformed', { detail: 'kid is no string' });
   }
   // No extension is understood here (RFC 7515 section 4.1.11).
-  if ('crit' in header) throw new ServiceError('credential_malformed', { detail: 'critical extension' });
+  if ('crit' in header) throw new ServiceError('token_claims_invalid', { detail: 'critical extension' });
   if (!isAcceptedType(typ)) throw new ServiceError('token_type_refused');
+  const claims = readPart(payloadPart);
+  const { iss } = claims;
+  if (typeof iss !== 'string') throw new ServiceError('token_claims_invalid', { detail: 'iss is missing' });
   return {
     header: { ...header, alg, ...(kid === undefined ? {} : { kid }) },
-    claims: readPart(payloadPart),
+    issuer: iss,
+    claims,
     signingInputSha256: createHash('sha256').update(`${headerPart}.${payloadPart}`).digest(),
   };
 }
