@@ -54,7 +54,11 @@ export class Admin {
   }
 
   createProvider(tenantId: string, provider: Record<string, unknown>): Promise<{ id: string }> {
-    return this.call('POST', `/v1/tenants/${tenantId}/providers`, { audiences: ['api'], provisioning: 'jit', ...provider });
+    return this.call('POST', `/v1/tenants/${tenantId}/providers`, {
+      audiences: ['api'],
+      provisioning: 'jit',
+      ...provider,
+    });
   }
 
   /** A tenant with one user and one key. */

@@ -1,6 +1,6 @@
 import { request as httpRequest } from 'node:http';
-import type { Edge, System } from './system.ts';
 import { until } from './service-process.ts';
+import type { Edge, System } from './system.ts';
 
 export interface EdgeAnswer {
   readonly status: number;

@@ -21,7 +21,11 @@ export async function freePorts(count: number): Promise<number[]> {
 }
 
 /** Resolves when the condition holds; rejects with its last error or `what` after `timeoutMs`. */
-export async function until(what: string, timeoutMs: number, condition: () => Promise<boolean> | boolean): Promise<number> {
+export async function until(
+  what: string,
+  timeoutMs: number,
+  condition: () => Promise<boolean> | boolean,
+): Promise<number> {
   const begin = performance.now();
   let last: unknown;
   for (;;) {

@@ -166,7 +166,17 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     );
     const admin = new Admin(identityUrl, adminKey);
     return {
-      admin, identityUrl, authServerUrl, postgres, kafka, redis, identity, authServer, relay, edges, processes,
+      admin,
+      identityUrl,
+      authServerUrl,
+      postgres,
+      kafka,
+      redis,
+      identity,
+      authServer,
+      relay,
+      edges,
+      processes,
       async [Symbol.asyncDispose]() {
         await Promise.all(edges.map(({ envoy }) => envoy?.stop()));
         await dispose();

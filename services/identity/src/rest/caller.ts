@@ -127,12 +127,6 @@ function valuesOf({ raw: { rawHeaders } }: FastifyRequest, name: string): string
   return rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === name);
 }
 
-/** Every value of a header as it was sent: `headers` keeps only the first of some. */
-function sentValues(request: FastifyRequest, name: string): string[] {
-  const { rawHeaders } = request.raw;
-  return rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === name);
-}
-
 export function isPlatform(caller: Caller): boolean {
   return caller.scopes.has(platformScope);
 }

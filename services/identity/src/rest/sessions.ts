@@ -1,6 +1,6 @@
 import { type HttpApp, ServiceError } from '@token-gateway/platform';
 import { externalSubject, sessionSubject } from '@token-gateway/revocation';
-import { and, eq, sql } from 'drizzle-orm';
+import { and, eq, inArray, sql } from 'drizzle-orm';
 import { providers, revokedSessions, sessionCutoffs, tenants } from '../store/schema.ts';
 import { adminScope, isPlatform } from './caller.ts';
 import { changeStatus, now, type RestContext, reasonOf } from './context.ts';
@@ -38,9 +38,7 @@ export function sessionRoutes(app: HttpApp, context: RestContext): void {
             : await tx
                 .select()
                 .from(revokedSessions)
-                .where(
-                  and(sql`${revokedSessions.providerId} = ANY(${sql.param(ids)})`, eq(revokedSessions.sessionId, sid)),
-                );
+                .where(and(inArray(revokedSessions.providerId, ids), eq(revokedSessions.sessionId, sid)));
         return {
           already: sid !== undefined && known.length === ids.length ? (known[0] ?? null) : null,
           maxStalenessMs: Math.max(...rows.map(({ maxStalenessMs }) => maxStalenessMs)),

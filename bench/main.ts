@@ -1,0 +1,24 @@
+import { writeFile } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+
+/** A benchmark prints its table and returns the same as plain data. */
+type Benchmark = (args: readonly string[]) => Promise<Record<string, unknown>>;
+
+const benchmarks: Record<string, () => Promise<Benchmark>> = {
+  revocation: async () => (await import('./revocation.ts')).benchmarkRevocation,
+};
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  strict: false,
+  options: { json: { type: 'string' } },
+});
+const [name = ''] = positionals;
+const load = benchmarks[name];
+if (load === undefined) {
+  console.error(`usage: npm run bench -- <${Object.keys(benchmarks).join('|')}> [--json FILE]`);
+  process.exit(2);
+}
+const result = await (await load())(process.argv.slice(2));
+if (typeof values['json'] === 'string') await writeFile(values['json'], `${JSON.stringify(result, null, 2)}\n`);
+process.exit(process.exitCode ?? 0);

@@ -1,0 +1,185 @@
+/**
+ * How long a revoked credential goes on being accepted: from the API's answer to the last accepted request at any gateway,
+ * on the real parts, under steady load; and beside it what each step of the way costs alone, in the same run.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { openParts } from '../tests/parts/index.ts';
+import { untilEverywhere, withKey, withToken } from '../tests/system/caller.ts';
+import { startIssuer } from '../tests/system/issuer.ts';
+import { fullChain, type System, startSystem } from '../tests/system/system.ts';
+import { createExtAuthzClient, type ExtAuthzClient } from './ext-authz-client.ts';
+import { measureHops } from './revocation-hops.ts';
+import { formatTable, inMs, type Summary, summarize } from './statistics.ts';
+
+const gatewayCount = 3;
+const ratePerGateway = 500;
+const warmCredentials = 200;
+const probeEveryMs = 2;
+/** Probing goes on this long after the last gateway refused, so that a late accept would be seen. */
+const watchAfterMs = 30;
+/** D of the tenants under test: the default. */
+const boundMs = 1000;
+
+interface Probe {
+  /** When the answer of the last accepted request arrived, and of the first refused one. */
+  lastAcceptedAt: number;
+  firstRefusedAt: number;
+  acceptedAfterBound: number;
+  probes: number;
+  largestGapMs: number;
+}
+
+/** Probes one gateway until told to stop; a request is sent every 2 ms, whether or not the one before was answered. */
+function probe(client: ExtAuthzClient, authorization: string, boundEndsAt: () => number, signal: AbortSignal): Probe {
+  const state: Probe = { lastAcceptedAt: 0, firstRefusedAt: 0, acceptedAfterBound: 0, probes: 0, largestGapMs: 0 };
+  let sentAt = performance.now();
+  const send = () => {
+    const now = performance.now();
+    state.largestGapMs = Math.max(state.largestGapMs, now - sentAt);
+    sentAt = now;
+    state.probes += 1;
+    client.check(authorization).then(
+      (status) => {
+        const at = performance.now();
+        if (status === 0) {
+          state.lastAcceptedAt = at;
+          if (now > boundEndsAt()) state.acceptedAfterBound += 1;
+        } else if (state.firstRefusedAt === 0) {
+          state.firstRefusedAt = at;
+        }
+      },
+      () => undefined,
+    );
+  };
+  send();
+  const timer = setInterval(send, probeEveryMs - 1);
+  signal.addEventListener('abort', () => clearInterval(timer));
+  return state;
+}
+
+async function prepareCredentials(system: System, tokens: readonly string[]): Promise<string[]> {
+  const { tenantId } = await system.admin.tenantFixture();
+  const keys: string[] = [];
+  for (let count = 0; count < warmCredentials / 2; count++) {
+    const user = await system.admin.createUser(tenantId);
+    keys.push((await system.admin.createKey(user.id)).key);
+  }
+  return [...keys.map((key) => `Token ${key}`), ...tokens.map((token) => `Bearer ${token}`)];
+}
+
+export async function benchmarkRevocation(args: readonly string[]): Promise<Record<string, unknown>> {
+  const countText = args.find((argument) => argument.startsWith('--revocations='))?.split('=')[1];
+  const revocationCount = Number(countText ?? 500);
+  const parts = await openParts(['postgres', 'kafka', 'redis']);
+  const [postgres, kafka] = await Promise.all([parts.postgres(), parts.kafka()]);
+  try {
+    await using system = await startSystem(
+      { ...parts, postgres: async () => postgres, kafka: async () => kafka },
+      { ...fullChain, gateways: gatewayCount, envoy: false },
+      { postgres, kafka },
+    );
+    await using issuer = await startIssuer();
+    const { id: tenantId } = await system.admin.createTenant();
+    await system.admin.createProvider(tenantId, { issuer: issuer.issuer, audiences: ['api'] });
+    const tokens = await Promise.all(
+      Array.from({ length: warmCredentials / 2 }, (_, index) =>
+        issuer.sign({ sub: `user-${index}`, exp: Math.floor(Date.now() / 1000) + 3600 }),
+      ),
+    );
+    const authorizations = await prepareCredentials(system, tokens);
+    await untilEverywhere(system, withToken(tokens[0] ?? ''), 200, 5000);
+
+    const hops = await measureHops({ postgres, kafka, redisUrl: system.redis?.url ?? '' });
+
+    const addresses = system.edges.map(({ extAuthzPort }) => `127.0.0.1:${extAuthzPort}`);
+    const clients = addresses.map(createExtAuthzClient);
+    const load = spawn(
+      process.execPath,
+      [fileURLToPath(new URL('./steady-load.ts', import.meta.url)), addresses.join(','), `${ratePerGateway}`],
+      { stdio: ['pipe', 'pipe', 'inherit'] },
+    );
+    load.stdin.end(authorizations.join('\n'));
+    let loadOutput = '';
+    load.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      loadOutput += chunk;
+    });
+
+    const latencies: number[] = [];
+    const gaps: number[] = [];
+    let acceptedAfterBound = 0;
+    let probes = 0;
+    try {
+      for (let index = 0; index < revocationCount; index++) {
+        const fixture = await system.admin.tenantFixture();
+        await untilEverywhere(system, withKey(fixture.key), 200, 2000);
+        const stop = new AbortController();
+        let answeredAt = Number.POSITIVE_INFINITY;
+        const states = clients.map((client) =>
+          probe(client, `Token ${fixture.key}`, () => answeredAt + boundMs, stop.signal),
+        );
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        if (index % 2 === 0) await system.admin.revokeKey(fixture.keyId);
+        else await system.admin.disableUser(fixture.userId);
+        answeredAt = performance.now();
+        while (!states.every(({ firstRefusedAt }) => firstRefusedAt > 0)) {
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+        await new Promise((resolve) => setTimeout(resolve, watchAfterMs));
+        stop.abort();
+        latencies.push(Math.max(0, ...states.map(({ lastAcceptedAt }) => lastAcceptedAt - answeredAt)));
+        gaps.push(...states.map(({ largestGapMs }) => largestGapMs));
+        acceptedAfterBound += states.reduce((sum, state) => sum + state.acceptedAfterBound, 0);
+        probes += states.reduce((sum, state) => sum + state.probes, 0);
+      }
+    } finally {
+      load.kill('SIGTERM');
+      await once(load, 'close');
+      for (const client of clients) client.close();
+    }
+    return report({
+      parts: parts.name,
+      latencies,
+      gaps,
+      hops,
+      acceptedAfterBound,
+      probes,
+      load: JSON.parse(loadOutput || '{}'),
+    });
+  } finally {
+    await Promise.all([postgres.stop(), kafka.stop()]);
+  }
+}
+
+interface Results {
+  readonly parts: string;
+  readonly latencies: readonly number[];
+  readonly gaps: readonly number[];
+  readonly hops: Readonly<Record<string, Summary>>;
+  readonly acceptedAfterBound: number;
+  readonly probes: number;
+  readonly load: Record<string, number>;
+}
+
+function report({ parts, latencies, gaps, hops, acceptedAfterBound, probes, load }: Results): Record<string, unknown> {
+  const latency = summarize(latencies);
+  const floor = ['publish', 'consume', 'redis', 'apply'].map((name) => hops[name]).filter((hop) => hop !== undefined);
+  const floorP50 = floor.reduce((sum, hop) => sum + hop.p50, 0);
+  const floorP99 = floor.reduce((sum, hop) => sum + hop.p99, 0);
+  const row = (name: string, { p50, p99, max, count }: Summary) => [name, inMs(p50), inMs(p99), inMs(max), `${count}`];
+  console.log(
+    formatTable([
+      ['revocation, ms', 'p50', 'p99', 'max', 'n'],
+      row('API answer -> last accept at any gateway', latency),
+      ...Object.entries(hops).map(([name, hop]) => row(`  alone: ${name}`, hop)),
+      ['  floor: publish + consume + redis + apply', inMs(floorP50), inMs(floorP99), '', ''],
+      row('largest gap between two probes', summarize(gaps)),
+    ]),
+  );
+  console.log(
+    `${probes} probes, ${acceptedAfterBound} accepted after the bound of ${boundMs} ms; load ${JSON.stringify(load)}; parts: ${parts}`,
+  );
+  if (acceptedAfterBound > 0 || (load['refused'] ?? 0) > 0) process.exitCode = 1;
+  return { latency, hops, floorP50, floorP99, acceptedAfterBound, probes, load, parts };
+}

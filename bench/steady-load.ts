@@ -1,0 +1,41 @@
+/**
+ * Steady load on warm credentials, in a process of its own so that it does not disturb what is measured beside it.
+ *
+ *     node bench/steady-load.ts ADDRESS[,ADDRESS...] RATE_PER_GATEWAY < credentials, one authorization value a line
+ *
+ * Runs until its standard input... is told to end by SIGTERM; then prints one line of JSON.
+ */
+import { text } from 'node:stream/consumers';
+import { createExtAuthzClient } from './ext-authz-client.ts';
+
+const [addresses = '', rate = '500'] = process.argv.slice(2);
+const authorizations = (await text(process.stdin)).trim().split('\n');
+const clients = addresses.split(',').map(createExtAuthzClient);
+const tickMs = 10;
+const perTick = (Number(rate) * tickMs) / 1000;
+const counts = { sent: 0, accepted: 0, refused: 0, failed: 0 };
+let turn = 0;
+let owed = 0;
+let last = performance.now();
+
+const timer = setInterval(() => {
+  const now = performance.now();
+  owed += ((now - last) / tickMs) * perTick;
+  last = now;
+  for (; owed >= 1; owed--) {
+    turn += 1;
+    const authorization = authorizations[turn % authorizations.length] ?? '';
+    for (const client of clients) {
+      counts.sent += 1;
+      client.check(authorization).then(
+        (status) => (status === 0 ? counts.accepted++ : counts.refused++),
+        () => counts.failed++,
+      );
+    }
+  }
+}, tickMs);
+
+process.once('SIGTERM', () => {
+  clearInterval(timer);
+  process.stdout.write(`${JSON.stringify(counts)}\n`, () => process.exit(0));
+});

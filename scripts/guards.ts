@@ -1,0 +1,250 @@
+/**
+ * Switches each guard of the protocol off, one at a time, in a copy of the real code, and runs the tests that must
+ * notice. A guard whose removal no test notices is an error.
+ *
+ *     npm run guards            all
+ *     npm run guards -- fresh   those whose name has the word
+ */
+import { spawnSync } from 'node:child_process';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+interface Guard {
+  readonly name: string;
+  readonly patches: readonly { readonly file: string; readonly find: string; readonly replace: string }[];
+}
+
+const view = 'packages/revocation/src/view.ts';
+const freshness = 'packages/revocation/src/freshness.ts';
+
+const guards: readonly Guard[] = [
+  {
+    name: 'asOf is held against tombstones on every use',
+    patches: [
+      {
+        file: view,
+        find: "if (this.#tombstones.isAnyNewer(decision.subjects, decision.asOf.seq)) return 'tombstoned';\n    if (!this.#freshness",
+        replace: 'if (!this.#freshness',
+      },
+    ],
+  },
+  {
+    name: 'a cached decision is used only while fresh',
+    patches: [
+      { file: view, find: "if (!this.#freshness.isFresh(now, decision.maxStalenessMs)) return 'stale';", replace: '' },
+    ],
+  },
+  {
+    name: 'freshness counts from asking, not from the answer',
+    patches: [
+      {
+        file: view,
+        find: "this.#freshness.raise(question.askedAt);\n    return { outcome: 'fresh'",
+        replace: "this.#freshness.raise(now);\n    return { outcome: 'fresh'",
+      },
+    ],
+  },
+  {
+    name: 'the age of an exchange is bounded',
+    patches: [
+      {
+        file: view,
+        find: "if (!isYoung && this.#checkFacts(decision, now) !== 'usable') return 'too-old';",
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'only the watermark raises applied',
+    patches: [
+      {
+        file: view,
+        find: "return 'extended';",
+        replace:
+          "this.#applied = change.seq;\n    this.#appliedChain = chain;\n    this.#path = [];\n    return 'extended';",
+      },
+    ],
+  },
+  {
+    name: 'the gateway computes the hash chain of what it hears',
+    patches: [{ file: view, find: "if (chain !== change.chain) return 'chain-mismatch';", replace: '' }],
+  },
+  {
+    name: 'the gateway compares the hash chain of what identity answers',
+    patches: [
+      {
+        file: view,
+        find: 'if (expectedBaseChain === undefined || expectedBaseChain !== answer.baseChain || !isChained(answer)) {',
+        replace: 'if (expectedBaseChain === undefined) {',
+      },
+    ],
+  },
+  {
+    name: 'a smaller epoch grants nothing',
+    patches: [
+      {
+        file: view,
+        find: "if (answer.epoch < this.#epoch) return { outcome: 'ignored', why: 'smaller-epoch' };",
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'an answer below what was applied grants nothing',
+    patches: [
+      {
+        file: view,
+        find: 'if (answer.epoch === this.#epoch && answer.seq < question.applied) {',
+        replace: 'if (answer.epoch === -1) {',
+      },
+    ],
+  },
+  {
+    name: 'the result of an exchange is held against tombstones on arrival',
+    patches: [
+      {
+        file: view,
+        find: "if (this.#tombstones.isAnyNewer(decision.subjects, decision.asOf.seq)) return 'tombstoned';\n    // It was read",
+        replace: '// It was read',
+      },
+    ],
+  },
+  {
+    name: 'an exchange of a replaced epoch is not used',
+    patches: [{ file: view, find: "if (decision.asOf.epoch < this.#epoch) return 'replaced-epoch';", replace: '' }],
+  },
+  {
+    name: 'the floor rises over dropped tombstones',
+    patches: [
+      {
+        file: view,
+        find: 'this.#floor = Math.max(this.#floor, this.#tombstones.prune(this.#longestLifeMs, now));',
+        replace: 'this.#tombstones.prune(this.#longestLifeMs, now);',
+      },
+    ],
+  },
+  {
+    name: 'a wall clock gone back is stale',
+    patches: [
+      {
+        file: 'packages/revocation/src/instant.ts',
+        find: 'if (now.wallMs < since.wallMs) return Number.POSITIVE_INFINITY;',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'bounds are kept shorter by the tolerance of clock rates',
+    patches: [{ file: freshness, find: 'boundMs * (1 - clockRateTolerance)', replace: 'boundMs' }],
+  },
+  {
+    name: 'claims of signals cannot replace confirmed tombstones',
+    patches: [
+      {
+        file: 'packages/revocation/src/tombstones.ts',
+        find: 'if (confirmed !== undefined && confirmed.seq > asOf) return true;',
+        replace: 'if (confirmed !== undefined && confirmed.seq > asOf && !this.#claimed.has(subject)) return true;',
+      },
+    ],
+  },
+  {
+    name: 'refusals make nothing fresh',
+    patches: [
+      {
+        file: 'services/gateway/src/decision/decide.ts',
+        find: 'if (view.isOvertaken(result.facts)) return null;',
+        replace:
+          "if (view.admit({ ...result.facts, maxStalenessMs: 1000 }, flight.asked.at, now) === 'tombstoned') return null;",
+      },
+    ],
+  },
+  {
+    name: 'waiters inherit the moment the exchange was asked',
+    patches: [
+      {
+        file: 'services/gateway/src/decision/decide.ts',
+        find: 'const admission = view.admit(result.facts, flight.asked.at, now);',
+        replace: 'const admission = view.admit(result.facts, now, now);',
+      },
+    ],
+  },
+  {
+    name: 'L2 values are bound to their cache key',
+    patches: [
+      {
+        file: 'services/gateway/src/cache/sealed.ts',
+        find: 'decipher.setAAD(Buffer.concat([header, Buffer.from(context.cacheKey)]));',
+        replace: 'decipher.setAAD(header);',
+      },
+      {
+        file: 'services/gateway/src/cache/sealed.ts',
+        find: 'cipher.setAAD(Buffer.concat([header, Buffer.from(context.cacheKey)]));',
+        replace: 'cipher.setAAD(header);',
+      },
+    ],
+  },
+];
+
+const tests = ['packages/revocation/src/**/*.test.ts', 'services/gateway/src/**/*.test.ts'];
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** A copy of the sources whose workspaces resolve to each other, not to the originals. */
+async function copySources(): Promise<string> {
+  const copy = await mkdtemp(join(tmpdir(), 'guards-'));
+  for (const folder of ['schemas', 'packages', 'services', 'package.json', 'tsconfig.json']) {
+    await cp(join(root, folder), join(copy, folder), { recursive: true });
+  }
+  const modules = join(copy, 'node_modules');
+  await mkdir(join(modules, '@token-gateway'), { recursive: true });
+  for (const name of await readdir(join(root, 'node_modules'))) {
+    if (name !== '@token-gateway') await symlink(join(root, 'node_modules', name), join(modules, name));
+  }
+  const workspaces = { schemas: 'schemas', platform: 'packages/platform', revocation: 'packages/revocation' };
+  for (const [name, folder] of Object.entries(workspaces)) {
+    await symlink(join(copy, folder), join(modules, '@token-gateway', name));
+  }
+  return copy;
+}
+
+/** The names of the tests that fail; empty when all pass. */
+function failingTests(folder: string): string[] {
+  const run = spawnSync(process.execPath, ['--test', '--test-reporter=tap', ...tests], {
+    cwd: folder,
+    encoding: 'utf8',
+  });
+  const failed = [...run.stdout.matchAll(/^\s+not ok \d+ - (.*)$/gm)].map(([, name = '']) => name);
+  if (run.status !== 0 && failed.length === 0) return ['(the test run itself failed)'];
+  return failed;
+}
+
+const copy = await copySources();
+try {
+  const word = process.argv[2] ?? '';
+  const unguarded = failingTests(copy);
+  if (unguarded.length > 0) throw new Error(`tests fail although every guard is on: ${unguarded.join('; ')}`);
+  let missed = 0;
+  for (const guard of guards.filter(({ name }) => name.includes(word))) {
+    const originals = new Map<string, string>();
+    for (const { file, find, replace } of guard.patches) {
+      const path = join(copy, file);
+      const text = await readFile(path, 'utf8');
+      if (text.split(find).length !== 2) throw new Error(`${guard.name}: not exactly once in ${file}: ${find}`);
+      if (!originals.has(path)) originals.set(path, text);
+      await writeFile(
+        path,
+        text.replace(find, () => replace),
+      );
+    }
+    const failed = failingTests(copy);
+    for (const [path, text] of originals) await writeFile(path, text);
+    if (failed.length === 0) missed += 1;
+    console.log(`${failed.length === 0 ? 'NOT NOTICED' : 'noticed    '}  without: ${guard.name}`);
+    for (const name of failed.slice(0, 3)) console.log(`               ${name}`);
+    if (failed.length > 3) console.log(`               and ${failed.length - 3} more`);
+  }
+  if (missed > 0) process.exitCode = 1;
+} finally {
+  await rm(copy, { recursive: true, force: true });
+}

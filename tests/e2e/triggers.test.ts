@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { after, before, it } from 'node:test';
+import { partsSuite } from '../parts/index.ts';
+import { callEverywhere, untilEverywhere, withKey } from '../system/caller.ts';
+import { until } from '../system/service-process.ts';
+import { type System, startSystem } from '../system/system.ts';
+
+/** The sum of a metric over all its labels that match, at every gateway. */
+async function metric(system: System, pattern: RegExp): Promise<number[]> {
+  return Promise.all(
+    system.edges.map(async ({ process }) => {
+      const lines = (await (await fetch(process.metricsUrl)).text()).split('\n').filter((line) => pattern.test(line));
+      return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+    }),
+  );
+}
+
+await partsSuite('triggers beside PUBLISH', ['postgres', 'kafka', 'redis'], (parts) => {
+  let system: System;
+  after(() => system?.[Symbol.asyncDispose]());
+
+  before(async () => {
+    // No gateway subscribes to the channel: what the relay publishes is heard by nobody.
+    system = await startSystem(parts, {
+      gateways: 2,
+      kafka: true,
+      redis: true,
+      triggers: ['redis-keyspace'],
+      envoy: false,
+    });
+  });
+
+  const purged = () => metric(system, /^tg_gateway_purged_entries_total\{.*redis-keyspace/);
+
+  it('an L2 entry that the relay removes leaves L1 of every gateway (del)', async () => {
+    const { key, keyId } = await system.admin.tenantFixture();
+    await untilEverywhere(system, withKey(key), 200, 1000);
+    const before = await purged();
+    await system.admin.revokeKey(keyId);
+    await untilEverywhere(system, withKey(key), 401, 1000);
+    await until('both gateways purged an entry', 1000, async () => {
+      return (await purged()).every((count, index) => count > (before[index] ?? 0));
+    });
+    assert.deepEqual(await metric(system, /^tg_gateway_signals_total/), [0, 0]);
+  });
+
+  it('the marker of an expiring key leaves, and with it the L1 entries of the key (expired)', async () => {
+    const { userId } = await system.admin.tenantFixture();
+    const expiresAt = new Date(Date.now() + 4000).toISOString();
+    const { key } = await system.admin.createKey(userId, { expiresAt });
+    await untilEverywhere(system, withKey(key), 200, 1000);
+    const before = await purged();
+    await until('both gateways purged the entry', 8000, async () => {
+      return (await purged()).every((count, index) => count > (before[index] ?? 0));
+    });
+    assert.ok(Date.now() >= Date.parse(expiresAt) - 1000);
+    await untilEverywhere(system, withKey(key), 401, 6000);
+    assert.deepEqual(await callEverywhere(system, withKey(key)), [401, 401]);
+  });
+});
+
+await partsSuite('Watch as the only trigger', ['postgres'], (parts) => {
+  it('carries a change to every gateway without Kafka and Redis, before the next watermark could be the cause', async () => {
+    await using system = await startSystem(parts, {
+      gateways: 2,
+      kafka: false,
+      redis: false,
+      triggers: ['watch'],
+      envoy: false,
+    });
+    const { key, keyId } = await system.admin.tenantFixture();
+    await untilEverywhere(system, withKey(key), 200, 1000);
+    const before = await metric(system, /^tg_gateway_signals_total\{.*watch/);
+    await system.admin.revokeKey(keyId);
+    await untilEverywhere(system, withKey(key), 401, 1000);
+    await until('both gateways heard it by Watch', 1000, async () => {
+      const now = await metric(system, /^tg_gateway_signals_total\{.*watch/);
+      return now.every((count, index) => count > (before[index] ?? 0));
+    });
+  });
+});
