@@ -12,7 +12,7 @@ const root = join(import.meta.dirname, '..');
 
 const steps: Readonly<Record<string, readonly string[]>> = {
   'unit tests': ['node', 'scripts/test.ts', '--unit', 'schemas', 'packages', 'services', 'scripts'],
-  'format, lint, layers': ['biome', 'ci', '--error-on-warnings'],
+  'format, lint, layers': ['biome', 'ci', '--error-on-warnings', '--colors=off'],
   promises: ['oxlint', '--type-aware', '--deny-warnings'],
   types: ['tsc'],
   'dead code': ['knip'],
