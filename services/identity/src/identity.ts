@@ -124,9 +124,10 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
         const head = rows[0]?.head;
         return { epoch: head?.epoch ?? 0, seq: head?.seq ?? 0, providers: [...byId.values()] };
       }),
-    async watch(request, onChange, signal) {
+    async watch(request, onChange, signal, onOpen) {
       const ended = AbortSignal.any([signal, closing.signal]);
       let after = request.fromNewest ? feed.newestSeq : request.after;
+      onOpen?.();
       while (!ended.aborted) {
         const rows = await feed.next(after, ended).catch((cause: unknown) => {
           throw new ServiceError('identity_unavailable', { cause });
@@ -142,7 +143,11 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   };
 
   const callers = new CallerReader({ drizzle, clock }, config);
-  const app = await createRestApp(logger, { drizzle, clock, random, callers, onCommit: () => feed.nudge() }, log);
+  const app = await createRestApp(
+    logger,
+    { drizzle, clock, random, callers, onCommit: () => feed.nudge(), closing: closing.signal },
+    log,
+  );
   const bootstrapAdminKey = await bootstrap(deps, random, config.bootstrapAdminKey);
 
   return {
