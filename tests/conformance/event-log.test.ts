@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { describe, it, type TestContext } from 'node:test';
 import { createKafkaEventLog, type EventLog, systemClock } from '@token-gateway/platform';
 import { createSilentTelemetry, eventLogConformance, reading } from '@token-gateway/platform/testing';
+import { type Admin, Kafka, logLevel } from 'kafkajs';
 import { partsSuite } from '../parts/index.ts';
 import type { KafkaPart } from '../parts/port.ts';
 
@@ -37,6 +38,62 @@ await partsSuite('event log', ['kafka'], (parts) => {
         },
       };
     },
+  });
+
+  describe('Kafka', { timeout: 120_000 }, () => {
+    async function open(test: TestContext): Promise<{ log: EventLog; admin: Admin; topic: string }> {
+      const { brokers } = await kafka();
+      const admin = new Kafka({ brokers: [...brokers], logLevel: logLevel.NOTHING }).admin();
+      await admin.connect();
+      test.after(() => admin.disconnect());
+      const log = await createLog();
+      test.after(() => log.close());
+      return { log, admin, topic: `test.${randomUUID()}` };
+    }
+
+    const groupIds = async (admin: Admin): Promise<string[]> =>
+      (await admin.listGroups()).groups.map(({ groupId }) => groupId);
+
+    it('shows tools how far a consumer is, and forgets the group of one that was stopped', async (test) => {
+      const { log, admin, topic } = await open(test);
+      const before = await groupIds(admin);
+      const reader = await reading(log, { topic, from: 'oldest' });
+      await log.append(topic, ['1', '2', '3']);
+      await reader.until(3);
+      const [groupId = ''] = (await groupIds(admin)).filter((id) => !before.includes(id));
+      let offset: string | undefined;
+      while (offset !== '3') {
+        const [committed] = await admin.fetchOffsets({ groupId, topics: [topic] });
+        offset = committed?.partitions[0]?.offset;
+      }
+      await reader.consumer.stop();
+      assert.ok(!(await groupIds(admin)).includes(groupId));
+    });
+
+    it('refuses a topic of more than one partition, which has no order', async (test) => {
+      const { admin, topic } = await open(test);
+      await admin.createTopics({ topics: [{ topic, numPartitions: 2 }], waitForLeaders: true });
+      const log = await createLog(500);
+      test.after(() => log.close());
+      await assert.rejects(log.append(topic, ['1']), ({ cause }: Error) => /2 partitions/.test(String(cause)));
+    });
+
+    it('begins at the oldest record of a topic that replaced the one it read', async (test) => {
+      const { log, admin, topic } = await open(test);
+      const reader = await reading(log, { topic, from: 'oldest' });
+      await log.append(topic, ['1', '2', '3']);
+      await reader.until(3);
+      await admin.deleteTopics({ topics: [topic] });
+      while ((await admin.listTopics()).includes(topic)) await systemClock.sleep(20);
+      for (let isAppended = false; !isAppended; ) {
+        isAppended = await log.append(topic, ['4']).then(
+          () => true,
+          () => false,
+        );
+      }
+      await reader.until(4);
+      assert.equal(reader.values.at(-1), '4');
+    });
   });
 
   describe('Kafka that does not answer', { timeout: 180_000 }, () => {

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { createRequire } from 'node:module';
 import { type Consumer, type EachBatchPayload, Kafka, logLevel, type Producer } from 'kafkajs';
 import type { Clock } from '../clock/port.ts';
 import type { Logger } from '../telemetry.ts';
@@ -25,6 +26,7 @@ const stallTimeoutMs = 15_000;
 const stallCheckMs = 1_000;
 /** Leaving politely is worth no more than this. */
 const disconnectTimeoutMs = 1_000;
+const pendingCheckMs = 10;
 /** Of one request: a broker refuses more than a megabyte. A record that is larger goes alone. */
 const requestBytesMax = 512 * 1024;
 
@@ -67,11 +69,23 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     await Promise.race([client.disconnect().catch(() => undefined), clock.sleep(disconnectTimeoutMs)]);
   }
 
+  /** Else the group would stay for as long as the cluster keeps offsets. */
+  async function forget(groupId: string): Promise<void> {
+    const forgetting = withAdmin((admin) => admin.deleteGroups([groupId])).catch((error: unknown) =>
+      logger.debug({ err: error, groupId }, 'consumer group was not deleted'),
+    );
+    await Promise.race([forgetting, clock.sleep(disconnectTimeoutMs)]);
+  }
+
   async function ensureTopic(topic: string): Promise<void> {
     if (knownTopics.has(topic)) return;
     await withAdmin(async (admin) => {
-      if ((await admin.listTopics()).includes(topic)) return;
-      await admin.createTopics({ topics: [{ topic, numPartitions: 1 }], waitForLeaders: true });
+      if (!(await admin.listTopics()).includes(topic)) {
+        await admin.createTopics({ topics: [{ topic, numPartitions: 1 }], waitForLeaders: true });
+      }
+      const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
+      const partitions = topics[0]?.partitions.length;
+      if (partitions !== 1) throw new Error(`topic ${topic} has ${partitions} partitions, and may have one only`);
     });
     knownTopics.add(topic);
   }
@@ -93,10 +107,14 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
   }
 
   /** Tries until the time is over; an attempt that failed may have been stored, so a record can be there twice. */
-  async function send(topic: string, values: readonly string[], signal: AbortSignal): Promise<void> {
+  async function send(
+    topic: string,
+    values: readonly string[],
+    signal: AbortSignal,
+    onError: (error: unknown) => void,
+  ): Promise<void> {
     const batches = inBatches(values);
     let delayMs = reconnectDelayMinMs;
-    let lastError: unknown;
     while (!signal.aborted) {
       let used: Promise<Producer> | null = null;
       try {
@@ -111,39 +129,42 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         }
         if (batches.length === 0) return;
       } catch (error) {
-        lastError = error;
+        onError(error);
         knownTopics.delete(topic);
         drop(used);
         await clock.sleep(delayMs, signal);
         delayMs = Math.min(delayMs * 2, reconnectDelayMaxMs);
       }
     }
-    throw new Error('Kafka did not take the records in time', { cause: lastError });
+    throw new Error('given up');
   }
 
   async function append(topic: string, values: readonly string[]): Promise<void> {
     if (values.length === 0) return;
+    if (closing.signal.aborted) throw new Error('the event log was closed');
     const over = new AbortController();
-    const signal = AbortSignal.any([over.signal, closing.signal]);
-    const timer = clock.setTimer(() => over.abort(), appendTimeoutMs);
-    const sent = lastAppend.then(() => send(topic, values, signal));
-    lastAppend = Promise.race([sent, aborted(signal)]).then(
-      () => {
-        // A request without an answer would hold up the next; what becomes of it is unknown either way.
-        if (signal.aborted) drop(producer);
-      },
-      () => undefined,
+    const expiry = Promise.withResolvers<never>();
+    let lastError: unknown;
+    function giveUp(): void {
+      expiry.reject(new Error('Kafka did not take the records in time', { cause: lastError }));
+      over.abort();
+      // A request without an answer would hold up the next; what becomes of it is unknown either way.
+      drop(producer);
+    }
+    const timer = clock.setTimer(giveUp, appendTimeoutMs);
+    closing.signal.addEventListener('abort', giveUp);
+    const sent = lastAppend.then(() =>
+      send(topic, values, over.signal, (error) => {
+        lastError = error;
+      }),
     );
+    const appended = Promise.race([sent, expiry.promise]);
+    lastAppend = appended.catch(() => undefined);
     try {
-      await Promise.race([
-        sent,
-        aborted(signal).then(() => {
-          throw new Error('Kafka did not take the records in time');
-        }),
-      ]);
+      await appended;
     } finally {
       timer.cancel();
-      sent.catch(() => undefined);
+      closing.signal.removeEventListener('abort', giveUp);
     }
   }
 
@@ -166,6 +187,8 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     const stopped = AbortSignal.any([stopping.signal, closing.signal]);
     let handling: Promise<void> = Promise.resolve();
     let isHandling = false;
+    // One line in the log when reading begins to fail, and one when it goes on.
+    let isFailing = false;
 
     /** Calls `attempt` until it succeeds or the consumer is stopped. */
     async function persist<T>(attempt: () => Promise<T>): Promise<T | undefined> {
@@ -174,7 +197,8 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         try {
           return await attempt();
         } catch (error) {
-          logger.warn({ err: error, topic }, 'reading from Kafka failed');
+          if (!isFailing && !stopped.aborted) logger.warn({ err: error, topic }, 'reading from Kafka failed');
+          isFailing = true;
           knownTopics.delete(topic);
           await clock.sleep(delayMs, stopped);
           delayMs = Math.min(delayMs * 2, reconnectDelayMaxMs);
@@ -187,7 +211,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     if (first === undefined) throw new Error('the event log was closed');
     let next = first;
 
-    async function handle(batch: EachBatchPayload, signal: AbortSignal): Promise<void> {
+    async function handle(batch: EachBatchPayload, signal: AbortSignal, onHandled: () => void): Promise<void> {
       for (const { offset, value } of batch.batch.messages) {
         for (;;) {
           if (signal.aborted || !batch.isRunning() || batch.isStale()) return;
@@ -202,6 +226,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         }
         next = BigInt(offset) + 1n;
         batch.resolveOffset(offset);
+        onHandled();
         await batch.heartbeat();
       }
     }
@@ -211,9 +236,10 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
       const ending = new AbortController();
       const signal = AbortSignal.any([stopped, ending.signal]);
       const crash = Promise.withResolvers<never>();
+      // Of its own, so that it waits for no rebalance and for the session of no predecessor.
+      const groupId = `${clientId}-${randomUUID()}`;
       const consumer: Consumer = kafka.consumer({
-        // Nothing is shared and nothing committed: the place is kept here, and beyond this process by the caller.
-        groupId: `${clientId}-${randomUUID()}`,
+        groupId,
         sessionTimeout: 6_000,
         rebalanceTimeout: 6_000,
         heartbeatInterval: 1_500,
@@ -228,8 +254,13 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         aliveAtMs = clock.now().monotonicMs;
       };
       consumer.on(CRASH, ({ payload }) => crash.reject(payload.error));
-      consumer.on(DISCONNECT, () => crash.reject(new Error('disconnected')));
-      consumer.on(FETCH, alive);
+      // Before a crash, and without one: the crash says more.
+      consumer.on(DISCONNECT, () => void setImmediate(() => crash.reject(new Error('disconnected'))));
+      consumer.on(FETCH, () => {
+        alive();
+        if (isFailing) logger.info({ topic }, 'reading from Kafka goes on');
+        isFailing = false;
+      });
       consumer.on(GROUP_JOIN, () => {
         alive();
         // Whenever it joins it has forgotten where it was.
@@ -242,6 +273,20 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
           if (clock.now().monotonicMs - aliveAtMs > stallTimeoutMs) crash.reject(new Error('stalled'));
         }
       }
+      let isCommitting = false;
+      /** For lag tools only: the place is kept here, and beyond this process by the caller. One is under way at a time. */
+      function commit(): void {
+        if (isCommitting || signal.aborted) return;
+        isCommitting = true;
+        const committed = next;
+        consumer
+          .commitOffsets([{ topic, partition, offset: committed.toString() }])
+          .catch((error: unknown) => logger.debug({ err: error, topic }, 'offset was not committed'))
+          .finally(() => {
+            isCommitting = false;
+            if (committed !== next) commit();
+          });
+      }
       async function begin(): Promise<void> {
         await consumer.connect();
         await consumer.subscribe({ topics: [topic], fromBeginning: true });
@@ -250,7 +295,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
           eachBatchAutoResolve: false,
           eachBatch: (batch) => {
             isHandling = true;
-            handling = handle(batch, signal).finally(() => {
+            handling = handle(batch, signal, commit).finally(() => {
               isHandling = false;
             });
             return handling;
@@ -267,6 +312,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         // One record at a time, also across connections.
         await handling.catch(() => undefined);
         await leave(consumer);
+        if (stopped.aborted) await forget(groupId);
       }
     }
 
@@ -302,6 +348,32 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     },
   };
 }
+
+interface RequestQueue {
+  readonly throttledUntil: number;
+  readonly pending: readonly unknown[];
+  throttleCheckTimeoutId: NodeJS.Timeout | null;
+  checkPendingRequests(): void;
+  scheduleCheckPendingRequests(): void;
+}
+
+/**
+ * kafkajs sets this timer again and again, with a negative delay: each connection, also one that is closed, wakes the
+ * process every millisecond, and Node warns of it. It is needed only while requests wait.
+ */
+function repairRequestQueue(prototype: RequestQueue): void {
+  prototype.scheduleCheckPendingRequests = function scheduleCheckPendingRequests(this: RequestQueue): void {
+    if (this.throttleCheckTimeoutId !== null || this.pending.length === 0) return;
+    this.throttleCheckTimeoutId = setTimeout(
+      () => {
+        this.throttleCheckTimeoutId = null;
+        this.checkPendingRequests();
+      },
+      Math.max(this.throttledUntil - Date.now(), pendingCheckMs),
+    );
+  };
+}
+repairRequestQueue(createRequire(import.meta.url)('kafkajs/src/network/requestQueue').prototype);
 
 function inBatches(values: readonly string[]): string[][] {
   const batches: string[][] = [];
