@@ -54,7 +54,7 @@ export class Resolver {
         return this.#apiKey(credential.value.keyId, credential.value.secretSha256);
       case 'external':
         return this.#external(credential.value);
-      default:
+      case undefined:
         return this.#nothing();
     }
   }

@@ -30,15 +30,11 @@ export interface ChangeRow extends Position {
 /** What a caller says of a change; the log adds time and place. */
 export type NewChange = Omit<ChangeContent, 'at'>;
 
-export interface Committed extends Position {
-  readonly at: Date;
-}
-
 /**
  * Appends a change in the transaction of the state it is about. Make it the last statement: it takes the lock that orders
- * all commits. `stamp` is an UPDATE in the same statement, which may use `head.epoch` and `head.seq`.
+ * all commits. `stamp` writes in the same statement, and may use `head.epoch` and `head.seq`.
  */
-export async function appendChange(tx: Drizzle, clock: Clock, change: NewChange, stamp?: SQL): Promise<Committed> {
+export async function appendChange(tx: Drizzle, clock: Clock, change: NewChange, stamp?: SQL): Promise<Position> {
   const at = new Date(clock.now().wallMs);
   const payload = changePayload({ ...change, at: at.toISOString() });
   const rows = await rowsOf<{ epoch: string; seq: string }>(
@@ -55,7 +51,7 @@ export async function appendChange(tx: Drizzle, clock: Clock, change: NewChange,
   );
   const [row] = rows;
   if (row === undefined) throw new Error('the change log has no head');
-  return { epoch: Number(row.epoch), seq: Number(row.seq), at };
+  return { epoch: Number(row.epoch), seq: Number(row.seq) };
 }
 
 /** The rows of a raw query: postgres.js gives an array, PGlite an object with rows. */

@@ -3,20 +3,9 @@ import { keySubject } from '@token-gateway/revocation';
 import { and, asc, eq, gt, sql } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
-import { apiKeys, tenants, users } from '../store/schema.ts';
+import { apiKeys, users } from '../store/schema.ts';
 import { type Caller, requireAdminOf, requireGrantable } from './caller.ts';
-import {
-  append,
-  changeStatus,
-  commit,
-  found,
-  idempotent,
-  now,
-  pageAnswer,
-  pageOf,
-  type RestContext,
-  reasonOf,
-} from './context.ts';
+import { changeStatus, create, found, now, pageAnswer, pageOf, type RestContext, reasonOf } from './context.ts';
 import {
   ApiKey,
   ApiKeyCreate,
@@ -64,14 +53,10 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
 
   async function readReachable(request: FastifyRequest, id: string) {
     const caller = await callers.read(request);
-    const [row] = await drizzle
-      .select({ key: apiKeys, tenant: tenants })
-      .from(apiKeys)
-      .innerJoin(tenants, eq(tenants.id, apiKeys.tenantId))
-      .where(eq(apiKeys.id, id));
-    const { key, tenant } = found(row, `key ${id}`);
+    const [row] = await drizzle.select().from(apiKeys).where(eq(apiKeys.id, id));
+    const key = found(row, `key ${id}`);
     requireReach(caller, key);
-    return { caller, key, tenant };
+    return { caller, key };
   }
 
   function expiryOf(text: string | undefined): Date | null {
@@ -101,27 +86,26 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     return { row: found(row, 'key'), key };
   }
 
-  async function create(caller: Caller, owner: typeof users.$inferSelect, body: Static<typeof ApiKeyCreate>) {
-    requireScopes(caller, owner, body.scopes);
-    const expiresAt = expiryOf(body.expiresAt);
-    const { row, key } = await commit(context, async (tx) => {
-      const created = await insertKey(tx, {
-        tenantId: owner.tenantId,
-        userId: owner.id,
-        name: body.name,
-        scopes: body.scopes ?? null,
-        audiences: body.audiences ?? null,
-        expiresAt,
-      });
-      await append(context, tx, {
-        type: 'tg.key.created',
-        subjects: [keySubject(created.row.id)],
-        actor: caller.actor,
-        details: detailsOf(created.row),
-      });
-      return created;
+  async function createKey(
+    request: FastifyRequest<{ Body: Static<typeof ApiKeyCreate> }>,
+    caller: Caller,
+    owner: typeof users.$inferSelect,
+  ) {
+    const { name, scopes, audiences, expiresAt } = request.body;
+    requireScopes(caller, owner, scopes);
+    const fields = { name, scopes: scopes ?? null, audiences: audiences ?? null, expiresAt: expiryOf(expiresAt) };
+    return create(context, request, caller, async (tx) => {
+      const { row, key } = await insertKey(tx, { tenantId: owner.tenantId, userId: owner.id, ...fields });
+      return {
+        answer: { ...keyAnswer(row), key },
+        change: {
+          type: 'tg.key.created',
+          subjects: [keySubject(row.id)],
+          actor: caller.actor,
+          details: detailsOf(row),
+        },
+      };
     });
-    return { ...keyAnswer(row), key };
   }
 
   const creation = { body: ApiKeyCreate, response: { 201: NewApiKey } };
@@ -129,12 +113,12 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     const caller = await callers.read(request);
     const owner = await readUser(request.params.id);
     requireReach(caller, { userId: owner.id, tenantId: owner.tenantId });
-    return reply.code(201).send(await idempotent(context, request, caller, () => create(caller, owner, request.body)));
+    return reply.code(201).send(await createKey(request, caller, owner));
   });
   app.post('/v1/me/api-keys', { schema: creation }, async (request, reply) => {
     const caller = await callers.read(request);
     const owner = await readUser(caller.userId);
-    return reply.code(201).send(await idempotent(context, request, caller, () => create(caller, owner, request.body)));
+    return reply.code(201).send(await createKey(request, caller, owner));
   });
 
   async function list(userId: string, query: Static<typeof Page>) {
@@ -169,26 +153,25 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
       const { caller, key: known } = await readReachable(request, request.params.id);
       const owner = await readUser(known.userId);
       requireScopes(caller, owner, known.scopes ?? undefined);
-      const answer = await idempotent(context, request, caller, async () => {
-        const { row, key } = await commit(context, async (tx) => {
-          const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, known.id)).for('no key update');
-          const old = found(locked, 'key');
-          if (keyAnswer(old).status !== 'active') throw new ServiceError('conflict', { detail: 'the key has ended' });
-          const overlapEnd = new Date(clock.now().wallMs + request.body.overlapSeconds * 1000);
-          const endsAt = old.expiresAt !== null && old.expiresAt < overlapEnd ? old.expiresAt : overlapEnd;
-          await tx.update(apiKeys).set({ expiresAt: endsAt }).where(eq(apiKeys.id, old.id));
-          const { tenantId, userId, name, scopes, audiences, expiresAt } = old;
-          const created = await insertKey(tx, { tenantId, userId, name, scopes, audiences, expiresAt });
+      const answer = await create(context, request, caller, async (tx) => {
+        const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, known.id)).for('no key update');
+        const old = found(locked, 'key');
+        if (keyAnswer(old).status !== 'active') throw new ServiceError('conflict', { detail: 'the key has ended' });
+        const overlapEnd = new Date(clock.now().wallMs + request.body.overlapSeconds * 1000);
+        const endsAt = old.expiresAt !== null && old.expiresAt < overlapEnd ? old.expiresAt : overlapEnd;
+        await tx.update(apiKeys).set({ expiresAt: endsAt }).where(eq(apiKeys.id, old.id));
+        const { tenantId, userId, name, scopes, audiences, expiresAt } = old;
+        const { row, key } = await insertKey(tx, { tenantId, userId, name, scopes, audiences, expiresAt });
+        return {
+          answer: { ...keyAnswer(row), key },
           // It lists the old key, whose coming end is from now on part of every decision about it.
-          await append(context, tx, {
+          change: {
             type: 'tg.key.rotated',
-            subjects: [keySubject(old.id), keySubject(created.row.id)],
+            subjects: [keySubject(old.id), keySubject(row.id)],
             actor: caller.actor,
-            details: { ...detailsOf({ ...old, expiresAt: endsAt }), newKeyId: created.row.id },
-          });
-          return created;
-        });
-        return { ...keyAnswer(row), key };
+            details: { ...detailsOf({ ...old, expiresAt: endsAt }), newKeyId: row.id },
+          },
+        };
       });
       return reply.code(201).send(answer);
     },
@@ -198,14 +181,13 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     schema: { params: IdParams, querystring: WaitQuery, body: OptionalReason, response: { 200: Effect } },
   };
   const revoke = async (request: FastifyRequest<{ Params: { id: string }; Body: { reason?: string } | null }>) => {
-    const { caller, key: known, tenant } = await readReachable(request, request.params.id);
+    const { caller, key: known } = await readReachable(request, request.params.id);
     return changeStatus(context, request, async (tx) => {
       const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, known.id)).for('no key update');
       const key = found(locked, 'key');
       return {
         already: key.revokedSeq === null ? null : { epoch: key.revokedEpoch, seq: key.revokedSeq },
-        maxStalenessMs: tenant.maxStalenessMs,
-        apply: async () => {},
+        tenantIds: [key.tenantId],
         change: {
           type: 'tg.key.revoked',
           subjects: [keySubject(key.id)],
@@ -213,7 +195,8 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
           ...reasonOf(request.body),
           details: { keyId: key.id, tenantId: key.tenantId, userId: key.userId },
         },
-        stamp: sql`UPDATE api_keys SET revoked_epoch = head.epoch, revoked_seq = head.seq, revoked_at = ${now(context).toISOString()}::timestamptz FROM head WHERE api_keys.id = ${key.id}`,
+        apply: sql`UPDATE api_keys SET revoked_epoch = head.epoch, revoked_seq = head.seq,
+          revoked_at = ${now(context).toISOString()}::timestamptz FROM head WHERE api_keys.id = ${key.id}`,
       };
     });
   };

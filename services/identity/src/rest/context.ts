@@ -7,10 +7,11 @@ import {
   ServiceError,
   sqlStateOf,
 } from '@token-gateway/platform';
-import { and, eq, isNull, lt, type SQL } from 'drizzle-orm';
+import type { Position } from '@token-gateway/revocation';
+import { and, eq, inArray, lt, type SQL } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
-import { appendChange, type Committed, type NewChange } from '../log/change-log.ts';
-import { changes, idempotencyKeys } from '../store/schema.ts';
+import { appendChange, type NewChange } from '../log/change-log.ts';
+import { idempotencyKeys, tenants } from '../store/schema.ts';
 import type { Caller, CallerReader } from './caller.ts';
 
 export interface RestContext {
@@ -20,16 +21,17 @@ export interface RestContext {
   readonly callers: Pick<CallerReader, 'read'>;
   /** A change was committed here: whoever waits for changes need not wait for the notification. */
   readonly onCommit: () => void;
-}
-
-export interface Place {
-  readonly epoch: number | null;
-  readonly seq: number | null;
+  /** Aborts when the service closes: held answers are given at once. */
+  readonly closing: AbortSignal;
 }
 
 /** D is never below the age bound of an exchange. */
 const boundMinMs = 250;
 const idempotencyLifeMs = 24 * 3600 * 1000;
+/** unique_violation */
+const uniqueViolation = '23505';
+/** What JSON can hold and Postgres cannot: a NUL character, half of a surrogate pair. */
+const textRefused: ReadonlySet<string | null> = new Set(['22021', '22P02', '22P05']);
 
 export function newId(context: RestContext, prefix: string): string {
   return `${prefix}_${createId(context.random, context.clock.now().wallMs)}`;
@@ -45,49 +47,34 @@ export async function commit<T>(context: RestContext, work: (tx: Drizzle) => Pro
     const result = await context.drizzle.transaction(work);
     context.onCommit();
     return result;
-  } catch (error) {
-    // unique_violation
-    if (sqlStateOf(error) === '23505') throw new ServiceError('conflict', { cause: error });
-    throw error;
+  } catch (cause) {
+    const state = sqlStateOf(cause);
+    if (state === uniqueViolation) throw new ServiceError('conflict', { cause });
+    if (textRefused.has(state)) throw new ServiceError('request_invalid', { cause });
+    throw cause;
   }
 }
 
-export function append(context: RestContext, tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Committed> {
+export function append(context: RestContext, tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position> {
   return appendChange(tx, context.clock, change, stamp);
 }
 
-export interface Effect {
-  readonly seq: number;
-  readonly epoch: number;
+export interface Effect extends Position {
   readonly effectiveBy: string;
-}
-
-/** When a change committed at `at` is true at every gateway: after the largest bound concerned. */
-function effectOf(committed: Committed, maxStalenessMs: number): Effect {
-  const { epoch, seq, at } = committed;
-  return { seq, epoch, effectiveBy: new Date(at.getTime() + Math.max(maxStalenessMs, boundMinMs)).toISOString() };
-}
-
-/** With `?wait=effective` the answer is held back until it is true everywhere. */
-async function settled(context: RestContext, request: FastifyRequest, effect: Effect): Promise<Effect> {
-  const { wait } = request.query as { wait?: string };
-  if (wait === 'effective') {
-    const remainingMs = Date.parse(effect.effectiveBy) - context.clock.now().wallMs;
-    if (remainingMs > 0) await context.clock.sleep(remainingMs + 1);
-  }
-  return effect;
 }
 
 /** Something that is ended or allowed, locked by the transaction that does it. */
 export interface StatusChange {
   /** It is so already: the place of the change that made it so. */
-  readonly already: Place | null;
-  readonly maxStalenessMs: number;
+  readonly already: { readonly epoch: number | null; readonly seq: number | null } | null;
+  /** Those whose decisions it concerns. */
+  readonly tenantIds: readonly string[];
   readonly change: NewChange;
-  /** Changes the state, before the change is appended. */
-  apply(tx: Drizzle): Promise<unknown>;
-  /** Notes the place of the change with the state. */
-  readonly stamp: SQL;
+  /**
+   * The state change, in the statement that appends: it may use `head.epoch` and `head.seq`. No other statement may have
+   * written the same row, or Postgres checks its foreign keys here, and whoever holds those rows may wait for the log.
+   */
+  readonly apply: SQL;
 }
 
 /** Ends or allows something, once: repeating it is harmless and answers with the first one's place. */
@@ -96,16 +83,34 @@ export async function changeStatus(
   request: FastifyRequest,
   prepare: (tx: Drizzle) => Promise<StatusChange>,
 ): Promise<Effect> {
-  const effect = await commit(context, async (tx) => {
-    const { already, maxStalenessMs, change, apply, stamp } = await prepare(tx);
-    if (already?.epoch != null && already.seq != null) {
-      const [first] = await tx.select({ at: changes.at }).from(changes).where(eq(changes.seq, already.seq));
-      return effectOf({ epoch: already.epoch, seq: already.seq, at: first?.at ?? now(context) }, maxStalenessMs);
-    }
-    await apply(tx);
-    return effectOf(await appendChange(tx, context.clock, change, stamp), maxStalenessMs);
+  const { place, tenantIds } = await commit(context, async (tx) => {
+    const { already, tenantIds, change, apply } = await prepare(tx);
+    const first = already?.epoch != null && already.seq != null ? { epoch: already.epoch, seq: already.seq } : null;
+    return { place: first ?? (await append(context, tx, change, apply)), tenantIds };
   });
-  return settled(context, request, effect);
+  const effect = { epoch: place.epoch, seq: place.seq, effectiveBy: await effectiveBy(context, tenantIds) };
+  const { wait } = request.query as { wait?: string };
+  if (wait === 'effective') {
+    const remainingMs = Date.parse(effect.effectiveBy) - context.clock.now().wallMs;
+    if (remainingMs > 0) await context.clock.sleep(remainingMs + 1, context.closing);
+  }
+  return effect;
+}
+
+/**
+ * When what was committed before now is true at every gateway: after the largest bound in force. Read after the commit,
+ * so that no policy is overlooked that was changed by then; nobody knows the instant of a commit better than that.
+ */
+async function effectiveBy({ drizzle, clock }: RestContext, tenantIds: readonly string[]): Promise<string> {
+  const committedBeforeMs = clock.now().wallMs;
+  const bounds = await drizzle
+    .select({ maxStalenessMs: tenants.maxStalenessMs, looserUntil: tenants.looserUntil })
+    .from(tenants)
+    .where(inArray(tenants.id, [...tenantIds]));
+  const untilMs = bounds.map(({ maxStalenessMs, looserUntil }) =>
+    Math.max(committedBeforeMs + Math.max(maxStalenessMs, boundMinMs), looserUntil?.getTime() ?? 0),
+  );
+  return new Date(Math.max(committedBeforeMs + boundMinMs, ...untilMs)).toISOString();
 }
 
 /** What a change says of its reason, when there is one. */
@@ -113,50 +118,69 @@ export function reasonOf(body: { reason?: string } | null | undefined): { reason
   return body?.reason === undefined ? {} : { reason: body.reason };
 }
 
+/** What a creating call made, and the change about it. */
+export interface Creation<T> {
+  readonly answer: T;
+  readonly change: NewChange;
+  /** Runs in the statement that appends. */
+  readonly stamp?: SQL;
+}
+
 /**
- * Runs a creating call once per `Idempotency-Key` of a caller: a repetition gets the first answer again, less any secret
- * in it; another body under the same key, or a repetition while the first is under way, is a conflict.
+ * Runs a creating call, once per `Idempotency-Key` of a caller: a repetition gets the first answer again, less any secret
+ * in it; another request under the same key is a conflict. Key, answer and what was created commit together.
  */
-export async function idempotent<T extends object>(
+export async function create<T extends object>(
   context: RestContext,
   request: FastifyRequest,
   caller: Caller,
-  create: () => Promise<T>,
+  work: (tx: Drizzle) => Promise<Creation<T>>,
 ): Promise<T> {
   const key = request.headers['idempotency-key'];
-  if (key === undefined) return create();
-  if (typeof key !== 'string' || !/^[\x21-\x7e]{1,200}$/.test(key))
+  if (key !== undefined && (typeof key !== 'string' || !/^[\x21-\x7e]{1,200}$/.test(key))) {
     throw new ServiceError('request_invalid', { detail: 'Idempotency-Key' });
+  }
   const { drizzle } = context;
-  const actor = caller.actor;
+  const createdAt = now(context);
+  if (key !== undefined) {
+    const oldest = new Date(createdAt.getTime() - idempotencyLifeMs);
+    await drizzle.delete(idempotencyKeys).where(lt(idempotencyKeys.createdAt, oldest));
+  }
+  return commit(context, async (tx) => {
+    const first = key === undefined ? null : await claim<T>(tx, { actor: caller.actor, key, request, createdAt });
+    if (first !== null) return first;
+    const { answer, change, stamp } = await work(tx);
+    if (key !== undefined) {
+      const { key: _secret, ...body } = answer as T & { key?: string };
+      const own = and(eq(idempotencyKeys.actor, caller.actor), eq(idempotencyKeys.key, key));
+      await tx.update(idempotencyKeys).set({ body }).where(own);
+    }
+    await append(context, tx, change, stamp);
+    return answer;
+  });
+}
+
+/** Takes an Idempotency-Key, or resolves with what was answered to it; waits while its first request is under way. */
+async function claim<T>(
+  tx: Drizzle,
+  { actor, key, request, createdAt }: { actor: string; key: string; request: FastifyRequest; createdAt: Date },
+): Promise<T | null> {
   const text = `${request.method} ${request.url}\n${JSON.stringify(request.body)}`;
   const requestSha256 = hash('sha256', text, 'buffer');
-  const createdAt = now(context);
-  await drizzle
-    .delete(idempotencyKeys)
-    .where(lt(idempotencyKeys.createdAt, new Date(createdAt.getTime() - idempotencyLifeMs)));
-  const own = and(eq(idempotencyKeys.actor, actor), eq(idempotencyKeys.key, key));
-  const inserted = await drizzle
+  const claimed = await tx
     .insert(idempotencyKeys)
     .values({ actor, key, requestSha256, createdAt })
     .onConflictDoNothing()
     .returning({ key: idempotencyKeys.key });
-  if (inserted.length === 0) {
-    const [first] = await drizzle.select().from(idempotencyKeys).where(own);
-    if (first === undefined || first.body === null || !first.requestSha256.equals(requestSha256)) {
-      throw new ServiceError('conflict', { detail: 'Idempotency-Key was used for another request, or is in use' });
-    }
-    return first.body as T;
+  if (claimed.length > 0) return null;
+  const [first] = await tx
+    .select()
+    .from(idempotencyKeys)
+    .where(and(eq(idempotencyKeys.actor, actor), eq(idempotencyKeys.key, key)));
+  if (first === undefined || first.body === null || !first.requestSha256.equals(requestSha256)) {
+    throw new ServiceError('conflict', { detail: 'Idempotency-Key was used for another request' });
   }
-  try {
-    const answer = await create();
-    const { key: _secret, ...body } = answer as T & { key?: string };
-    await drizzle.update(idempotencyKeys).set({ body }).where(own);
-    return answer;
-  } catch (error) {
-    await drizzle.delete(idempotencyKeys).where(and(own, isNull(idempotencyKeys.body)));
-    throw error;
-  }
+  return first.body as T;
 }
 
 export interface PageQuery {

@@ -1,5 +1,4 @@
-import type { HttpApp } from '@token-gateway/platform';
-import { type Drizzle, ServiceError } from '@token-gateway/platform';
+import type { Drizzle, HttpApp } from '@token-gateway/platform';
 import { providerSubject } from '@token-gateway/revocation';
 import { and, asc, eq, gt, inArray, sql } from 'drizzle-orm';
 import { providerAudiences, providers, tenants } from '../store/schema.ts';
@@ -8,8 +7,8 @@ import {
   append,
   changeStatus,
   commit,
+  create,
   found,
-  idempotent,
   newId,
   now,
   pageAnswer,
@@ -85,37 +84,34 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
       const caller = await callers.read(request);
       const tenantId = request.params.id;
       requireAdminOf(caller, tenantId);
-      const answer = await idempotent(context, request, caller, async () => {
+      const answer = await create(context, request, caller, async (tx) => {
         const { audiences, issuer, jwksUri, algorithms, claimMapping, provisioning } = request.body;
         const id = newId(context, 'prv');
-        const created = await commit(context, async (tx) => {
-          found((await tx.select().from(tenants).where(eq(tenants.id, tenantId)))[0], `tenant ${tenantId}`);
-          const [row] = await tx
-            .insert(providers)
-            .values({
-              id,
-              tenantId,
-              issuer,
-              jwksUri: jwksUri ?? null,
-              algorithms: algorithms ?? defaultAlgorithms,
-              claimMapping: claimMapping ?? {},
-              provisioning,
-              createdAt: now(context),
-            })
-            .returning();
-          await tx
-            .insert(providerAudiences)
-            .values(audiences.map((audience) => ({ issuer, audience, providerId: id })));
-          const change = {
-            type: 'tg.provider.created' as const,
+        found((await tx.select().from(tenants).where(eq(tenants.id, tenantId)))[0], `tenant ${tenantId}`);
+        const [created] = await tx
+          .insert(providers)
+          .values({
+            id,
+            tenantId,
+            issuer,
+            jwksUri: jwksUri ?? null,
+            algorithms: algorithms ?? defaultAlgorithms,
+            claimMapping: claimMapping ?? {},
+            provisioning,
+            createdAt: now(context),
+          })
+          .returning();
+        await tx.insert(providerAudiences).values(audiences.map((audience) => ({ issuer, audience, providerId: id })));
+        return {
+          answer: providerAnswer({ ...found(created, 'provider'), audiences: [...audiences].sort() }),
+          change: {
+            type: 'tg.provider.created',
             subjects: [providerSubject(id)],
             actor: caller.actor,
             details: { tenantId, issuer },
-          };
-          await append(context, tx, change, revisionStamp(id));
-          return found(row, 'provider');
-        });
-        return providerAnswer({ ...created, audiences: [...audiences].sort() });
+          },
+          stamp: revisionStamp(id),
+        };
       });
       return reply.code(201).send(answer);
     },
@@ -176,19 +172,12 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
       async (request) => {
         const { caller, provider: known } = await readOwn(request, request.params.id);
         return changeStatus(context, request, async (tx) => {
-          const [row] = await tx
-            .select({ provider: providers, tenant: tenants })
-            .from(providers)
-            .innerJoin(tenants, eq(tenants.id, providers.tenantId))
-            .where(eq(providers.id, known.id))
-            .for('no key update', { of: providers });
-          if (row === undefined) throw new ServiceError('not_found');
-          const { provider, tenant } = row;
+          const [row] = await tx.select().from(providers).where(eq(providers.id, known.id)).for('no key update');
+          const provider = found(row, 'provider');
           return {
             already:
               provider.isDisabled === isDisabled ? { epoch: provider.statusEpoch, seq: provider.statusSeq } : null,
-            maxStalenessMs: tenant.maxStalenessMs,
-            apply: (handle) => handle.update(providers).set({ isDisabled }).where(eq(providers.id, provider.id)),
+            tenantIds: [provider.tenantId],
             change: {
               type,
               subjects: [providerSubject(provider.id)],
@@ -196,7 +185,8 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
               ...reasonOf(request.body),
               details: { tenantId: provider.tenantId, issuer: provider.issuer },
             },
-            stamp: sql`UPDATE providers SET revision = head.seq, status_epoch = head.epoch, status_seq = head.seq FROM head WHERE providers.id = ${provider.id}`,
+            apply: sql`UPDATE providers SET is_disabled = ${isDisabled}, revision = head.seq, status_epoch = head.epoch,
+              status_seq = head.seq FROM head WHERE providers.id = ${provider.id}`,
           };
         });
       },

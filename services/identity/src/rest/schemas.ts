@@ -9,7 +9,7 @@ const Labels = Type.Array(Type.String({ minLength: 1, maxLength: 200, pattern: '
 });
 const Moment = Type.String({ format: 'date-time' });
 
-export const IdParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: 100 }) }, strict);
+export const IdParams = Type.Object({ id: Type.String({ pattern: '^\\w{1,100}$' }) }, strict);
 
 export const Page = Type.Object(
   {

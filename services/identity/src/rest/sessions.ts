@@ -1,79 +1,65 @@
 import { type HttpApp, ServiceError } from '@token-gateway/platform';
 import { externalSubject, sessionSubject } from '@token-gateway/revocation';
-import { and, eq, inArray, sql } from 'drizzle-orm';
-import { providers, revokedSessions, sessionCutoffs, tenants } from '../store/schema.ts';
+import { and, eq, inArray, type SQL, sql } from 'drizzle-orm';
+import { providers, revokedSessions } from '../store/schema.ts';
 import { adminScope, isPlatform } from './caller.ts';
 import { changeStatus, now, type RestContext, reasonOf } from './context.ts';
 import { Effect, SessionsRevoke, WaitQuery } from './schemas.ts';
 
 export function sessionRoutes(app: HttpApp, context: RestContext): void {
-  const { callers } = context;
-
   app.post(
     '/v1/sessions/revoke',
     { schema: { querystring: WaitQuery, body: SessionsRevoke, response: { 200: Effect } } },
     async (request) => {
-      const caller = await callers.read(request);
+      const caller = await context.callers.read(request);
       if (!isPlatform(caller) && !caller.scopes.has(adminScope)) {
         throw new ServiceError('forbidden', { detail: `${caller.actor} lacks ${adminScope}` });
       }
       const { issuer, subject, sid } = request.body;
-      if (subject === undefined && sid === undefined) {
-        throw new ServiceError('request_invalid', { detail: 'neither subject nor sid' });
-      }
       return changeStatus(context, request, async (tx) => {
+        const ofTenant = isPlatform(caller) ? undefined : eq(providers.tenantId, caller.tenantId);
         const rows = await tx
-          .select({ id: providers.id, maxStalenessMs: tenants.maxStalenessMs })
+          .select({ id: providers.id, tenantId: providers.tenantId })
           .from(providers)
-          .innerJoin(tenants, eq(tenants.id, providers.tenantId))
-          .where(
-            and(eq(providers.issuer, issuer), isPlatform(caller) ? undefined : eq(providers.tenantId, caller.tenantId)),
-          );
+          .where(and(eq(providers.issuer, issuer), ofTenant));
         if (rows.length === 0) throw new ServiceError('not_found', { detail: 'no provider of that issuer' });
         const ids = rows.map(({ id }) => id);
-        const revokedAt = now(context);
-        const known =
-          sid === undefined
-            ? []
-            : await tx
-                .select()
-                .from(revokedSessions)
-                .where(and(inArray(revokedSessions.providerId, ids), eq(revokedSessions.sessionId, sid)));
+        const tenantIds = rows.map(({ tenantId }) => tenantId);
+        const about = { type: 'tg.session.revoked' as const, actor: caller.actor, ...reasonOf(request.body) };
+        if (sid !== undefined) {
+          const ended = await tx
+            .select({ epoch: revokedSessions.epoch, seq: revokedSessions.seq })
+            .from(revokedSessions)
+            .where(and(inArray(revokedSessions.providerId, ids), eq(revokedSessions.sessionId, sid)));
+          return {
+            already: ended.length === ids.length ? (ended[0] ?? null) : null,
+            tenantIds,
+            change: { ...about, subjects: ids.map((id) => sessionSubject(id, sid)), details: { issuer } },
+            apply: endSession(ids, sid, now(context)),
+          };
+        }
+        if (subject === undefined) throw new ServiceError('request_invalid', { detail: 'neither subject nor sid' });
         return {
-          already: sid !== undefined && known.length === ids.length ? (known[0] ?? null) : null,
-          maxStalenessMs: Math.max(...rows.map(({ maxStalenessMs }) => maxStalenessMs)),
-          async apply(handle) {
-            if (sid !== undefined) {
-              const sessions = ids.map((providerId) => ({ providerId, sessionId: sid, epoch: 0, seq: 0, revokedAt }));
-              await handle.insert(revokedSessions).values(sessions).onConflictDoNothing();
-            } else if (subject !== undefined) {
-              // Without a session: everything issued to the subject until now.
-              for (const providerId of ids) {
-                await handle
-                  .insert(sessionCutoffs)
-                  .values({ providerId, subject, issuedUntil: revokedAt })
-                  .onConflictDoUpdate({
-                    target: [sessionCutoffs.providerId, sessionCutoffs.subject],
-                    set: { issuedUntil: revokedAt },
-                  });
-              }
-            }
-          },
-          change: {
-            type: 'tg.session.revoked',
-            subjects: ids.map((id) =>
-              sid === undefined ? externalSubject(id, subject ?? '') : sessionSubject(id, sid),
-            ),
-            actor: caller.actor,
-            ...reasonOf(request.body),
-            details: { issuer },
-          },
-          stamp:
-            sid === undefined
-              ? sql`SELECT 1`
-              : sql`UPDATE revoked_sessions SET epoch = head.epoch, seq = head.seq FROM head WHERE session_id = ${sid} AND revoked_sessions.seq = 0`,
+          already: null,
+          tenantIds,
+          change: { ...about, subjects: ids.map((id) => externalSubject(id, subject)), details: { issuer } },
+          apply: endIssued(ids, subject, now(context)),
         };
       });
     },
   );
+}
+
+function endSession(providerIds: string[], sid: string, at: Date): SQL {
+  return sql`INSERT INTO revoked_sessions (provider_id, session_id, epoch, seq, revoked_at)
+    SELECT providers.id, ${sid}::text, head.epoch, head.seq, ${at.toISOString()}::timestamptz FROM head, providers
+    WHERE ${inArray(providers.id, providerIds)} ON CONFLICT DO NOTHING`;
+}
+
+/** Ends everything that was issued to a subject until now. */
+function endIssued(providerIds: string[], subject: string, at: Date): SQL {
+  return sql`INSERT INTO session_cutoffs (provider_id, subject, issued_until)
+    SELECT providers.id, ${subject}::text, ${at.toISOString()}::timestamptz FROM head, providers
+    WHERE ${inArray(providers.id, providerIds)} ON CONFLICT (provider_id, subject)
+    DO UPDATE SET issued_until = greatest(session_cutoffs.issued_until, excluded.issued_until)`;
 }

@@ -7,8 +7,8 @@ import {
   append,
   changeStatus,
   commit,
+  create,
   found,
-  idempotent,
   newId,
   now,
   pageAnswer,
@@ -33,6 +33,8 @@ type Row = typeof tenants.$inferSelect;
 
 const defaults = { tokenTtlSeconds: 300, maxStalenessMs: 1000 };
 const maxStalenessMinMs = 100;
+/** No transaction takes longer from here to its commit. */
+const commitMaxMs = 10_000;
 
 function policyOf(policy: Policy | undefined, current: typeof defaults): typeof defaults {
   const merged = { ...current, ...policy };
@@ -55,27 +57,34 @@ export function tenantAnswer(row: Row) {
 }
 
 export function tenantRoutes(app: HttpApp, context: RestContext): void {
-  const { drizzle, callers } = context;
+  const { drizzle, callers, clock } = context;
+  /** Until when decisions may be used that were made under a bound which is lowered now. */
+  function looserUntil(current: Row, maxStalenessMs: number): Date | null {
+    if (maxStalenessMs >= current.maxStalenessMs) return current.looserUntil;
+    const untilMs = clock.now().wallMs + commitMaxMs + current.maxStalenessMs;
+    return new Date(Math.max(untilMs, current.looserUntil?.getTime() ?? 0));
+  }
+
   const read = async (id: string) =>
     found((await drizzle.select().from(tenants).where(eq(tenants.id, id)))[0], `tenant ${id}`);
 
   app.post('/v1/tenants', { schema: { body: TenantCreate, response: { 201: Tenant } } }, async (request, reply) => {
     const caller = await callers.read(request);
     requirePlatform(caller);
-    const answer = await idempotent(context, request, caller, async () => {
+    const answer = await create(context, request, caller, async (tx) => {
       const { slug, name, policy } = request.body;
-      const row = { id: newId(context, 'ten'), slug, name, ...policyOf(policy, defaults), createdAt: now(context) };
-      const created = await commit(context, async (tx) => {
-        const [inserted] = await tx.insert(tenants).values(row).returning();
-        await append(context, tx, {
+      const id = newId(context, 'ten');
+      const values = { id, slug, name, ...policyOf(policy, defaults), createdAt: now(context) };
+      const [created] = await tx.insert(tenants).values(values).returning();
+      return {
+        answer: tenantAnswer(found(created, 'tenant')),
+        change: {
           type: 'tg.tenant.created',
-          subjects: [tenantSubject(row.id)],
+          subjects: [tenantSubject(id)],
           actor: caller.actor,
-          details: { tenantId: row.id, slug },
-        });
-        return found(inserted, 'tenant');
-      });
-      return tenantAnswer(created);
+          details: { tenantId: id, slug },
+        },
+      };
     });
     return reply.code(201).send(answer);
   });
@@ -108,7 +117,12 @@ export function tenantRoutes(app: HttpApp, context: RestContext): void {
         const current = found(row, 'tenant');
         const policy = policyOf(request.body.policy, current);
         const name = request.body.name ?? current.name;
-        const values = { name, tokenTtlSeconds: policy.tokenTtlSeconds, maxStalenessMs: policy.maxStalenessMs };
+        const values = {
+          name,
+          tokenTtlSeconds: policy.tokenTtlSeconds,
+          maxStalenessMs: policy.maxStalenessMs,
+          looserUntil: looserUntil(current, policy.maxStalenessMs),
+        };
         const [changed] = await tx.update(tenants).set(values).where(eq(tenants.id, current.id)).returning();
         await append(context, tx, {
           type: 'tg.tenant.changed',
@@ -140,8 +154,7 @@ export function tenantRoutes(app: HttpApp, context: RestContext): void {
           const tenant = found(row, 'tenant');
           return {
             already: tenant.isSuspended === isSuspended ? { epoch: tenant.statusEpoch, seq: tenant.statusSeq } : null,
-            maxStalenessMs: tenant.maxStalenessMs,
-            apply: (handle) => handle.update(tenants).set({ isSuspended }).where(eq(tenants.id, tenant.id)),
+            tenantIds: [tenant.id],
             change: {
               type,
               subjects: [tenantSubject(tenant.id)],
@@ -149,7 +162,8 @@ export function tenantRoutes(app: HttpApp, context: RestContext): void {
               ...reasonOf(request.body),
               details: { tenantId: tenant.id },
             },
-            stamp: sql`UPDATE tenants SET status_epoch = head.epoch, status_seq = head.seq FROM head WHERE tenants.id = ${tenant.id}`,
+            apply: sql`UPDATE tenants SET is_suspended = ${isSuspended}, status_epoch = head.epoch, status_seq = head.seq
+              FROM head WHERE tenants.id = ${tenant.id}`,
           };
         });
       },

@@ -7,8 +7,8 @@ import {
   append,
   changeStatus,
   commit,
+  create,
   found,
-  idempotent,
   newId,
   now,
   pageAnswer,
@@ -118,29 +118,28 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
       const tenantId = request.params.id;
       requireAdminOf(caller, tenantId);
       requireGrantable(caller, request.body.entitlements ?? []);
-      const answer = await idempotent(context, request, caller, async () => {
+      const answer = await create(context, request, caller, async (tx) => {
         const { email, displayName, entitlements, attributes, externalIdentities: links = [] } = request.body;
         const id = newId(context, 'usr');
-        const created = await commit(context, async (tx) => {
-          found((await tx.select().from(tenants).where(eq(tenants.id, tenantId)))[0], `tenant ${tenantId}`);
-          const [row] = await tx
-            .insert(users)
-            .values({
-              id,
-              tenantId,
-              email: email ?? null,
-              displayName: displayName ?? null,
-              entitlements: entitlements ?? [],
-              attributes: attributes ?? {},
-              createdAt: now(context),
-            })
-            .returning();
-          const subjects = [userSubject(id)];
-          for (const { issuer, subject } of links) subjects.push(...(await link(tx, tenantId, id, issuer, subject)));
-          await append(context, tx, { type: 'tg.user.created', subjects, actor: caller.actor, details: { tenantId } });
-          return found(row, 'user');
-        });
-        return userAnswer({ ...created, externalIdentities: links });
+        found((await tx.select().from(tenants).where(eq(tenants.id, tenantId)))[0], `tenant ${tenantId}`);
+        const [created] = await tx
+          .insert(users)
+          .values({
+            id,
+            tenantId,
+            email: email ?? null,
+            displayName: displayName ?? null,
+            entitlements: entitlements ?? [],
+            attributes: attributes ?? {},
+            createdAt: now(context),
+          })
+          .returning();
+        const subjects = [userSubject(id)];
+        for (const { issuer, subject } of links) subjects.push(...(await link(tx, tenantId, id, issuer, subject)));
+        return {
+          answer: userAnswer({ ...found(created, 'user'), externalIdentities: links }),
+          change: { type: 'tg.user.created', subjects, actor: caller.actor, details: { tenantId } },
+        };
       });
       return reply.code(201).send(answer);
     },
@@ -190,17 +189,18 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
     { schema: { params: IdParams, body: ExternalIdentity, response: { 201: User } } },
     async (request, reply) => {
       const { caller, user } = await readOwn(request, request.params.id);
-      const answer = await idempotent(context, request, caller, async () => {
-        await commit(context, async (tx) => {
-          const linked = await link(tx, user.tenantId, user.id, request.body.issuer, request.body.subject);
-          await append(context, tx, {
+      const answer = await create(context, request, caller, async (tx) => {
+        const linked = await link(tx, user.tenantId, user.id, request.body.issuer, request.body.subject);
+        const [row] = await withIdentities(tx, await tx.select().from(users).where(eq(users.id, user.id)));
+        return {
+          answer: userAnswer(found(row, 'user')),
+          change: {
             type: 'tg.user.changed',
             subjects: [userSubject(user.id), ...linked],
             actor: caller.actor,
             details: { tenantId: user.tenantId, linked: true },
-          });
-        });
-        return userAnswer((await readOwn(request, user.id)).user);
+          },
+        };
       });
       return reply.code(201).send(answer);
     },
@@ -248,18 +248,11 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
       async (request) => {
         const { caller, user: known } = await readOwn(request, request.params.id);
         return changeStatus(context, request, async (tx) => {
-          const [row] = await tx
-            .select({ user: users, tenant: tenants })
-            .from(users)
-            .innerJoin(tenants, eq(tenants.id, users.tenantId))
-            .where(eq(users.id, known.id))
-            .for('no key update', { of: users });
-          if (row === undefined) throw new ServiceError('not_found');
-          const { user, tenant } = row;
+          const [row] = await tx.select().from(users).where(eq(users.id, known.id)).for('no key update');
+          const user = found(row, 'user');
           return {
             already: user.isDisabled === isDisabled ? { epoch: user.statusEpoch, seq: user.statusSeq } : null,
-            maxStalenessMs: tenant.maxStalenessMs,
-            apply: (handle) => handle.update(users).set({ isDisabled }).where(eq(users.id, user.id)),
+            tenantIds: [user.tenantId],
             change: {
               type,
               subjects: [userSubject(user.id)],
@@ -267,7 +260,8 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
               ...reasonOf(request.body),
               details: { tenantId: user.tenantId },
             },
-            stamp: sql`UPDATE users SET status_epoch = head.epoch, status_seq = head.seq FROM head WHERE users.id = ${user.id}`,
+            apply: sql`UPDATE users SET is_disabled = ${isDisabled}, status_epoch = head.epoch, status_seq = head.seq
+              FROM head WHERE users.id = ${user.id}`,
           };
         });
       },

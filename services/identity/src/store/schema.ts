@@ -51,6 +51,8 @@ export const tenants = pgTable('tenants', {
   name: text().notNull(),
   tokenTtlSeconds: integer().notNull(),
   maxStalenessMs: integer().notNull(),
+  /** Decisions made under a larger bound, lowered since, may be used until then. */
+  looserUntil: moment(),
   isSuspended: boolean().notNull().default(false),
   /** Place of the suspension or resumption in force. */
   statusEpoch: sequence(),

@@ -1,0 +1,1 @@
+ALTER TABLE "tenants" ADD COLUMN "looser_until" timestamp (3) with time zone;
