@@ -1,23 +1,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
+import { freePort } from '../parts/free-port.ts';
+import { noteLeftover } from '../parts/leftovers.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const startTimeoutMs = 30_000;
 
-/** Ports that were free a moment ago. */
+/** Ports that were free a moment ago, all different. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer().listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
+  const ports = new Set<number>();
+  while (ports.size < count) ports.add(await freePort());
+  return [...ports];
 }
 
 /** Resolves when the condition holds; rejects with its last error or `what` after `timeoutMs`. */
@@ -46,6 +40,7 @@ export class ServiceProcess implements AsyncDisposable {
   readonly #env: Record<string, string>;
   readonly #readyUrl: string;
   #child: ChildProcess | null = null;
+  #crossOut: () => void = () => {};
   /** Everything it wrote, for assertions on what must not be logged, and for failures. */
   output = '';
 
@@ -69,6 +64,7 @@ export class ServiceProcess implements AsyncDisposable {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;
+    if (child.pid !== undefined) this.#crossOut = noteLeftover({ pid: child.pid });
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => {
         this.output += text;
@@ -92,6 +88,7 @@ export class ServiceProcess implements AsyncDisposable {
       child.kill(signal);
       await exited;
     }
+    this.#crossOut();
     return child.exitCode;
   }
 
