@@ -70,6 +70,7 @@ await partsSuite('signal', ['redis'], (parts) => {
       await heard.until(() => heard.changes.length > 0);
       assert.deepEqual(heard.changes, [change]);
       assert.deepEqual(heard.heartbeats, []);
+      assert.equal(heard.malformed.length, 8);
     });
 
     it('finds out that Redis stands still, and hears again when it goes on', async (test) => {
@@ -139,6 +140,36 @@ await partsSuite('signal', ['redis'], (parts) => {
       await heard.until(() => heard.purges.length === 3);
       const purges = heard.purges.map((purge) => JSON.stringify(purge)).sort();
       assert.deepEqual(purges, ['{"cacheKey":"expired"}', '{"cacheKey":"removed"}', '{"subject":"key:k"}']);
+    });
+
+    it('takes a marker that is removed for no end of its key, and hears of no other database', async (test) => {
+      const sink = await openSink(test);
+      test.after(() => sink.close());
+      const connection = await client(test);
+      const heard = await listening(test, createRedisKeyspaceSource(await options()));
+      await sink.markKeyExpiry('revoked', Date.now() + 60_000);
+      await sink.markKeyExpiry('revoked', null);
+      await connection.select(1);
+      await connection.set('tg:l2:elsewhere', '1');
+      await connection.del('tg:l2:elsewhere');
+      await connection.select(0);
+      await connection.set('tg:l2:here', '1');
+      await connection.del('tg:l2:here');
+      await heard.until(() => heard.purges.length > 0);
+      assert.deepEqual(heard.purges, [{ cacheKey: 'here' }]);
+    });
+
+    it('hears in the database that its URL names', async (test) => {
+      const { url, clock } = await options();
+      const connection = await client(test);
+      const heard = await listening(test, createRedisKeyspaceSource({ url: `${url}/3`, logger, clock }));
+      for (const database of [0, 3]) {
+        await connection.select(database);
+        await connection.set(`tg:l2:${database}`, '1');
+        await connection.del(`tg:l2:${database}`);
+      }
+      await heard.until(() => heard.purges.length > 0);
+      assert.deepEqual(heard.purges, [{ cacheKey: '3' }]);
     });
   });
 });

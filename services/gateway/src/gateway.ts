@@ -131,6 +131,9 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       onHeartbeat(heartbeat: Heartbeat) {
         metrics.heartbeat(source.name, clock.now().wallMs - Date.parse(heartbeat.at));
       },
+      onMalformed() {
+        metrics.signal(source.name, 'malformed');
+      },
       onConnected() {
         metrics.connected(source.name, true);
         watermarks.askSoon();

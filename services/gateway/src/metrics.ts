@@ -80,7 +80,7 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
     decision(source: DecisionSource, decision: Decision): void {
       decisions.inc({ source, outcome: decision.outcome, code: decision.outcome === 'allow' ? '' : decision.code });
     },
-    signal(trigger: string, result: Heard): void {
+    signal(trigger: string, result: Heard | 'malformed'): void {
       signals.inc({ trigger, result });
     },
     purged(trigger: string, count: number): void {

@@ -96,7 +96,13 @@ export function createGrpcIdentityClient({
       try {
         stream = connection.stream(service.watch, request);
         signal.addEventListener('abort', () => stream?.cancel(), { signal: ended.signal });
-        if (onOpen !== undefined) stream.once('metadata', onOpen);
+        stream.once('metadata', () => {
+          try {
+            onOpen?.();
+          } catch (error) {
+            stream?.destroy(error as Error);
+          }
+        });
         for await (const change of stream) {
           if (signal.aborted) return;
           onChange(change);

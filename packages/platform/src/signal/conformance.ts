@@ -20,6 +20,8 @@ export interface Heard {
   readonly changes: Change[];
   readonly purges: Parameters<SignalListener['onPurge']>[0][];
   readonly heartbeats: Heartbeat[];
+  /** One for each that was dropped. */
+  readonly malformed: null[];
   /** `connected` and `disconnected`, as they came. */
   readonly states: string[];
   /** Resolves when the condition holds, looked at whenever something was heard. */
@@ -35,11 +37,13 @@ export function createHeard(): Heard {
     changes: [],
     purges: [],
     heartbeats: [],
+    malformed: [],
     states: [],
     listener: {
       onChange: (change) => noted(heard.changes.push(change)),
       onPurge: (target) => noted(heard.purges.push(target)),
       onHeartbeat: (heartbeat) => noted(heard.heartbeats.push(heartbeat)),
+      onMalformed: () => noted(heard.malformed.push(null)),
       onConnected: () => noted(heard.states.push('connected')),
       onDisconnected: () => noted(heard.states.push('disconnected')),
     },
@@ -127,6 +131,35 @@ export function signalConformance(name: string, openPair: OpenSignalPair): void 
       await sink.markKeyExpiry('k', 4_000_000_000_000);
       await sink.markKeyExpiry('k', null);
       await sink.markKeyExpiry('k', null);
+    });
+
+    it('goes on after a listener that throws, for it and for the others', async (test) => {
+      const { source, sink } = await open(test);
+      const broken = createHeard();
+      const fail = (): never => {
+        throw new Error('listener');
+      };
+      const { onChange } = broken.listener;
+      const unsubscribe = source.subscribe({
+        onChange(change) {
+          onChange(change);
+          fail();
+        },
+        onPurge: fail,
+        onHeartbeat: fail,
+        onConnected: fail,
+        onDisconnected: fail,
+      });
+      test.after(unsubscribe);
+      const whole = await listening(test, source);
+      const log = new ChangeLog();
+      while (broken.changes.length < 2) {
+        const change = log.append(['key:1']);
+        await sink.publishHeartbeat({ epoch: 1, seq: change.seq, at: change.at });
+        assert.equal(await sink.apply(change, String(change.seq)), 'applied');
+        await whole.until(() => whole.changes.length === change.seq);
+      }
+      assert.deepEqual(whole.changes, log.changes);
     });
 
     it('calls back no more once it was unsubscribed', async (test) => {

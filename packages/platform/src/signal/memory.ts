@@ -1,5 +1,6 @@
 import { comparePositions, type Position } from '@token-gateway/revocation';
 import type { Logger } from '../telemetry.ts';
+import { guardListener } from './listener.ts';
 import type { SignalListener, SignalSink, SignalSource } from './port.ts';
 
 /** Signals within this process: what the sink applies, every listener of the source hears before `apply` resolves. */
@@ -7,30 +8,25 @@ export function createMemorySignal({ logger }: { readonly logger?: Logger } = {}
   source: SignalSource;
   sink: SignalSink;
 } {
-  const subscriptions = new Set<{ readonly listener: SignalListener }>();
+  const name = 'memory';
+  const listeners = new Set<SignalListener>();
   let newest: Position = { epoch: 0, seq: 0 };
   let lastOffset: string | null = null;
 
   function tell(call: (listener: SignalListener) => void): void {
-    for (const { listener } of subscriptions) {
-      try {
-        call(listener);
-      } catch (error) {
-        logger?.error({ err: error }, 'signal listener failed');
-      }
-    }
+    for (const listener of listeners) call(listener);
   }
 
   return {
     source: {
-      name: 'memory',
-      subscribe(listener) {
-        const subscription = { listener };
-        subscriptions.add(subscription);
+      name,
+      subscribe(subscriber) {
+        const listener = guardListener(subscriber, name, logger);
+        listeners.add(listener);
         queueMicrotask(() => {
-          if (subscriptions.has(subscription)) listener.onConnected();
+          if (listeners.has(listener)) listener.onConnected();
         });
-        return async () => void subscriptions.delete(subscription);
+        return async () => void listeners.delete(listener);
       },
     },
     sink: {
@@ -45,7 +41,7 @@ export function createMemorySignal({ logger }: { readonly logger?: Logger } = {}
       // Nothing here outlives the key: whoever holds a decision holds its end too.
       markKeyExpiry: async () => undefined,
       publishHeartbeat: async (heartbeat) => tell((listener) => listener.onHeartbeat(heartbeat)),
-      close: async () => subscriptions.clear(),
+      close: async () => listeners.clear(),
     },
   };
 }

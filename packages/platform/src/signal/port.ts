@@ -3,7 +3,7 @@ import type { Heartbeat } from '@token-gateway/schemas';
 
 /**
  * What a gateway hears. A signal can only take away: nothing a source says makes a gateway believe it is up to date.
- * Handlers are synchronous and never throw.
+ * Handlers are synchronous; what one throws is logged, and felt by nobody else.
  */
 export interface SignalListener {
   /** A change, perhaps not for the first time, perhaps out of order, perhaps forged. */
@@ -11,6 +11,8 @@ export interface SignalListener {
   /** A cached entry went from L2, or what a subject stands for ended by time. */
   onPurge(target: { readonly cacheKey: string } | { readonly subject: Subject }): void;
   onHeartbeat(heartbeat: Heartbeat): void;
+  /** Something arrived that is no signal, and was dropped. */
+  onMalformed?(): void;
   /** The subscription was made or made again: signals before this may have been missed. */
   onConnected(): void;
   onDisconnected(): void;

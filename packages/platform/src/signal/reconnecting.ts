@@ -1,5 +1,6 @@
 import type { Clock } from '../clock/port.ts';
 import type { Logger } from '../telemetry.ts';
+import { guardListener } from './listener.ts';
 import type { SignalListener } from './port.ts';
 
 export interface ReconnectingOptions {
@@ -9,8 +10,11 @@ export interface ReconnectingOptions {
   /** For jitter: a number in [0, 1). */
   readonly random: () => number;
   readonly listener: SignalListener;
-  /** Calls back when signals are sure to come, and settles when the connection is gone, soon after the signal aborts. */
-  connect(signal: AbortSignal, onOpen: () => void): Promise<void>;
+  /**
+   * Calls `onOpen` when signals are sure to come, tells the listener, and settles when the connection is gone, soon after
+   * the signal aborts. Nothing that it calls throws.
+   */
+  connect(listener: Required<SignalListener>, signal: AbortSignal, onOpen: () => void): Promise<void>;
 }
 
 const delayMinMs = 50;
@@ -18,7 +22,8 @@ const delayMaxMs = 500;
 
 /** Connects, and connects again after any failure, until the returned function is called. */
 export function keepConnected(options: ReconnectingOptions): () => Promise<void> {
-  const { name, logger, clock, random, listener, connect } = options;
+  const { name, logger, clock, random, connect } = options;
+  const listener = guardListener(options.listener, name, logger);
   const stopping = new AbortController();
 
   async function run(): Promise<void> {
@@ -28,7 +33,7 @@ export function keepConnected(options: ReconnectingOptions): () => Promise<void>
       let isOpen = false;
       let cause: unknown;
       try {
-        await connect(stopping.signal, () => {
+        await connect(listener, stopping.signal, () => {
           isOpen = true;
           isDown = false;
           logger.info({ source: name }, 'signals are connected');

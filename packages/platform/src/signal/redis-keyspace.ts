@@ -20,37 +20,41 @@ export interface RedisKeyspaceSourceOptions {
 }
 
 /**
- * What goes from Redis: entries of the token cache and markers of expiring keys. Hears nothing unless the server is
+ * What goes from Redis: entries of the token cache, and markers of keys that have ended. Hears nothing unless the server is
  * configured with `notify-keyspace-events` of at least `Egx`.
  */
 export function createRedisKeyspaceSource(options: RedisKeyspaceSourceOptions): SignalSource {
   const { url, logger, clock, random = Math.random } = options;
   const name = 'redis-keyspace';
 
-  function onGone(listener: SignalListener, key: string): void {
+  function onGone(listener: SignalListener, event: string, key: string): void {
     if (key.startsWith(entryPrefix)) listener.onPurge({ cacheKey: key.slice(entryPrefix.length) });
-    else if (key.startsWith(keyExpiryPrefix)) {
+    // A marker is also deleted when its key is revoked or is to end no more.
+    else if (key.startsWith(keyExpiryPrefix) && event === 'expired') {
       listener.onPurge({ subject: keySubject(key.slice(keyExpiryPrefix.length)) });
     }
   }
 
   return {
     name,
-    subscribe: (listener) =>
+    subscribe: (subscriber) =>
       keepConnected({
         name,
         logger,
         clock,
         random,
-        listener,
-        connect: (signal, onOpen) =>
+        listener: subscriber,
+        connect: (listener, signal, onOpen) =>
           listenToRedis(
             {
               url,
               clock,
-              subscribe: (redis) => redis.psubscribe('__keyevent@*__:del', '__keyevent@*__:expired'),
+              subscribe: (redis) => {
+                const channel = `__keyevent@${redis.options.db ?? 0}__:`;
+                return redis.subscribe(`${channel}del`, `${channel}expired`);
+              },
               onOpen,
-              onMessage: (_channel, key) => onGone(listener, key),
+              onMessage: (channel, key) => onGone(listener, channel.slice(channel.indexOf(':') + 1), key),
             },
             signal,
           ),

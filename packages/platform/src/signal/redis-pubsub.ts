@@ -83,28 +83,29 @@ export interface RedisSourceOptions {
   readonly random?: () => number;
 }
 
-/** What a Redis sink publishes. A message that is no event is dropped, with a line in the log. */
+/** What a Redis sink publishes. */
 export function createRedisPubSubSource(options: RedisSourceOptions): SignalSource {
   const { url, logger, clock, random = Math.random } = options;
   const name = 'redis-pubsub';
 
-  function onMessage(listener: SignalListener, channel: string, message: string): void {
+  function onMessage(listener: Required<SignalListener>, channel: string, message: string): void {
     const value = parse(message);
     if (channel === changesChannel && changeEvent.Check(value)) listener.onChange(fromChangeEvent(value));
     else if (channel === heartbeatsChannel && heartbeat.Check(value)) listener.onHeartbeat(value);
-    else logger.warn({ source: name, channel }, 'malformed signal dropped');
+    // Counted, and not logged: whoever can publish could fill the log.
+    else listener.onMalformed();
   }
 
   return {
     name,
-    subscribe: (listener) =>
+    subscribe: (subscriber) =>
       keepConnected({
         name,
         logger,
         clock,
         random,
-        listener,
-        connect: (signal, onOpen) =>
+        listener: subscriber,
+        connect: (listener, signal, onOpen) =>
           listenToRedis(
             {
               url,
