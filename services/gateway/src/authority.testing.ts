@@ -9,7 +9,7 @@ import type { WatermarkRequest, WatermarkResponse } from '@token-gateway/schemas
 import type { ExchangeClient, ExchangeRequest, ExchangeResult } from './exchange-client/port.ts';
 
 /** Lets a test decide when a call is answered. */
-export class Valve {
+class Valve {
   #isOpen = true;
   #waiting: (() => void)[] = [];
   isBroken = false;

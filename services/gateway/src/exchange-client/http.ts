@@ -67,7 +67,7 @@ export async function createHttpExchangeClient(
 }
 
 /** The form of the grant for a credential, without client authentication. */
-export function requestBody(request: ExchangeRequest): URLSearchParams {
+function requestBody(request: ExchangeRequest): URLSearchParams {
   const grant =
     request.kind === 'api-key'
       ? { grant_type: 'urn:token-gateway:params:oauth:grant-type:api-key', api_key: request.credential }
