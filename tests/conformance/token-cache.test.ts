@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { describe, it, type TestContext } from 'node:test';
 import { createRedisTokenCache, type TokenCache } from '@token-gateway/platform';
 import { createSilentTelemetry, tokenCacheConformance } from '@token-gateway/platform/testing';
@@ -57,6 +58,37 @@ await partsSuite('token cache', ['redis'], (parts) => {
       const [index = ''] = await connection.keys('tg:idx:*');
       const lifeMs = await connection.pttl(index);
       assert.ok(lifeMs > 50_000 && lifeMs <= 60_000);
+    });
+
+    it('keeps no notes of entries that have expired, however busy their subject is', async (test) => {
+      const cache = await open(test);
+      test.after(() => cache.close());
+      const connection = await client(test);
+      for (let index = 0; index < 50; index += 1) await cache.set(`short ${index}`, Uint8Array.of(1), 1, ['tenant:t']);
+      await cache.set('long', Uint8Array.of(1), 60_000, ['tenant:t']);
+      while ((await connection.keys('tg:l2:*')).length > 1) await new Promise(setImmediate);
+      for (let index = 0; index < 20; index += 1) await cache.set(`${index}`, Uint8Array.of(1), 60_000, ['tenant:t']);
+      const [index = ''] = await connection.keys('tg:idx:*');
+      assert.equal(await connection.zcard(index), 21);
+      assert.equal(await cache.removeBySubjects(['tenant:t']), 21);
+    });
+
+    it('lets others at Redis while it removes the entries of a tenant that has very many', async (test) => {
+      const cache = await open(test);
+      test.after(() => cache.close());
+      const connection = await client(test);
+      const count = 100_000;
+      const index = `tg:idx:${createHash('sha256').update('tenant:t').digest('base64url')}`;
+      for (let from = 0; from < count; from += 10_000) {
+        const keys = Array.from({ length: 10_000 }, (_, offset) => `${from + offset}`);
+        await connection.mset(keys.flatMap((key) => [`tg:l2:${key}`, '1']));
+        await connection.zadd(index, ...keys.flatMap((key) => [Date.now() + 60_000, key]));
+      }
+      await connection.call('SLOWLOG', 'RESET');
+      await connection.config('SET', 'slowlog-log-slower-than', '20000');
+      assert.equal(await cache.removeBySubjects(['tenant:t']), count);
+      assert.deepEqual(await connection.call('SLOWLOG', 'GET'), [], 'no command took more than 20 ms');
+      assert.equal(await connection.dbsize(), 0);
     });
 
     it('leaves no index behind when its entries are removed', async (test) => {

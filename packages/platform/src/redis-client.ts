@@ -1,4 +1,5 @@
 import { Redis } from 'ioredis';
+import type { Clock } from './clock/port.ts';
 import type { Logger } from './telemetry.ts';
 
 export interface RedisClientOptions {
@@ -6,8 +7,6 @@ export interface RedisClientOptions {
   readonly logger: Logger;
   /** What the connection is for, in logs. */
   readonly purpose: string;
-  /** Milliseconds after which a command rejects. */
-  readonly commandTimeoutMs: number;
   /** For jitter: a number in [0, 1). */
   readonly random: () => number;
 }
@@ -19,16 +18,17 @@ const reconnectMaxMs = 500;
 
 /**
  * A connection for commands that makes itself again for ever. While there is none, commands reject at once: nothing waits,
- * and nothing is sent twice.
+ * and nothing is sent twice. A reply that does not come is waited for until the silence is noticed: see `replyWithin`.
  */
-export function createRedisClient({ url, logger, purpose, commandTimeoutMs, random }: RedisClientOptions): Redis {
+export function createRedisClient({ url, logger, purpose, random }: RedisClientOptions): Redis {
   const redis = new Redis(url, {
-    commandTimeout: commandTimeoutMs,
     connectTimeout: silenceTimeoutMs,
     socketTimeout: silenceTimeoutMs,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
+    // A replica that was the primary until a moment ago: its name may lead to the new one by now.
+    reconnectOnError: (error) => error.message.startsWith('READONLY'),
     retryStrategy: () => reconnectMinMs + random() * (reconnectMaxMs - reconnectMinMs),
   });
   let isReady: boolean | null = null;
@@ -45,4 +45,14 @@ export function createRedisClient({ url, logger, purpose, commandTimeoutMs, rand
     isReady = false;
   });
   return redis;
+}
+
+/**
+ * The reply, or a rejection when it takes longer. Not an option of the client, where it would be one of the handshake too: a
+ * short one would keep a busy machine from ever connecting.
+ */
+export function replyWithin<T>(clock: Clock, timeoutMs: number, reply: Promise<T>): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = clock.setTimer(() => reject(new Error(`Redis did not reply within ${timeoutMs} ms`)), timeoutMs);
+  return Promise.race([reply, promise]).finally(() => timer.cancel());
 }

@@ -2,7 +2,8 @@ import { fromChangeEvent, toChangeEvent } from '@token-gateway/revocation';
 import { ChangeEventSchema, HeartbeatSchema } from '@token-gateway/schemas';
 import { Compile } from 'typebox/compile';
 import type { Clock } from '../clock/port.ts';
-import { createRedisClient } from '../redis-client.ts';
+import { systemClock } from '../clock/system.ts';
+import { createRedisClient, replyWithin } from '../redis-client.ts';
 import type { Logger } from '../telemetry.ts';
 import type { SignalListener, SignalSink, SignalSource } from './port.ts';
 import { keepConnected } from './reconnecting.ts';
@@ -37,6 +38,7 @@ return 1
 export interface RedisSinkOptions {
   readonly url: string;
   readonly logger: Logger;
+  readonly clock?: Clock;
   /** Milliseconds after which a command rejects. Default 1 000. */
   readonly commandTimeoutMs?: number;
   readonly random?: () => number;
@@ -44,30 +46,24 @@ export interface RedisSinkOptions {
 
 /** Changes into Redis. Everything rejects while Redis does not answer; what was rejected may have been done. */
 export function createRedisSink(options: RedisSinkOptions): SignalSink {
-  const { url, logger, commandTimeoutMs = 1_000, random = Math.random } = options;
-  const redis = createRedisClient({ url, logger, purpose: 'relay', commandTimeoutMs, random });
+  const { url, logger, clock = systemClock, commandTimeoutMs = 1_000, random = Math.random } = options;
+  const redis = createRedisClient({ url, logger, purpose: 'relay', random });
+  const within = <T>(reply: Promise<T>): Promise<T> => replyWithin(clock, commandTimeoutMs, reply);
   return {
-    place: () => redis.hget(placeKey, 'offset'),
+    place: () => within(redis.hget(placeKey, 'offset')),
     async apply(change, offset) {
       const event = JSON.stringify(toChangeEvent(change));
-      const result = await redis.eval(
-        applyScript,
-        1,
-        placeKey,
-        change.epoch,
-        change.seq,
-        offset,
-        changesChannel,
-        event,
+      const result = await within(
+        redis.eval(applyScript, 1, placeKey, change.epoch, change.seq, offset, changesChannel, event),
       );
       return result === 1 ? 'applied' : 'ignored';
     },
     async markKeyExpiry(keyId, expiresAtMs) {
-      if (expiresAtMs === null) await redis.del(keyExpiryKey(keyId));
-      else await redis.set(keyExpiryKey(keyId), '', 'PXAT', expiresAtMs);
+      const key = keyExpiryKey(keyId);
+      await within<unknown>(expiresAtMs === null ? redis.del(key) : redis.set(key, '', 'PXAT', expiresAtMs));
     },
     async publishHeartbeat(value) {
-      await redis.publish(heartbeatsChannel, JSON.stringify(value));
+      await within(redis.publish(heartbeatsChannel, JSON.stringify(value)));
     },
     async close() {
       redis.disconnect();

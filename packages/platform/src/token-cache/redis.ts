@@ -1,13 +1,15 @@
 import { createHash } from 'node:crypto';
 import { allSubject, type Subject } from '@token-gateway/revocation';
-import type { ChainableCommander } from 'ioredis';
-import { createRedisClient } from '../redis-client.ts';
+import type { Clock } from '../clock/port.ts';
+import { systemClock } from '../clock/system.ts';
+import { createRedisClient, replyWithin } from '../redis-client.ts';
 import type { Logger } from '../telemetry.ts';
 import type { TokenCache } from './port.ts';
 
 export interface RedisTokenCacheOptions {
   readonly url: string;
   readonly logger: Logger;
+  readonly clock?: Clock;
   /** Milliseconds after which a command rejects. Default 50. */
   readonly commandTimeoutMs?: number;
   readonly random?: () => number;
@@ -15,6 +17,7 @@ export interface RedisTokenCacheOptions {
 
 const entryPrefix = 'tg:l2:';
 const indexPrefix = 'tg:idx:';
+/** So few at a time that Redis does not stand still for the others, however many a tenant has. */
 const batchSize = 500;
 
 const entryKey = (cacheKey: string): string => `${entryPrefix}${cacheKey}`;
@@ -22,31 +25,53 @@ const entryKey = (cacheKey: string): string => `${entryPrefix}${cacheKey}`;
 const indexKey = (subject: Subject): string =>
   `${indexPrefix}${createHash('sha256').update(subject).digest('base64url')}`;
 
+/**
+ * The entry, and in the index of each subject a note of it, with the time it is worth until. A few notes that are worth
+ * nothing any more go each time: more than are added, so that the index of a busy tenant does not grow for ever. An index
+ * lives as long as the entry that lives longest (GT alone takes no expiry at all for the longest).
+ */
+const setScript = `
+local cache_key, value, ttl_ms = ARGV[1], ARGV[2], ARGV[3]
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('SET', KEYS[1], value, 'PX', ttl_ms)
+for i = 2, #KEYS do
+  local expired = redis.call('ZRANGE', KEYS[i], '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, 4)
+  if #expired > 0 then redis.call('ZREM', KEYS[i], unpack(expired)) end
+  redis.call('ZADD', KEYS[i], now_ms + ttl_ms, cache_key)
+  redis.call('PEXPIRE', KEYS[i], ttl_ms, 'NX')
+  redis.call('PEXPIRE', KEYS[i], ttl_ms, 'GT')
+end
+`;
+
+/** Entries and their notes go together, so that what is set meanwhile is noted in any case. */
+const removeScript = `
+local popped = redis.call('ZPOPMIN', KEYS[1], ARGV[1])
+local entries = {}
+for i = 1, #popped, 2 do entries[#entries + 1] = ARGV[2] .. popped[i] end
+if #entries == 0 then return {0, 0} end
+return {#entries, redis.call('UNLINK', unpack(entries))}
+`;
+
 /** A token cache in Redis. Rejects when Redis does not answer in time; removing takes as many round trips as needed. */
 export function createRedisTokenCache({
   url,
   logger,
+  clock = systemClock,
   commandTimeoutMs = 50,
   random = Math.random,
 }: RedisTokenCacheOptions): TokenCache {
-  const redis = createRedisClient({ url, logger, purpose: 'token cache', commandTimeoutMs, random });
+  const redis = createRedisClient({ url, logger, purpose: 'token cache', random });
+  const within = <T>(reply: Promise<T>): Promise<T> => replyWithin(clock, commandTimeoutMs, reply);
 
-  /**
-   * Entries and their places in the index go together, as they came: a cached entry is always noted. What is added
-   * meanwhile stays, with its note.
-   */
   async function removeSubject(subject: Subject): Promise<number> {
-    const index = indexKey(subject);
     let removed = 0;
-    let cursor = '0';
-    do {
-      const [next, cacheKeys] = await redis.sscan(index, cursor, 'COUNT', batchSize);
-      cursor = next;
-      if (cacheKeys.length === 0) continue;
-      const [unlinked] = await transact(redis.multi().unlink(cacheKeys.map(entryKey)).srem(index, cacheKeys));
-      removed += Number(unlinked);
-    } while (cursor !== '0');
-    return removed;
+    for (;;) {
+      const reply = await within(redis.eval(removeScript, 1, indexKey(subject), batchSize, entryPrefix));
+      const [noted, unlinked] = reply as [number, number];
+      removed += unlinked;
+      if (noted < batchSize) return removed;
+    }
   }
 
   /** Leaves the indexes: they expire, and a note of what is gone does no harm. */
@@ -54,24 +79,18 @@ export function createRedisTokenCache({
     let removed = 0;
     let cursor = '0';
     do {
-      const [next, keys] = await redis.scan(cursor, 'MATCH', `${entryPrefix}*`, 'COUNT', batchSize);
+      const [next, keys] = await within(redis.scan(cursor, 'MATCH', `${entryPrefix}*`, 'COUNT', batchSize));
       cursor = next;
-      if (keys.length > 0) removed += await redis.unlink(keys);
+      if (keys.length > 0) removed += await within(redis.unlink(keys));
     } while (cursor !== '0');
     return removed;
   }
 
   return {
-    get: (cacheKey) => redis.getBuffer(entryKey(cacheKey)),
+    get: (cacheKey) => within(redis.getBuffer(entryKey(cacheKey))),
     async set(cacheKey, value, ttlMs, subjects) {
-      const commands = redis.multi();
-      for (const index of subjects.map(indexKey)) {
-        commands.sadd(index, cacheKey);
-        // An index lives as long as the entry that lives longest. GT alone takes no expiry at all for the longest.
-        commands.pexpire(index, ttlMs, 'NX').pexpire(index, ttlMs, 'GT');
-      }
-      commands.set(entryKey(cacheKey), Buffer.from(value), 'PX', ttlMs);
-      await transact(commands);
+      const keys = [entryKey(cacheKey), ...subjects.map(indexKey)];
+      await within(redis.eval(setScript, keys.length, ...keys, cacheKey, Buffer.from(value), ttlMs));
     },
     async removeBySubjects(subjects) {
       if (subjects.includes(allSubject)) return removeAll();
@@ -83,13 +102,4 @@ export function createRedisTokenCache({
       redis.disconnect();
     },
   };
-}
-
-async function transact(commands: ChainableCommander): Promise<unknown[]> {
-  const results = await commands.exec();
-  if (results === null) throw new Error('the transaction was discarded');
-  return results.map(([error, result]) => {
-    if (error !== null) throw error;
-    return result;
-  });
 }
