@@ -96,6 +96,12 @@ export const errorTable = {
     publicCode: 'upstream_unavailable',
     publicMessage: 'The service behind the gateway did not answer.',
   },
+  upstream_timeout: {
+    http: 504,
+    grpc: 4,
+    publicCode: 'upstream_timeout',
+    publicMessage: 'The service behind the gateway did not answer in time.',
+  },
   // Administrative calls
   request_invalid: { http: 400, grpc: 3, publicCode: 'request_invalid', publicMessage: 'The request is not valid.' },
   unauthenticated: {

@@ -174,7 +174,7 @@ export function answerClientError(error: Error & { readonly code?: string }, soc
 }
 
 /** Answers on a connection that has no response object, and ends it. */
-export function endWithProblem(socket: Duplex, code: ErrorCode): void {
+function endWithProblem(socket: Duplex, code: ErrorCode): void {
   if (!socket.writable) {
     socket.destroy();
     return;

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { credentials } from '@grpc/grpc-js';
 import { errorEntry, errorTable, isErrorCode } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
-import { AuthorizationClient, CheckRequest, type CheckResponse } from '@token-gateway/schemas/ext-authz';
+import { AuthorizationClient, CheckRequest, CheckResponse } from '@token-gateway/schemas/ext-authz';
 import { defaultCredentialConfig, findCredential } from '../decision/credential.ts';
 import type { Decide, DecisionRequest } from '../decision/decision.ts';
 import { createExtAuthzServer } from './ext-authz.ts';
@@ -94,6 +94,7 @@ describe('ext_authz', () => {
       'x.auth.subject',
       'X-Tenant',
       'x-tenant_id',
+      'x~tenant',
     ];
     const configured = ['x-role', 'X_Company_Id'];
     const honest = ['accept', 'x-request-id', 'x-roles', 'x-forwarded-for'];
@@ -132,6 +133,8 @@ describe('ext_authz', () => {
     };
     assert.equal(await codeOf(raw([['authorization', 'Token \xff\xfe']])), 'credential_refused');
     assert.deepEqual(seen, ['Token \xff\xfe']);
+    await codeOf({ headers: { authorization: 'Token \u00e9' } });
+    assert.deepEqual(seen, ['Token \xc3\xa9']);
     assert.equal(await codeOf({ headers: { authorization: `Token ${'a'.repeat(65_536)}` } }), 'credential_too_large');
   });
 
@@ -184,41 +187,63 @@ describe('ext_authz', () => {
     }
   });
 
-  it('goes on after truncated and malformed messages', async () => {
-    const whole = Buffer.from(CheckRequest.encode(CheckRequest.fromPartial({ attributes: { source: {} } })).finish());
-    const frame = (length: number, message: Buffer) => {
-      const head = Buffer.alloc(5);
-      head.writeUInt32BE(length, 1);
-      return Buffer.concat([head, message]);
+  it('does not start with a header to remove that is no name', async () => {
+    for (const name of ['*', '', 'x-*-id', 'x role']) {
+      const config = { host: '127.0.0.1', port: 0, removeHeaders: [name] };
+      await assert.rejects(createExtAuthzServer({ decide, ...createSilentTelemetry() }, config));
+    }
+  });
+
+  it('refuses TRACE, whose answer would hold the internal token', async () => {
+    assert.equal(denied(await check({ method: 'TRACE', headers: { authorization: 'Token a' } })).http, 405);
+  });
+
+  /** What a call of these bytes gets: the status of gRPC, and the response if there is one. */
+  async function callRaw(bytes: Buffer): Promise<{ status: unknown; response: CheckResponse | null }> {
+    const session = connect(`http://127.0.0.1:${server.port}`);
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/envoy.service.auth.v3.Authorization/Check',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
+    let status: unknown;
+    const note = (headers: Record<string, unknown>) => {
+      status = headers['grpc-status'] ?? status;
     };
-    const frames = [
-      frame(whole.length, whole.subarray(0, -1)),
-      frame(whole.length - 1, whole.subarray(0, -1)),
-      frame(4, Buffer.from([0x0a, 0xff, 0xff, 0xff])),
-      frame(0xffffffff, whole),
-      Buffer.from([0, 0]),
-    ];
-    for (const bytes of frames) {
-      const session = connect(`http://127.0.0.1:${server.port}`);
-      const stream = session.request({
-        ':method': 'POST',
-        ':path': '/envoy.service.auth.v3.Authorization/Check',
-        'content-type': 'application/grpc',
-        te: 'trailers',
-      });
-      let status: unknown;
-      const note = (headers: Record<string, unknown>) => {
-        status = headers['grpc-status'] ?? status;
-      };
-      stream
-        .on('response', note)
-        .on('trailers', note)
-        .on('error', () => undefined);
-      stream.end(bytes);
-      stream.resume();
-      await once(stream, 'close');
-      assert.notEqual(status, '0');
-      session.destroy();
+    const chunks: Buffer[] = [];
+    stream
+      .on('response', note)
+      .on('trailers', note)
+      .on('data', (chunk: Buffer) => chunks.push(chunk))
+      .on('error', () => undefined);
+    stream.end(bytes);
+    await once(stream, 'close');
+    session.destroy();
+    const answer = Buffer.concat(chunks).subarray(5);
+    return { status, response: answer.length === 0 ? null : CheckResponse.decode(answer) };
+  }
+
+  function frame(length: number, message: Buffer): Buffer {
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(length, 1);
+    return Buffer.concat([head, message]);
+  }
+
+  const whole = Buffer.from(CheckRequest.encode(CheckRequest.fromPartial({ attributes: { source: {} } })).finish());
+
+  it('denies what is no message: a gRPC error would pass where failure_mode_allow is set', async () => {
+    const messages = [whole.subarray(0, -1), Buffer.from([0x0a, 0xff, 0xff, 0xff]), Buffer.from('GET / HTTP/1.1')];
+    for (const message of messages) {
+      const { status, response } = await callRaw(frame(message.length, message));
+      assert.equal(status, '0');
+      assert.equal(denied(response ?? assert.fail()).http, 400);
+    }
+  });
+
+  it('goes on after truncated frames', async () => {
+    for (const bytes of [frame(whole.length, whole.subarray(0, -1)), frame(0xffffffff, whole), Buffer.from([0, 0])]) {
+      assert.notEqual((await callRaw(bytes)).status, '0');
     }
     allowed(await check({ headers: { authorization: 'Token a' } }));
   });

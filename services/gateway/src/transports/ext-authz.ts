@@ -1,3 +1,9 @@
+/**
+ * Envoy's ext_authz v3 over gRPC. Whatever goes wrong ends in a `denied_response`, which is the one answer that Envoy never
+ * lets pass: to a gRPC error, and to an `error_response`, it applies `failure_mode_allow`, and where somebody has set that,
+ * an outage here would open the door.
+ * @module
+ */
 import { type handleUnaryCall, Server, ServerCredentials } from '@grpc/grpc-js';
 import {
   challengeOf,
@@ -10,7 +16,7 @@ import {
 import {
   type AttributeContext_HttpRequest,
   AuthorizationService,
-  type CheckRequest,
+  CheckRequest,
   type CheckResponse,
   type HeaderValueOption,
 } from '@token-gateway/schemas/ext-authz';
@@ -18,6 +24,7 @@ import { Counter } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
 import type { Decide, Decision, DecisionRequest } from '../decision/decision.ts';
 import { createHeaderTest, identityHeaders } from './identity-headers.ts';
+import { logRefusal } from './refusal-log.ts';
 
 export interface ExtAuthzDeps {
   readonly decide: Decide;
@@ -41,10 +48,21 @@ export interface TransportServer {
 }
 
 const closeDeadlineMs = 5000;
-/** Above the largest request Envoy passes on without its body: headers. */
-const messageSizeMax = 1024 * 1024;
 
-/** Envoy's ext_authz v3 over gRPC. Whatever goes wrong is an answer with status 503, never one that allows. */
+const serverOptions = {
+  // Above the largest request that Envoy passes on without its body: headers.
+  'grpc.max_receive_message_length': 1024 * 1024,
+  'grpc.keepalive_time_ms': 30_000,
+  'grpc.keepalive_timeout_ms': 10_000,
+  // So that proxies find the gateways that came after they connected.
+  'grpc.max_connection_age_ms': 600_000,
+  'grpc.max_connection_age_grace_ms': 10_000,
+};
+
+/** Messages reach the handler as bytes: what the gRPC library cannot decode, it answers with an error. */
+const service = { check: { ...AuthorizationService.check, requestDeserialize: (bytes: Buffer) => bytes } };
+
+/** Serves until it is closed. */
 export async function createExtAuthzServer(
   { decide, logger, registry }: ExtAuthzDeps,
   { host, port, removeHeaders, credential = defaultCredentialConfig }: ExtAuthzConfig,
@@ -74,7 +92,8 @@ export async function createExtAuthzServer(
     return [...names];
   }
 
-  function answer(decision: Decision, headers: Headers): CheckResponse {
+  function answer(decision: Decision, request: DecisionRequest, headers: Headers): CheckResponse {
+    if (decision.outcome !== 'allow') logRefusal(logger, request, decision.code);
     switch (decision.outcome) {
       case 'allow':
         return {
@@ -95,28 +114,30 @@ export async function createExtAuthzServer(
     }
   }
 
-  function check(request: CheckRequest): CheckResponse | Promise<CheckResponse> {
+  function check(bytes: Buffer): CheckResponse | Promise<CheckResponse> {
     try {
-      const { attributes } = request;
+      const attributes = decode(bytes)?.attributes;
       const http = attributes?.request?.http;
       if (attributes === undefined || http === undefined) return refusal('request_invalid');
+      // It would bring the internal token back to the caller.
+      if (http.method === 'TRACE') return refusal('method_not_allowed');
       const headers = readHeaders(http);
       const audience = attributes.contextExtensions['audience'];
-      const decisionRequest: DecisionRequest = {
+      const request: DecisionRequest = {
         method: http.method,
         path: http.path,
         header: (name) => headers.get(name) ?? [],
         ...(audience === undefined || audience === '' ? {} : { audience }),
       };
-      const decision = decide(decisionRequest);
-      if (!(decision instanceof Promise)) return answer(decision, headers);
-      return decision.then((settled) => answer(settled, headers)).catch(failed);
+      const decision = decide(request);
+      if (!(decision instanceof Promise)) return answer(decision, request, headers);
+      return decision.then((settled) => answer(settled, request, headers)).catch(failed);
     } catch (error) {
       return failed(error);
     }
   }
 
-  const handle: handleUnaryCall<CheckRequest, CheckResponse> = (call, callback) => {
+  const handle: handleUnaryCall<Buffer, CheckResponse> = (call, callback) => {
     const response = check(call.request);
     if (response instanceof Promise) {
       // A call that was cancelled meanwhile is answered into the void.
@@ -124,8 +145,8 @@ export async function createExtAuthzServer(
     } else callback(null, response);
   };
 
-  const server = new Server({ 'grpc.max_receive_message_length': messageSizeMax });
-  server.addService(AuthorizationService, { check: handle });
+  const server = new Server(serverOptions);
+  server.addService(service, { check: handle });
   const bound = await new Promise<number>((resolve, reject) => {
     server.bindAsync(
       `${host.includes(':') ? `[${host}]` : host}:${port}`,
@@ -148,6 +169,15 @@ export async function createExtAuthzServer(
 
 type Headers = ReadonlyMap<string, readonly string[]>;
 
+/** Null when it is no message. */
+function decode(bytes: Buffer): CheckRequest | null {
+  try {
+    return CheckRequest.decode(bytes);
+  } catch {
+    return null;
+  }
+}
+
 /** Headers in either form Envoy sends: joined texts, or (encode_raw_headers) the bytes of each value. */
 function readHeaders(http: AttributeContext_HttpRequest): Headers {
   const headers = new Map<string, string[]>();
@@ -157,7 +187,9 @@ function readHeaders(http: AttributeContext_HttpRequest): Headers {
     if (values === undefined) headers.set(key, [value]);
     else values.push(value);
   }
-  for (const [name, value] of Object.entries(http.headers)) add(name, value);
+  for (const [name, value] of Object.entries(http.headers)) {
+    add(name, /[\x80-\uffff]/.test(value) ? Buffer.from(value).toString('latin1') : value);
+  }
   for (const { key, value, rawValue } of http.headerMap?.headers ?? []) {
     add(key, rawValue.length > 0 ? rawValue.toString('latin1') : value);
   }

@@ -1,14 +1,21 @@
 /** Headers by which services believe who is calling; what a client sends under such a name never reaches an upstream. */
 export const identityHeaders: readonly string[] = ['x-forwarded-user', 'x-user*', 'x-auth-*', 'x-tenant*'];
 
+/** A header's name (RFC 9110 section 5.1), or the begin of one with a `*` for any rest. */
+const patternSyntax = /^[!#$%&'+.^_`|~0-9A-Za-z-]+\*?$/;
+
 /**
- * Tells headers by name, in any case; a trailing `*` of a pattern stands for any rest. Upstreams that map names to
- * variables cannot tell `_` and `.` from `-`, so here they are the same.
+ * Tells headers by name, in any case. Upstreams that map names to variables cannot tell `_`, `.` and the like from `-`, so
+ * here they are the same. Throws when a pattern is none.
  */
 export function createHeaderTest(patterns: readonly string[]): (name: string) => boolean {
-  const normalized = patterns.map(normalize);
-  const exact = new Set(normalized.filter((pattern) => !pattern.endsWith('*')));
-  const prefixes = normalized.filter((pattern) => pattern.endsWith('*')).map((pattern) => pattern.slice(0, -1));
+  const exact = new Set<string>();
+  const prefixes: string[] = [];
+  for (const pattern of patterns) {
+    if (!patternSyntax.test(pattern)) throw new Error(`${JSON.stringify(pattern)} is no name of a header`);
+    if (pattern.endsWith('*')) prefixes.push(normalize(pattern.slice(0, -1)));
+    else exact.add(normalize(pattern));
+  }
   return (name) => {
     const candidate = normalize(name);
     return exact.has(candidate) || prefixes.some((prefix) => candidate.startsWith(prefix));
@@ -16,5 +23,5 @@ export function createHeaderTest(patterns: readonly string[]): (name: string) =>
 }
 
 function normalize(name: string): string {
-  return name.toLowerCase().replaceAll(/[_.]/g, '-');
+  return name.toLowerCase().replaceAll(/[^a-z0-9]/g, '-');
 }

@@ -29,10 +29,10 @@ const upstreamServer = createServer((incoming, response) => {
 await new Promise<void>((resolve) => upstreamServer.listen(0, '127.0.0.1', resolve));
 const upstreamUrl = `http://127.0.0.1:${(upstreamServer.address() as AddressInfo).port}/base/`;
 
-function start(url = upstreamUrl) {
+function start(url = upstreamUrl, upstreamTimeoutMs = 10_000) {
   return createReverseProxy(
     { decide: (incoming) => decide(incoming), ...createSilentTelemetry() },
-    { host: '127.0.0.1', port: 0, upstreamUrl: url, removeHeaders: ['x-role'] },
+    { host: '127.0.0.1', port: 0, upstreamUrl: url, removeHeaders: ['x-role'], upstreamTimeoutMs },
   );
 }
 const proxy = await start();
@@ -130,6 +130,8 @@ describe('the reverse proxy', () => {
       'x-forwarded-for': 'forged',
       'x-forwarded-prefix': 'forged',
       'x-forwarded-host': 'forged',
+      'x-real-ip': 'forged',
+      via: '1.1 before',
     };
     const seen = await seenByUpstream({ headers });
     assert.equal(JSON.stringify([...seen]).includes('forged'), false);
@@ -137,6 +139,7 @@ describe('the reverse proxy', () => {
     assert.deepEqual(seen.get('x-forwarded-proto'), ['http']);
     assert.deepEqual(seen.get('x-forwarded-host'), ['edge.example']);
     assert.deepEqual(seen.get('host'), [new URL(upstreamUrl).host]);
+    assert.deepEqual(seen.get('via'), ['1.1 before', '1.1 token-gateway']);
   });
 
   it('keeps what concerns one connection, and what its Connection header names, to that connection', async () => {
@@ -207,7 +210,13 @@ describe('the reverse proxy', () => {
       ['two hosts', '400', `${start}Host: b\r\nConnection: close\r\n\r\n`],
       ['an absolute target', '400', 'GET http://b/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'],
       ['a header of 64 KiB', '431', `${start}X-A: ${'a'.repeat(65_536)}\r\n\r\n`],
-      ['an upgrade', '501', `${start}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`],
+      [
+        'a coding below chunked',
+        '400',
+        `${start}Connection: close\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n`,
+      ],
+      ['WebSocket', '501', `${start}Connection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n`],
+      ['TRACE', '405', 'TRACE / HTTP/1.1\r\nHost: a\r\nAuthorization: Token a\r\nConnection: close\r\n\r\n'],
     ];
     for (const [what, status, text] of requests) {
       const answer = await sendRaw(text);
@@ -216,6 +225,20 @@ describe('the reverse proxy', () => {
     }
     assert.equal(upstreamCount, 0);
     assert.equal((await send()).status, 200);
+  });
+
+  it('decides a request for WebSocket first, and leaves h2c, which clients offer by themselves, unheard', async () => {
+    const upgrade = (protocol: string) => ({ connection: 'Upgrade, HTTP2-Settings', upgrade: protocol });
+    assert.equal((await send({ headers: upgrade('websocket') })).status, 401);
+    const seen = await seenByUpstream({ headers: { ...credential, ...upgrade('h2c'), 'http2-settings': 'AAMAAABk' } });
+    for (const name of ['upgrade', 'http2-settings']) assert.equal(seen.has(name), false, name);
+  });
+
+  it('sees every header, however many there are', async () => {
+    const many = Array.from({ length: 3000 }, () => 'A:\r\n').join('');
+    const head = `GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Token a\r\n`;
+    assert.match(await sendRaw(`${head}${many}Authorization: Token b\r\n\r\n`), /^HTTP\/1.1 400 /);
+    assert.equal(upstreamCount, 0);
   });
 
   it('streams a request body: the upstream has its begin before its end was sent', async () => {
@@ -232,6 +255,18 @@ describe('the reverse proxy', () => {
       const [response] = (await once(sent, 'response')) as [IncomingMessage];
       assert.equal(await read(response), 'beginend');
     }
+  });
+
+  it('frames a body also when the Connection header names its length, so that no request hides in it', async () => {
+    const bodies: string[] = [];
+    upstream = async (incoming, response) => {
+      bodies.push(await read(incoming));
+      response.end();
+    };
+    const hidden = 'GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n';
+    const head = 'GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Token a\r\nConnection: close, Content-Length\r\n';
+    await sendRaw(`${head}Content-Length: ${hidden.length}\r\n\r\n${hidden}`);
+    assert.deepEqual(bodies, [hidden]);
   });
 
   it('streams an answer: the client has its begin before its end was sent', async () => {
@@ -349,6 +384,15 @@ describe('the reverse proxy', () => {
     const down = await start('http://127.0.0.1:1');
     assertProblem(await send({}, down.port), 502, 'upstream_unavailable');
     await down.close();
+  });
+
+  it('answers 504 when the upstream is silent, and does not ask it again', async () => {
+    const other = await start(upstreamUrl, 50);
+    await send({}, other.port);
+    upstream = () => undefined;
+    assertProblem(await send({}, other.port), 504, 'upstream_timeout');
+    assert.equal(upstreamCount, 2);
+    await other.close();
   });
 
   it('sends again what is safe when the upstream had closed the idle connection', async () => {

@@ -12,16 +12,16 @@ import { pipeline } from 'node:stream';
 import {
   answerClientError,
   type ErrorCode,
-  endWithProblem,
   type Logger,
   problemResponse,
   type Registry,
 } from '@token-gateway/platform';
 import { Counter } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
-import type { Decide, Decision } from '../decision/decision.ts';
+import type { Decide, DecisionRequest } from '../decision/decision.ts';
 import type { TransportServer } from './ext-authz.ts';
 import { createHeaderTest, identityHeaders } from './identity-headers.ts';
+import { logRefusal } from './refusal-log.ts';
 
 export interface ReverseProxyDeps {
   readonly decide: Decide;
@@ -38,14 +38,14 @@ export interface ReverseProxyConfig {
   /** Names of headers removed beside the default ones; a trailing `*` stands for any rest. */
   readonly removeHeaders: readonly string[];
   readonly credential?: CredentialConfig;
+  /** How long the upstream may be silent, connecting included, before its answer begins. Default 60 000. */
+  readonly upstreamTimeoutMs?: number;
 }
 
 /** Above the largest credential, so that one just too large gets a decision. */
 const headersSizeMax = 32 * 1024;
 const headersTimeoutMs = 10_000;
 const requestTimeoutMs = 300_000;
-/** How long the upstream may be silent before it answers. */
-const upstreamTimeoutMs = 60_000;
 const closeDeadlineMs = 8000;
 
 /** RFC 9110 section 7.6.1, and Expect, which is answered here. */
@@ -61,6 +61,7 @@ const hopByHop = [
   'transfer-encoding',
   'upgrade',
 ];
+const allowedMethods = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS';
 const pathSyntax = /^\/[\x21-\x7e]*$/;
 
 type Headers = ReadonlyMap<string, { readonly name: string; readonly values: readonly string[] }>;
@@ -68,9 +69,10 @@ type Headers = ReadonlyMap<string, { readonly name: string; readonly values: rea
 /** An HTTP server that forwards what the decision core allows, streaming both ways. */
 export async function createReverseProxy(
   { decide, logger, registry }: ReverseProxyDeps,
-  { host, port, upstreamUrl, removeHeaders, credential = defaultCredentialConfig }: ReverseProxyConfig,
+  config: ReverseProxyConfig,
 ): Promise<TransportServer> {
-  const upstreamBase = new URL(upstreamUrl);
+  const { host, port, removeHeaders, credential = defaultCredentialConfig, upstreamTimeoutMs = 60_000 } = config;
+  const upstreamBase = new URL(config.upstreamUrl);
   const basePath = upstreamBase.pathname.replace(/\/$/, '');
   const isHttps = upstreamBase.protocol === 'https:';
   const agent = isHttps ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
@@ -83,6 +85,7 @@ export async function createReverseProxy(
     'authorization',
     'forwarded',
     'x-forwarded-*',
+    'x-real-ip',
     'host',
   ]);
   const failures = new Counter({
@@ -94,31 +97,43 @@ export async function createReverseProxy(
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const headers = readHeaders(request.rawHeaders);
-    const path = request.url ?? '';
-    const hosts = headers.get('host')?.values ?? [];
+    const { method = '', url = '' } = request;
+    const valuesOf = (name: string) => headers.get(name)?.values ?? [];
+    const hosts = valuesOf('host');
     // RFC 9112 section 3.2
     const hasHost = hosts.length === 1 || (hosts.length === 0 && request.httpVersion === '1.0');
-    if (!hasHost || !pathSyntax.test(path)) return refuse(response, 'request_invalid');
-    const decision: Decision = await decide({
-      method: request.method ?? '',
-      path,
-      header: (name) => headers.get(name)?.values ?? [],
-    });
+    // Node undoes `chunked` alone; whatever is below it would be passed on without its name.
+    const isReadable = valuesOf('transfer-encoding').every((coding) => coding.toLowerCase() === 'chunked');
+    if (!hasHost || !isReadable || !pathSyntax.test(url)) return refuse(response, 'request_invalid');
+    // It would bring the internal token back to the caller.
+    if (method === 'TRACE') return refuse(response, 'method_not_allowed', { allow: allowedMethods });
+    const asked: DecisionRequest = { method, path: url, header: valuesOf };
+    const decision = await decide(asked);
     if (response.destroyed) return undefined;
+    if (decision.outcome !== 'allow') logRefusal(logger, asked, decision.code);
     switch (decision.outcome) {
       case 'deny':
         return refuse(response, decision.code);
       case 'unavailable':
-        return refuse(response, decision.code, decision.retryAfterSeconds);
+        return refuse(response, decision.code, { 'retry-after': String(decision.retryAfterSeconds) });
       case 'allow':
+        // Other protocols, such as h2c, a server may leave unheard (RFC 9110 section 7.8).
+        if (valuesOf('upgrade').some((protocol) => /websocket/i.test(protocol))) {
+          return refuse(response, 'upgrade_unsupported');
+        }
         return forward(request, response, headers, decision.token);
     }
   }
 
   function forward(request: IncomingMessage, response: ServerResponse, headers: Headers, token: string): void {
     const upstream = openUpstream(request, headers, token);
-    upstream.setTimeout(upstreamTimeoutMs, () => upstream.destroy(new Error('no answer in time')));
     let isAnswered = false;
+    let isLate = false;
+
+    upstream.on('timeout', () => {
+      isLate = true;
+      upstream.destroy(new Error('no answer in time'));
+    });
 
     upstream.on('response', (answer) => {
       isAnswered = true;
@@ -135,13 +150,13 @@ export async function createReverseProxy(
       // Broken off after the answer began, or by the client: the pipeline ends what is left.
       if (isAnswered || response.destroyed) return;
       // The upstream closed an idle connection as it was taken again; what is safe is sent once more.
-      if (upstream.reusedSocket && isSafe(request, headers)) {
+      if (upstream.reusedSocket && !isLate && isSafe(request, headers)) {
         forward(request, response, headers, token);
         return;
       }
       failures.inc();
       logger.warn({ err: error }, 'upstream did not answer');
-      refuse(response, 'upstream_unavailable');
+      refuse(response, isLate ? 'upstream_timeout' : 'upstream_unavailable');
     });
     response.on('close', () => {
       if (!response.writableFinished) upstream.destroy();
@@ -160,6 +175,7 @@ export async function createReverseProxy(
       method: request.method,
       path: basePath + request.url,
       setHost: false,
+      timeout: upstreamTimeoutMs,
     });
     const isHopByHop = hopByHopTest(headers);
     for (const [key, { name, values }] of headers) {
@@ -171,17 +187,16 @@ export async function createReverseProxy(
     upstream.setHeader('authorization', `Bearer ${token}`);
     upstream.setHeader('x-forwarded-for', request.socket.remoteAddress ?? 'unknown');
     upstream.setHeader('x-forwarded-proto', 'http');
+    // RFC 9110 section 7.6.3
+    upstream.setHeader('via', [...(headers.get('via')?.values ?? []), `${request.httpVersion} token-gateway`]);
     const [forwardedHost] = headers.get('host')?.values ?? [];
     if (forwardedHost !== undefined) upstream.setHeader('x-forwarded-host', forwardedHost);
     return upstream;
   }
 
-  function refuse(response: ServerResponse, code: ErrorCode, retryAfterSeconds?: number): void {
+  function refuse(response: ServerResponse, code: ErrorCode, more: Record<string, string> = {}): void {
     const { status, headers, body } = problemResponse(code);
-    response.writeHead(status, {
-      ...headers,
-      ...(retryAfterSeconds === undefined ? {} : { 'retry-after': String(retryAfterSeconds) }),
-    });
+    response.writeHead(status, { ...headers, ...more });
     response.end(JSON.stringify(body));
   }
 
@@ -193,7 +208,7 @@ export async function createReverseProxy(
     handle(request, response).catch((error: unknown) => {
       logger.error({ err: error }, 'request failed');
       if (response.headersSent) response.destroy();
-      else refuse(response, 'decision_unavailable', 1);
+      else refuse(response, 'decision_unavailable');
     });
   }
 
@@ -208,10 +223,8 @@ export async function createReverseProxy(
   server.on('checkContinue', listener);
   server.on('checkExpectation', (_request, response) => refuse(response, 'request_invalid'));
   server.on('clientError', answerClientError);
-  server.on('upgrade', (_request, socket) => {
-    socket.on('error', () => undefined);
-    endWithProblem(socket, 'upgrade_unsupported');
-  });
+  // All that fit into the size: Node drops the headers beyond the count without a word.
+  server.maxHeadersCount = 0;
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject).listen(port, host, resolve);
   });
