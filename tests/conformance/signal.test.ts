@@ -8,7 +8,13 @@ import {
   type SignalSink,
   systemClock,
 } from '@token-gateway/platform';
-import { createHeard, createSilentTelemetry, listening, signalConformance } from '@token-gateway/platform/testing';
+import {
+  createHeard,
+  createSilentTelemetry,
+  listening,
+  signalConformance,
+  startTcpProxy,
+} from '@token-gateway/platform/testing';
 import { ChangeLog } from '@token-gateway/revocation/testing';
 import { Redis } from 'ioredis';
 import { partsSuite } from '../parts/index.ts';
@@ -87,6 +93,28 @@ await partsSuite('signal', ['redis'], (parts) => {
       await heard.until(() => heard.states.at(-1) === 'connected');
       const change = new ChangeLog().append(['key:1']);
       assert.equal(await until(() => sink.apply(change, '1')), 'applied');
+      await heard.until(() => heard.changes.length > 0);
+      assert.deepEqual(heard.changes, [change]);
+    });
+
+    it('finds out that a connection went silent though Redis goes on, and hears on another', async (test) => {
+      const { hostname: host, port } = new URL((await redis()).url);
+      const proxy = await startTcpProxy(test, { host, port: Number(port) });
+      const sink = await openSink(test);
+      test.after(() => sink.close());
+      const url = `redis://127.0.0.1:${proxy.port}`;
+      const heard = await listening(test, createRedisPubSubSource({ url, logger, clock: systemClock }));
+      const log = new ChangeLog();
+      const silentSince = performance.now();
+      proxy.blackHole();
+      await sink.apply(log.append(['key:lost']), '1');
+      await heard.until(() => heard.states.at(-1) === 'disconnected');
+      const noticedAfterMs = performance.now() - silentSince;
+      assert.ok(noticedAfterMs < 3000, `${noticedAfterMs} ms`);
+      proxy.heal();
+      await heard.until(() => heard.states.at(-1) === 'connected');
+      const change = log.append(['key:1']);
+      await sink.apply(change, '2');
       await heard.until(() => heard.changes.length > 0);
       assert.deepEqual(heard.changes, [change]);
     });
