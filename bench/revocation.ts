@@ -91,7 +91,10 @@ export async function benchmarkRevocation(args: readonly string[]): Promise<Reco
     const authorizations = await prepareCredentials(system, tokens);
     await untilEverywhere(system, withToken(tokens[0] ?? ''), 200, 5000);
 
-    const hops = await measureHops({ postgres, kafka, redisUrl: system.redis?.url ?? '' });
+    // A Redis of its own: the relay's place in the system's must not move.
+    const redis = await parts.redis();
+    const hops = await measureHops({ postgres, kafka, redisUrl: redis.url });
+    await redis.stop();
 
     const addresses = system.edges.map(({ extAuthzPort }) => `127.0.0.1:${extAuthzPort}`);
     const clients = addresses.map(createExtAuthzClient);

@@ -98,12 +98,6 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
     },
   );
 
-  /** What a change means beside its tombstones. */
-  function apply(change: Change): void {
-    providers.note(change);
-    for (const subject of change.subjects) core.purge({ subject });
-  }
-
   function learn(learned: Learned): void {
     metrics.watermark(learned.outcome === 'ignored' ? learned.why : learned.outcome);
     if (learned.outcome === 'reset') {
@@ -113,7 +107,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
     if (learned.outcome === 'fresh') {
       if (!learned.chainAgreed) logger.warn('signals disagree with the change log: forged, corrupted or foreign');
       metrics.missed(learned.changes.length, learned.chainAgreed);
-      for (const change of learned.changes) apply(change);
+      for (const change of learned.changes) providers.note(change);
     }
   }
 
@@ -122,7 +116,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       onChange(change: Change) {
         const heard = view.hear(change, clock.now());
         metrics.signal(source.name, heard);
-        if (heard === 'extended' || heard === 'noted') apply(change);
+        if (heard === 'extended' || heard === 'noted') providers.note(change);
         if (heard === 'other-epoch' && change.epoch > view.epoch) watermarks.askSoon();
       },
       onPurge(target) {
