@@ -13,6 +13,7 @@ import { createSilentTelemetry, createTestDatabase } from '@token-gateway/platfo
 import { type Change, chainAfter, genesisChain } from '@token-gateway/revocation';
 import { type ChangeEvent, changesTopic } from '@token-gateway/schemas';
 import type { ExternalCredential, ResolveResponse, WatermarkRequest } from '@token-gateway/schemas/identity';
+import { sql } from 'drizzle-orm';
 import { createIdentity, type Identity } from './identity.ts';
 
 const adminKey = createApiKey(randomBytes, Date.now()).key;
@@ -508,7 +509,7 @@ describe('epoch', () => {
     const database = await createTestDatabase();
     const epochs: number[] = [];
     for (const history of ['embedded', 'embedded', 'promoted']) {
-      const identity = await open({ ...database, historyId: async () => history });
+      const identity = await open({ ...database, history: sql<string>`${history}::text` });
       const { epoch } = await identity.client.watermark(
         { epoch: 0, applied: 0, heard: 0, heardChain: Buffer.alloc(32), historyMs: 0 },
         options,

@@ -18,14 +18,15 @@ import { tenantSubject } from '@token-gateway/revocation';
 import type { Change as ChangeMessage, Provider as ProviderMessage } from '@token-gateway/schemas/identity';
 import { and, eq } from 'drizzle-orm';
 import { Counter, Gauge, type Registry } from 'prom-client';
-import { appendChange, ChangeLog } from './log/change-log.ts';
 import { ChangeFeed } from './log/feed.ts';
 import { Publisher } from './log/publisher.ts';
 import { answerWatermark, HeadReader } from './log/watermark.ts';
 import { Resolver } from './resolve.ts';
 import { createRestApp } from './rest/app.ts';
 import { CallerReader, platformScope } from './rest/caller.ts';
-import { apiKeys, logHead, providerAudiences, providers, tenants, users } from './store/schema.ts';
+import { changesChannel, createDrizzleStore, type DrizzleStore } from './store/drizzle.ts';
+import type { ProviderState } from './store/port.ts';
+import { apiKeys, logHead, tenants, users } from './store/schema.ts';
 
 export interface IdentityDeps {
   readonly database: Database;
@@ -63,20 +64,17 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   const { database, eventLog, clock, logger, registry, random = randomBytes } = deps;
   const { drizzle } = database;
   await database.migrate(migrationsFolder);
-  const log = new ChangeLog({ database, clock });
-  const { epoch, seq } = await log.open();
+  const store = createDrizzleStore({ database, clock });
+  const { epoch, seq } = await store.open();
   logger.info({ epoch, seq }, 'change log opened');
 
-  const feed = new ChangeFeed({ log, clock, logger });
-  await feed.start(database, seq, () => {
-    // The connection is new: so may be what is behind it.
-    log.open().catch((error: unknown) => logger.error({ err: error }, 'history of the database cannot be checked'));
-  });
-  const publisher = eventLog === null ? null : new Publisher({ database, log, feed, eventLog, clock, logger });
+  const feed = new ChangeFeed({ store, clock, logger }, { epoch, seq });
+  await feed.start(database, changesChannel);
+  const publisher = eventLog === null ? null : new Publisher({ database, store, feed, eventLog, clock, logger });
   publisher?.start();
 
-  const heads = new HeadReader(log);
-  const resolver = new Resolver({ drizzle, clock, random });
+  const heads = new HeadReader(store, clock);
+  const resolver = new Resolver({ store, clock, random });
   const closing = new AbortController();
   const metrics = createMetrics(registry, feed);
 
@@ -92,41 +90,16 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     watermark: (request, options) =>
       within(clock, options, async () => {
         metrics.watermarks.inc();
-        return answerWatermark(log, await heads.read(), request);
+        return answerWatermark({ store, clock }, await heads.read(), request);
       }),
     listProviders: (options) =>
       within(clock, options, async () => {
-        const rows = await drizzle
-          .select({
-            head: { epoch: logHead.epoch, seq: logHead.seq },
-            provider: providers,
-            audience: providerAudiences.audience,
-          })
-          .from(logHead)
-          .leftJoin(providers, eq(providers.isDisabled, false))
-          .leftJoin(providerAudiences, eq(providerAudiences.providerId, providers.id));
-        const byId = new Map<string, ProviderMessage>();
-        for (const { provider, audience } of rows) {
-          if (provider === null) continue;
-          const known = byId.get(provider.id) ?? {
-            id: provider.id,
-            tenantId: provider.tenantId,
-            issuer: provider.issuer,
-            audiences: [],
-            jwksUri: provider.jwksUri ?? '',
-            algorithms: provider.algorithms,
-            claimMappingJson: JSON.stringify(provider.claimMapping),
-            revision: provider.revision,
-          };
-          if (audience !== null) known.audiences.push(audience);
-          byId.set(provider.id, known);
-        }
-        const head = rows[0]?.head;
-        return { epoch: head?.epoch ?? 0, seq: head?.seq ?? 0, providers: [...byId.values()] };
+        const { head, state } = await store.providers();
+        return { epoch: head.epoch, seq: head.seq, providers: state.map(providerMessage) };
       }),
     async watch(request, onChange, signal, onOpen) {
       const ended = AbortSignal.any([signal, closing.signal]);
-      let after = request.fromNewest ? feed.newestSeq : request.after;
+      let after = request.fromNewest ? feed.newest : feed.placeAfter(request.after);
       onOpen?.();
       while (!ended.aborted) {
         const rows = await feed.next(after, ended).catch((cause: unknown) => {
@@ -135,7 +108,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
         for (const row of rows) {
           const message: ChangeMessage = { ...row, chain: Buffer.from(row.chain, 'hex') };
           onChange(message);
-          after = row.seq;
+          after = { epoch: after.epoch, seq: row.seq };
         }
       }
     },
@@ -143,12 +116,16 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   };
 
   const callers = new CallerReader({ drizzle, clock }, config);
-  const app = await createRestApp(
-    logger,
-    { drizzle, clock, random, callers, onCommit: () => feed.nudge(), closing: closing.signal },
-    log,
-  );
-  const bootstrapAdminKey = await bootstrap(deps, random, config.bootstrapAdminKey);
+  const app = await createRestApp(logger, {
+    drizzle,
+    store,
+    clock,
+    random,
+    callers,
+    onCommit: () => feed.nudge(),
+    closing: closing.signal,
+  });
+  const bootstrapAdminKey = await bootstrap(deps, store, random, config.bootstrapAdminKey);
 
   return {
     client,
@@ -182,6 +159,19 @@ async function within<T>(clock: Clock, { timeoutMs }: CallOptions, call: () => P
   }
 }
 
+function providerMessage({ jwksUri, audiences, algorithms, claimMapping, ...rest }: ProviderState): ProviderMessage {
+  return {
+    id: rest.id,
+    tenantId: rest.tenantId,
+    issuer: rest.issuer,
+    revision: rest.revision,
+    audiences: [...audiences],
+    jwksUri: jwksUri ?? '',
+    algorithms: [...algorithms],
+    claimMappingJson: JSON.stringify(claimMapping),
+  };
+}
+
 function createMetrics(registry: Registry, feed: ChangeFeed) {
   const registers = [registry];
   new Gauge({
@@ -189,7 +179,7 @@ function createMetrics(registry: Registry, feed: ChangeFeed) {
     help: 'Newest change known to this replica.',
     registers,
     collect() {
-      this.set(feed.newestSeq);
+      this.set(feed.newest.seq);
     },
   });
   return {
@@ -208,6 +198,7 @@ const operatorsSlug = 'platform';
 /** The operators' tenant with one user and the first platform key; resolves with a key that was made just now. */
 async function bootstrap(
   deps: IdentityDeps,
+  store: DrizzleStore,
   random: RandomBytes,
   givenKey: string | undefined,
 ): Promise<string | null> {
@@ -216,7 +207,7 @@ async function bootstrap(
   if (givenKey !== undefined && given === null) {
     throw new ServiceError('request_invalid', { detail: 'TG_BOOTSTRAP_ADMIN_KEY is not an API key (tgk_...)' });
   }
-  return deps.database.drizzle.transaction(async (tx) => {
+  return store.transaction(async (tx) => {
     // Replicas that start together take turns here.
     await tx.select({ id: logHead.id }).from(logHead).for('update');
     const nowMs = clock.now().wallMs;
@@ -244,7 +235,7 @@ async function bootstrap(
       .onConflictDoNothing()
       .returning({ id: apiKeys.id });
     if (inserted.length > 0) {
-      await appendChange(tx, clock, {
+      await store.append(tx, {
         type: 'tg.key.created',
         subjects: [`key:${keyId}`, tenantSubject(tenantId)],
         actor: 'system',

@@ -11,7 +11,7 @@ export async function buildOpenApi(): Promise<object> {
     onCommit: () => {},
     callers: { read: () => Promise.reject(new Error('documentation only')) },
   } as unknown as RestContext;
-  const app = await createRestApp(createSilentTelemetry().logger, context, { read: async () => [] });
+  const app = await createRestApp(createSilentTelemetry().logger, context);
   await app.ready();
   return app.swagger();
 }

@@ -2,8 +2,7 @@
  * What a credential stands for, read together with the place in the change log in one statement, so in one snapshot.
  */
 import { timingSafeEqual } from 'node:crypto';
-import type { Clock, Drizzle, ErrorCode, RandomBytes } from '@token-gateway/platform';
-import { createId, sqlStateOf } from '@token-gateway/platform';
+import { type Clock, createId, type ErrorCode, type RandomBytes } from '@token-gateway/platform';
 import {
   credentialSubject,
   externalSubject,
@@ -14,26 +13,20 @@ import {
   tenantSubject,
   userSubject,
 } from '@token-gateway/revocation';
-import type { ExternalCredential, Granted, ResolveRequest, ResolveResponse } from '@token-gateway/schemas/identity';
-import { and, eq } from 'drizzle-orm';
-import { appendChange } from './log/change-log.ts';
-import {
-  apiKeys,
-  externalIdentities,
-  logHead,
-  providers,
-  revokedCredentials,
-  revokedSessions,
-  sessionCutoffs,
-  tenants,
-  users,
-} from './store/schema.ts';
+import type {
+  ApiKeyCredential,
+  ExternalCredential,
+  Granted,
+  ResolveRequest,
+  ResolveResponse,
+} from '@token-gateway/schemas/identity';
+import type { CredentialStore, ExternalState, Head, Store, TenantState, UserState } from './store/port.ts';
 
 /** How far an issuer's clock may be ahead when everything issued up to a moment is refused. */
 const cutoffSkewMs = 5000;
 
 export interface ResolverDeps {
-  readonly drizzle: Drizzle;
+  readonly store: CredentialStore & Pick<Store, 'head'>;
   readonly clock: Clock;
   readonly random: RandomBytes;
 }
@@ -47,211 +40,109 @@ export class Resolver {
     this.#deps = deps;
   }
 
-  async resolve(request: ResolveRequest): Promise<ResolveResponse> {
-    const { credential } = request;
+  async resolve({ credential }: ResolveRequest): Promise<ResolveResponse> {
     switch (credential?.$case) {
       case 'apiKey':
-        return this.#apiKey(credential.value.keyId, credential.value.secretSha256);
+        return this.#apiKey(credential.value);
       case 'external':
         return this.#external(credential.value);
       case undefined:
-        return this.#nothing();
+        return respond(await this.#deps.store.head(), refuse('credential_malformed', []));
     }
   }
 
-  async #nothing(): Promise<ResolveResponse> {
-    const [head] = await this.#deps.drizzle.select(headColumns).from(logHead);
-    return respond(head, refuse('credential_malformed', []));
-  }
-
-  async #apiKey(keyId: string, secretSha256: Buffer): Promise<ResolveResponse> {
-    const [row] = await this.#deps.drizzle
-      .select({ ...headColumns, key: apiKeys, user: userColumns, tenant: tenantColumns })
-      .from(logHead)
-      .leftJoin(apiKeys, eq(apiKeys.id, keyId))
-      .leftJoin(users, eq(users.id, apiKeys.userId))
-      .leftJoin(tenants, eq(tenants.id, apiKeys.tenantId));
-    const key = row?.key ?? null;
-    const ownSubjects = [keySubject(keyId)];
-    if (key === null || row?.user == null || row.tenant == null)
-      return respond(row, refuse('key_unknown', ownSubjects));
+  async #apiKey({ keyId, secretSha256 }: ApiKeyCredential): Promise<ResolveResponse> {
+    const { head, state } = await this.#deps.store.apiKey(keyId);
+    const own = [keySubject(keyId)];
+    if (state === null) return respond(head, refuse('key_unknown', own));
     // Nothing of a key is told to somebody who does not have it.
-    const isSecretRight =
-      key.secretSha256.length === secretSha256.length && timingSafeEqual(key.secretSha256, secretSha256);
-    if (!isSecretRight) return respond(row, refuse('key_secret_wrong', ownSubjects));
-    const subjects = [keySubject(keyId), userSubject(key.userId), tenantSubject(key.tenantId)];
-    const nowMs = this.#deps.clock.now().wallMs;
-    const refusal: ErrorCode | null =
-      key.revokedSeq !== null
-        ? 'key_revoked'
-        : key.expiresAt !== null && key.expiresAt.getTime() <= nowMs
-          ? 'key_expired'
-          : statusRefusal(row.user, row.tenant);
-    if (refusal !== null) return respond(row, refuse(refusal, subjects));
-    return respond(
-      row,
-      grant(row.user, row.tenant, {
-        keyId,
-        scopes: key.scopes ?? defaultScopes(row.user.entitlements),
-        audiences: key.audiences ?? [],
-        credentialExpiresAtMs: key.expiresAt?.getTime() ?? 0,
-        subjects,
-      }),
-    );
+    if (!isEqual(state.secretSha256, secretSha256)) return respond(head, refuse('key_secret_wrong', own));
+    const { user, tenant, expiresAtMs } = state;
+    const subjects = [...own, userSubject(user.id), tenantSubject(tenant.id)];
+    if (state.isRevoked) return respond(head, refuse('key_revoked', subjects));
+    const hasExpired = expiresAtMs !== null && expiresAtMs <= this.#deps.clock.now().wallMs;
+    const refusal = hasExpired ? 'key_expired' : statusRefusal(user, tenant);
+    if (refusal !== null) return respond(head, refuse(refusal, subjects));
+    const granted = grant(user, tenant, {
+      keyId,
+      scopes: [...(state.scopes ?? defaultScopes(user.entitlements))],
+      audiences: [...(state.audiences ?? [])],
+      credentialExpiresAtMs: expiresAtMs ?? 0,
+      subjects,
+    });
+    return respond(head, granted);
   }
 
   async #external(credential: ExternalCredential): Promise<ResolveResponse> {
-    const row = await this.#readExternal(credential);
-    const outcome = externalOutcome(row, credential);
-    if (outcome !== 'provision') return respond(row, outcome);
-    await this.#provision(credential, row?.provider?.tenantId ?? '');
+    const { store } = this.#deps;
+    // Text of a token that no row can hold.
+    if (credential.subject.includes('\0') || credential.sessionId.includes('\0')) {
+      return respond(await store.head(), refuse('token_claims_invalid', []));
+    }
+    const { head, state } = await store.external(credential);
+    const outcome = externalOutcome(state, credential);
+    if (outcome !== 'provision') return respond(head, outcome);
+    await this.#provision(credential, state?.tenant.id ?? '');
     // Read again: the answer's place in the log is then at or after the user's own.
-    const again = await this.#readExternal(credential);
-    const second = externalOutcome(again, credential);
-    return respond(again, second === 'provision' ? refuse('user_not_linked', []) : second);
-  }
-
-  async #readExternal(credential: ExternalCredential) {
-    const { providerId, subject, sessionId, signingInputSha256 } = credential;
-    const [row] = await this.#deps.drizzle
-      .select({
-        ...headColumns,
-        provider: {
-          id: providers.id,
-          tenantId: providers.tenantId,
-          provisioning: providers.provisioning,
-          isDisabled: providers.isDisabled,
-          revision: providers.revision,
-        },
-        tenant: tenantColumns,
-        // The column that is never null comes first: by it drizzle tells whether the join found a row.
-        link: { subject: externalIdentities.subject, userId: externalIdentities.userId },
-        user: userColumns,
-        session: { seq: revokedSessions.seq },
-        cutoff: { issuedUntil: sessionCutoffs.issuedUntil },
-        revoked: { revokedAt: revokedCredentials.revokedAt },
-      })
-      .from(logHead)
-      .leftJoin(providers, eq(providers.id, providerId))
-      .leftJoin(tenants, eq(tenants.id, providers.tenantId))
-      .leftJoin(
-        externalIdentities,
-        and(eq(externalIdentities.providerId, providers.id), eq(externalIdentities.subject, subject)),
-      )
-      .leftJoin(users, eq(users.id, externalIdentities.userId))
-      .leftJoin(
-        revokedSessions,
-        and(eq(revokedSessions.providerId, providers.id), eq(revokedSessions.sessionId, sessionId)),
-      )
-      .leftJoin(sessionCutoffs, and(eq(sessionCutoffs.providerId, providers.id), eq(sessionCutoffs.subject, subject)))
-      .leftJoin(revokedCredentials, eq(revokedCredentials.signingInputSha256, signingInputSha256));
-    return row;
+    const again = await store.external(credential);
+    const second = externalOutcome(again.state, credential);
+    return respond(again.head, second === 'provision' ? refuse('user_not_linked', ownSubjects(credential)) : second);
   }
 
   /** Makes the user of an external identity; whoever else does the same at this moment makes the one user. */
-  async #provision(credential: ExternalCredential, tenantId: string): Promise<void> {
-    const { drizzle, clock, random } = this.#deps;
-    const nowMs = clock.now().wallMs;
-    const userId = `usr_${createId(random, nowMs)}`;
-    const createdAt = new Date(nowMs);
-    try {
-      await drizzle.transaction(async (tx) => {
-        await tx.insert(users).values({
-          id: userId,
-          tenantId,
-          email: credential.email || null,
-          displayName: credential.displayName || null,
-          createdAt,
-        });
-        await tx
-          .insert(externalIdentities)
-          .values({ providerId: credential.providerId, subject: credential.subject, userId, createdAt });
-        await appendChange(tx, clock, {
-          type: 'tg.user.created',
-          subjects: [userSubject(userId), externalSubject(credential.providerId, credential.subject)],
-          actor: 'system',
-          details: { tenantId, provisioning: 'jit' },
-        });
-      });
-    } catch (error) {
-      // unique_violation: it exists by now.
-      if (sqlStateOf(error) !== '23505') throw error;
-    }
+  async #provision({ providerId, subject, email, displayName }: ExternalCredential, tenantId: string): Promise<void> {
+    const { store, clock, random } = this.#deps;
+    const id = `usr_${createId(random, clock.now().wallMs)}`;
+    await store.provision(
+      { id, tenantId, providerId, subject, email: email || null, displayName: displayName || null },
+      {
+        type: 'tg.user.created',
+        subjects: [userSubject(id), externalSubject(providerId, subject)],
+        actor: 'system',
+        details: { tenantId, provisioning: 'jit' },
+      },
+    );
   }
 }
 
-const headColumns = {
-  epoch: logHead.epoch,
-  seq: logHead.seq,
-  minSigningGeneration: logHead.minSigningGeneration,
-};
-const userColumns = { id: users.id, isDisabled: users.isDisabled, entitlements: users.entitlements };
-const tenantColumns = {
-  id: tenants.id,
-  isSuspended: tenants.isSuspended,
-  tokenTtlSeconds: tenants.tokenTtlSeconds,
-  maxStalenessMs: tenants.maxStalenessMs,
-};
-
-interface UserState {
-  readonly id: string;
-  readonly isDisabled: boolean;
-  readonly entitlements: string[];
+function ownSubjects({ providerId, subject }: ExternalCredential): Subject[] {
+  return [providerSubject(providerId), externalSubject(providerId, subject)];
 }
 
-interface TenantState {
-  readonly id: string;
-  readonly isSuspended: boolean;
-  readonly tokenTtlSeconds: number;
-  readonly maxStalenessMs: number;
-}
-
-interface ExternalState {
-  readonly provider: {
-    readonly tenantId: string;
-    readonly provisioning: 'jit' | 'linked';
-    readonly isDisabled: boolean;
-    readonly revision: number;
-  } | null;
-  readonly tenant: TenantState | null;
-  readonly link: { readonly userId: string | null; readonly subject: string } | null;
-  readonly user: UserState | null;
-  readonly session: { readonly seq: number } | null;
-  readonly cutoff: { readonly issuedUntil: Date } | null;
-  readonly revoked: { readonly revokedAt: Date } | null;
+function isEqual(a: Buffer, b: Buffer): boolean {
+  return a.length === b.length && timingSafeEqual(a, b);
 }
 
 /** Decides from one snapshot; `provision` when the user has to be made first. */
-function externalOutcome(row: ExternalState | undefined, credential: ExternalCredential): Outcome | 'provision' {
+function externalOutcome(state: ExternalState | null, credential: ExternalCredential): Outcome | 'provision' {
   const { providerId, subject, sessionId } = credential;
-  const provider = row?.provider ?? null;
-  if (row === undefined || provider === null || row.tenant === null) {
-    return refuse('token_issuer_unknown', [providerSubject(providerId)]);
-  }
+  if (state === null) return refuse('token_issuer_unknown', [providerSubject(providerId)]);
+  const { provider, tenant, link } = state;
+  const user = link?.user ?? null;
   const subjects = [
     providerSubject(providerId),
-    tenantSubject(provider.tenantId),
+    tenantSubject(tenant.id),
     externalSubject(providerId, subject),
     credentialSubject(credential.signingInputSha256.toString('hex')),
     ...(sessionId === '' ? [] : [sessionSubject(providerId, sessionId)]),
-    ...(row.user === null ? [] : [userSubject(row.user.id)]),
+    ...(user === null ? [] : [userSubject(user.id)]),
   ];
   if (provider.isDisabled) return refuse('provider_disabled', subjects);
   if (provider.revision !== credential.providerRevision) return refuse('provider_configuration_stale', subjects);
-  if (row.revoked !== null) return refuse('credential_revoked', subjects);
-  if (row.session !== null || isCutOff(row.cutoff, credential)) return refuse('session_revoked', subjects);
-  if (row.tenant.isSuspended) return refuse('tenant_suspended', subjects);
-  if (row.link === null) return provider.provisioning === 'jit' ? 'provision' : refuse('user_not_linked', subjects);
-  if (row.user === null) return refuse('external_identity_blocked', subjects);
-  const refusal = statusRefusal(row.user, row.tenant);
+  if (state.isCredentialRevoked) return refuse('credential_revoked', subjects);
+  if (state.isSessionRevoked || isCutOff(state.issuedUntilMs, credential)) return refuse('session_revoked', subjects);
+  if (tenant.isSuspended) return refuse('tenant_suspended', subjects);
+  if (link === null) return provider.provisioning === 'jit' ? 'provision' : refuse('user_not_linked', subjects);
+  if (user === null) return refuse('external_identity_blocked', subjects);
+  const refusal = statusRefusal(user, tenant);
   if (refusal !== null) return refuse(refusal, subjects);
-  return grant(row.user, row.tenant, { providerId, scopes: defaultScopes(row.user.entitlements), subjects });
+  return grant(user, tenant, { providerId, scopes: defaultScopes(user.entitlements), subjects });
 }
 
 /** Without `iat` nobody can say that a token is newer than the cut-off. */
-function isCutOff(cutoff: ExternalState['cutoff'], { issuedAtSeconds }: ExternalCredential): boolean {
-  if (cutoff === null) return false;
-  return issuedAtSeconds === 0 || issuedAtSeconds * 1000 <= cutoff.issuedUntil.getTime() + cutoffSkewMs;
+function isCutOff(issuedUntilMs: number | null, { issuedAtSeconds }: ExternalCredential): boolean {
+  if (issuedUntilMs === null) return false;
+  return issuedAtSeconds === 0 || issuedAtSeconds * 1000 <= issuedUntilMs + cutoffSkewMs;
 }
 
 /** The scopes of somebody whose credential is not narrowed: what entitles to call identity itself. */
@@ -270,7 +161,7 @@ function grant(user: UserState, tenant: TenantState, rest: Partial<Granted>): Ou
     value: {
       tenantId: tenant.id,
       userId: user.id,
-      entitlements: user.entitlements,
+      entitlements: [...user.entitlements],
       scopes: [],
       audiences: [],
       keyId: '',
@@ -288,11 +179,6 @@ function refuse(code: ErrorCode, subjects: readonly Subject[]): Outcome {
   return { $case: 'refused', value: { code, subjects: [...subjects] } };
 }
 
-function respond(
-  head: { epoch: number; seq: number; minSigningGeneration: number } | undefined,
-  outcome: Outcome,
-): ResolveResponse {
-  if (head === undefined) throw new Error('the change log has no head');
-  const { epoch, seq, minSigningGeneration } = head;
+function respond({ epoch, seq, minSigningGeneration }: Head, outcome: Outcome): ResolveResponse {
   return { epoch, seq, minSigningGeneration, outcome };
 }

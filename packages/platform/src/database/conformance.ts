@@ -374,9 +374,14 @@ export function databaseConformance(name: string, adapter: DatabaseAdapter): voi
 
     it('names a history that stays the same for everyone who asks', async (test) => {
       const databases = await openEmpty(test, adapter.concurrent ? 2 : 1);
-      const ids = await Promise.all([...databases, ...databases].map((database) => database.historyId()));
+      const ids = await Promise.all(
+        [...databases, ...databases].map(async ({ drizzle, history }) => {
+          const [row] = await drizzle.select({ id: sql<string>`${history}` }).from(sql`(select 1) as one`);
+          return row?.id;
+        }),
+      );
       assert.equal(new Set(ids).size, 1);
-      assert.ok(ids[0] !== '');
+      assert.ok(ids[0]);
     });
   });
 }

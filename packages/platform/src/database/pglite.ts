@@ -1,4 +1,5 @@
 import { PGlite } from '@electric-sql/pglite';
+import { sql } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/pglite';
 import { migrate } from 'drizzle-orm/pglite/migrator';
 import { migrationConfig } from './migrations.ts';
@@ -45,7 +46,7 @@ export async function createPgliteDatabase(options: PgliteOptions = {}): Promise
         },
       };
     },
-    historyId: async () => 'embedded',
+    history: sql<string>`'embedded'`,
     async close() {
       for (const lost of locks.values()) lost.abort();
       if (!client.closed) await client.close();

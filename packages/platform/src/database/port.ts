@@ -1,3 +1,4 @@
+import type { SQL } from 'drizzle-orm';
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
 
 /** A drizzle handle: the same for Postgres and PGlite. */
@@ -20,7 +21,10 @@ export interface Database {
    * aborts when that connection is gone.
    */
   tryLock(key: bigint): Promise<{ readonly lost: AbortSignal; release(): Promise<void> } | null>;
-  /** Identifies the server and its history (system identifier and timeline); constant where there is no such thing. */
-  historyId(): Promise<string>;
+  /**
+   * An expression, for use in any statement, of a text that names the history the statement runs in (server, timeline and
+   * database): another one after a restore or a promotion. A standby refuses it. Constant where there is no such thing.
+   */
+  readonly history: SQL<string>;
   close(): Promise<void>;
 }

@@ -157,16 +157,13 @@ export function createPostgresDatabase(url: string, options: PostgresOptions): D
       };
     },
 
-    async historyId() {
-      // Of the write-ahead log being written: after a promotion, pg_control_checkpoint() still names the old timeline
-      // until the next checkpoint. A standby rejects this, and it is not to be asked.
-      const rows = await database.execute<{ id: string }>(sql`
-        select system_identifier || '/' || substring(pg_walfile_name(pg_current_wal_insert_lsn()) for 8) as id
-        from pg_control_system()`);
-      const [row] = rows;
-      if (row === undefined) throw new Error('no answer to the question for the history');
-      return row.id;
-    },
+    // Of the write-ahead log being written: after a promotion, pg_control_checkpoint() still names the old timeline until
+    // the next checkpoint.
+    history: sql<string>`(
+      select system_identifier || '/' || substring(pg_walfile_name(pg_current_wal_insert_lsn()) for 8) || '/' || (
+        select oid from pg_database where datname = current_database()
+      ) from pg_control_system()
+    )`,
 
     async close() {
       closing.abort();

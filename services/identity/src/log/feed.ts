@@ -1,38 +1,45 @@
-import type { Clock, Database, Logger } from '@token-gateway/platform';
-import { type ChangeLog, type ChangeRow, changesChannel } from './change-log.ts';
+import { type Clock, type Database, type Logger, ServiceError } from '@token-gateway/platform';
+import type { Position } from '@token-gateway/revocation';
+import type { ChangeRow, ChangeStore, Head } from '../store/port.ts';
 
 const keptMax = 2000;
 const pollMs = 250;
 const batchMax = 500;
 
-/** The newest changes in memory, and a wake-up for whoever waits for more: by notification, with a short poll behind. */
+export interface ChangeFeedDeps {
+  readonly store: Pick<ChangeStore, 'read'>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/**
+ * The newest changes of the present epoch in memory, and a wake-up for whoever waits for more: by notification and by
+ * nudge, with a short poll behind both.
+ */
 export class ChangeFeed {
-  readonly #log: ChangeLog;
-  readonly #clock: Clock;
-  readonly #logger: Logger;
+  readonly #deps: ChangeFeedDeps;
   readonly #closing = new AbortController();
+  #epoch: number;
+  /** The newest sequence when this epoch was first seen. */
+  #epochFrom: number;
+  #newestSeq: number;
   #kept: ChangeRow[] = [];
-  #newestSeq = 0;
   #isDirty = true;
   #wake: () => void = () => {};
-  #waiting = new Set<() => void>();
+  readonly #waiting = new Set<() => void>();
   #loop: Promise<void> = Promise.resolve();
   #unlisten: () => Promise<void> = async () => {};
 
-  constructor({ log, clock, logger }: { log: ChangeLog; clock: Clock; logger: Logger }) {
-    this.#log = log;
-    this.#clock = clock;
-    this.#logger = logger;
+  constructor(deps: ChangeFeedDeps, { epoch, seq }: Position) {
+    this.#deps = deps;
+    this.#epoch = epoch;
+    this.#epochFrom = seq;
+    this.#newestSeq = seq;
   }
 
-  /** `onReconnected` is called when notifications may have been missed: the database connection was made (again). */
-  async start(database: Database, fromSeq: number, onReconnected: () => void): Promise<void> {
-    this.#newestSeq = fromSeq;
+  async start(database: Pick<Database, 'listen'>, channel: string): Promise<void> {
     this.#loop = this.#run();
-    this.#unlisten = await database.listen(changesChannel, (payload) => {
-      if (payload === '') onReconnected();
-      this.nudge();
-    });
+    this.#unlisten = await database.listen(channel, () => this.nudge());
   }
 
   /** There may be something new. */
@@ -41,20 +48,33 @@ export class ChangeFeed {
     this.#wake();
   }
 
-  get newestSeq(): number {
-    return this.#newestSeq;
+  /** The newest change known here. */
+  get newest(): Position {
+    return { epoch: this.#epoch, seq: this.#newestSeq };
   }
 
-  /** Resolves with the changes after a sequence as soon as there are any; empty when the signal aborts. */
-  async next(after: number, signal: AbortSignal): Promise<ChangeRow[]> {
+  /** Where to go on for somebody who has a sequence of this epoch, or of one that it replaced. */
+  placeAfter(seq: number): Position {
+    return { epoch: this.#epoch, seq: seq <= this.#newestSeq ? seq : this.#epochFrom };
+  }
+
+  /**
+   * Resolves with the changes after a place as soon as there are any; empty when the signal aborts. Rejects when the epoch
+   * of the place was replaced: what comes next is then another history's.
+   */
+  async next(after: Position, signal: AbortSignal): Promise<readonly ChangeRow[]> {
     while (!signal.aborted && !this.#closing.signal.aborted) {
-      if (after < this.#newestSeq) {
+      if (after.epoch !== this.#epoch) {
+        throw new ServiceError('identity_unavailable', { detail: 'a new epoch has begun' });
+      }
+      if (after.seq < this.#newestSeq) {
         const [oldest] = this.#kept;
-        if (oldest !== undefined && oldest.seq <= after + 1) {
-          const from = after + 1 - oldest.seq;
+        if (oldest !== undefined && oldest.seq <= after.seq + 1) {
+          const from = after.seq + 1 - oldest.seq;
           return this.#kept.slice(from, from + batchMax);
         }
-        return this.#log.read(after, this.#newestSeq, batchMax);
+        const { head, rows } = await this.#deps.store.read(after.seq, batchMax);
+        if (head.epoch === after.epoch) return rows;
       }
       await this.#more(signal);
     }
@@ -74,31 +94,46 @@ export class ChangeFeed {
   }
 
   async #run(): Promise<void> {
+    const { store, logger } = this.#deps;
     let isFailing = false;
     while (!this.#closing.signal.aborted) {
       this.#isDirty = false;
       try {
-        const rows = await this.#log.read(this.#newestSeq, Number.MAX_SAFE_INTEGER, batchMax);
-        if (isFailing) this.#logger.info('change log can be read again');
+        const { head, rows } = await store.read(this.#newestSeq, batchMax);
+        if (isFailing) logger.info('change log can be read again');
         isFailing = false;
-        if (rows.length > 0) {
-          this.#kept = [...this.#kept, ...rows].slice(-keptMax);
-          this.#newestSeq = rows.at(-1)?.seq ?? this.#newestSeq;
-          for (const done of [...this.#waiting]) done();
-          continue;
-        }
-      } catch (error) {
-        if (!isFailing) this.#logger.warn({ err: error }, 'change log cannot be read');
+        if (head.epoch !== this.#epoch) this.#startAgain(head);
+        else if (rows.length > 0) this.#keep(rows);
+        if (rows.length > 0) continue;
+      } catch (err) {
+        if (!isFailing) logger.warn({ err }, 'change log cannot be read');
         isFailing = true;
       }
       if (!this.#isDirty) await this.#idle();
     }
   }
 
+  #keep(rows: readonly ChangeRow[]): void {
+    this.#kept.push(...rows);
+    if (this.#kept.length > 2 * keptMax) this.#kept = this.#kept.slice(-keptMax);
+    this.#newestSeq = rows.at(-1)?.seq ?? this.#newestSeq;
+    for (const done of [...this.#waiting]) done();
+  }
+
+  /** Of the replaced history nothing is shown any more; its sequence may have gone back. */
+  #startAgain({ epoch, seq }: Head): void {
+    this.#deps.logger.warn({ epoch, seq, replaced: this.newest }, 'a new epoch has begun');
+    this.#kept = [];
+    this.#epoch = epoch;
+    this.#epochFrom = seq;
+    this.#newestSeq = seq;
+    for (const done of [...this.#waiting]) done();
+  }
+
   async #idle(): Promise<void> {
     const idle = new AbortController();
     this.#wake = () => idle.abort();
-    await this.#clock.sleep(pollMs, AbortSignal.any([idle.signal, this.#closing.signal]));
+    await this.#deps.clock.sleep(pollMs, AbortSignal.any([idle.signal, this.#closing.signal]));
     this.#wake = () => {};
   }
 

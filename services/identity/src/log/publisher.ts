@@ -1,7 +1,7 @@
 import type { Clock, Database, EventLog, Logger } from '@token-gateway/platform';
-import { toChangeEvent } from '@token-gateway/revocation';
+import { changeFromRow, toChangeEvent } from '@token-gateway/revocation';
 import { changesTopic, type Heartbeat, heartbeatsTopic } from '@token-gateway/schemas';
-import { type ChangeLog, changeOfRow } from './change-log.ts';
+import type { ChangeStore } from '../store/port.ts';
 import type { ChangeFeed } from './feed.ts';
 
 /** Session-level advisory lock of the publisher: 'tgpublsh' as a number. */
@@ -10,32 +10,26 @@ const candidatePollMs = 500;
 const retryMinMs = 100;
 const retryMaxMs = 2000;
 const heartbeatMs = 2000;
-const batchMax = 500;
+
+export interface PublisherDeps {
+  readonly database: Pick<Database, 'tryLock'>;
+  readonly store: Pick<ChangeStore, 'head' | 'published' | 'markPublished'>;
+  readonly feed: Pick<ChangeFeed, 'next'>;
+  readonly eventLog: EventLog;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
 
 /**
  * Publishes the change log to the event log in order, one batch under way. One replica leads. A crash between appending and
  * noting repeats a batch; nothing is skipped.
  */
 export class Publisher {
-  readonly #deps: {
-    database: Database;
-    log: ChangeLog;
-    feed: ChangeFeed;
-    eventLog: EventLog;
-    clock: Clock;
-    logger: Logger;
-  };
+  readonly #deps: PublisherDeps;
   readonly #closing = new AbortController();
   #loop: Promise<void> = Promise.resolve();
 
-  constructor(deps: {
-    database: Database;
-    log: ChangeLog;
-    feed: ChangeFeed;
-    eventLog: EventLog;
-    clock: Clock;
-    logger: Logger;
-  }) {
+  constructor(deps: PublisherDeps) {
     this.#deps = deps;
   }
 
@@ -74,16 +68,18 @@ export class Publisher {
   }
 
   async #publish(ended: AbortSignal): Promise<void> {
-    const { log, feed, eventLog } = this.#deps;
-    let publishedSeq = await log.publishedSeq();
+    const { store, feed, eventLog } = this.#deps;
+    let published = await store.published();
     while (!ended.aborted) {
-      const rows = (await feed.next(publishedSeq, ended)).slice(0, batchMax);
-      const [last] = rows.slice(-1);
+      const rows = await feed.next(published, ended);
+      const last = rows.at(-1);
       if (last === undefined) continue;
-      const events = rows.map((row) => JSON.stringify(toChangeEvent(changeOfRow(row))));
+      const events = rows.map((row) => JSON.stringify(toChangeEvent(changeFromRow(row))));
+      // The change may be of an older epoch than the one it is read in.
+      const place = { epoch: published.epoch, seq: last.seq };
       await this.#persist(ended, () => eventLog.append(changesTopic, events));
-      await this.#persist(ended, () => log.markPublished(last.seq));
-      publishedSeq = last.seq;
+      await this.#persist(ended, () => store.markPublished(place));
+      published = place;
     }
   }
 
@@ -104,12 +100,12 @@ export class Publisher {
   }
 
   async #beat(ended: AbortSignal): Promise<void> {
-    const { log, eventLog, clock } = this.#deps;
+    const { store, eventLog, clock } = this.#deps;
     while (!ended.aborted) {
       await clock.sleep(heartbeatMs, ended);
       if (ended.aborted) return;
       try {
-        const { epoch, seq } = await log.head();
+        const { epoch, seq } = await store.head();
         const heartbeat: Heartbeat = { epoch, seq, at: new Date(clock.now().wallMs).toISOString() };
         await eventLog.append(heartbeatsTopic, [JSON.stringify(heartbeat)]);
       } catch {

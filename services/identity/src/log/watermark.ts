@@ -1,35 +1,47 @@
+import type { Clock } from '@token-gateway/platform';
 import type { WatermarkRequest, WatermarkResponse } from '@token-gateway/schemas/identity';
-import { type ChangeLog, type ChangeRow, catchUpMax, type Head } from './change-log.ts';
+import type { ChangeRow, ChangeStore, Head } from '../store/port.ts';
+
+/** A gateway that lacks more changes than this starts again; no reset reaches back further. */
+const catchUpMax = 10_000;
+/** A read that takes longer does not hold up those who ask after it. */
+const patienceMs = 200;
 
 /**
  * Reads the head for many: a read serves everyone who was waiting when it began, and nobody who came later, so that each
  * answer was read after its question arrived.
  */
 export class HeadReader {
-  readonly #log: Pick<ChangeLog, 'head'>;
+  readonly #store: Pick<ChangeStore, 'head'>;
+  readonly #clock: Clock;
   #underWay: Promise<Head> | null = null;
   #next: Promise<Head> | null = null;
 
-  constructor(log: Pick<ChangeLog, 'head'>) {
-    this.#log = log;
+  constructor(store: Pick<ChangeStore, 'head'>, clock: Clock) {
+    this.#store = store;
+    this.#clock = clock;
   }
 
   read(): Promise<Head> {
     if (this.#underWay === null) return this.#begin();
-    this.#next ??= this.#underWay.then(
-      () => this.#beginNext(),
-      () => this.#beginNext(),
-    );
+    this.#next ??= this.#afterOrLate(this.#underWay).then(() => {
+      this.#next = null;
+      return this.#begin();
+    });
     return this.#next;
   }
 
-  #beginNext(): Promise<Head> {
-    this.#next = null;
-    return this.#begin();
+  async #afterOrLate(reading: Promise<Head>): Promise<void> {
+    const ended = new AbortController();
+    const settled = reading.then(
+      () => ended.abort(),
+      () => ended.abort(),
+    );
+    await Promise.race([settled, this.#clock.sleep(patienceMs, ended.signal)]);
   }
 
   #begin(): Promise<Head> {
-    const reading = this.#log.head().finally(() => {
+    const reading = this.#store.head().finally(() => {
       if (this.#underWay === reading) this.#underWay = null;
     });
     this.#underWay = reading;
@@ -37,9 +49,12 @@ export class HeadReader {
   }
 }
 
-/** What is newest, and what the gateway lacks; as the messages in identity.proto say. */
+/**
+ * What is newest, and what the gateway lacks, as the messages in identity.proto say. `head` was read after the question
+ * arrived; the log only grows within an epoch, so what is read of it afterwards belongs to it.
+ */
 export async function answerWatermark(
-  log: ChangeLog,
+  { store, clock }: { readonly store: ChangeStore; readonly clock: Clock },
   head: Head,
   request: WatermarkRequest,
 ): Promise<WatermarkResponse> {
@@ -57,16 +72,28 @@ export async function answerWatermark(
   const isKnown = request.epoch === epoch && request.applied <= seq && seq - request.applied <= catchUpMax;
   // By far the most frequent case: nothing happened.
   if (isKnown && request.heard === seq && heardChain === chain) return answer(seq, chain, [], false);
-  const chains = new Map([...(await log.chains([request.applied, request.heard])), [seq, chain]]);
+
+  const chains = new Map([...(await store.chains([request.applied, request.heard])), [seq, chain]]);
   const appliedChain = chains.get(request.applied);
   if (isKnown && appliedChain !== undefined) {
-    const isAgreed = request.heard <= seq && chains.get(request.heard) === heardChain;
+    const isAgreed =
+      request.heard >= request.applied && request.heard <= seq && chains.get(request.heard) === heardChain;
     const base = isAgreed ? request.heard : request.applied;
-    return answer(base, isAgreed ? heardChain : appliedChain, await log.read(base, seq, catchUpMax), false);
+    const rows = await rowsUpTo(store, base, head);
+    if (rows !== null) return answer(base, isAgreed ? heardChain : appliedChain, rows, false);
+  } else {
+    const base = await store.seqBefore(clock.now().wallMs - request.historyMs, seq, catchUpMax);
+    const baseChain = (await store.chains([base])).get(base);
+    const rows = await rowsUpTo(store, base, head);
+    if (baseChain !== undefined && rows !== null) return answer(base, baseChain, rows, true);
   }
-  const base = await log.seqBefore(request.historyMs, seq);
-  const baseChain = (await log.chains([base])).get(base);
-  // Its base is no longer kept: from the newest on.
-  if (baseChain === undefined) return answer(seq, chain, [], true);
-  return answer(base, baseChain, await log.read(base, seq, catchUpMax), true);
+  // What it would start from is no longer kept, or the epoch ended meanwhile: from the newest on.
+  return answer(seq, chain, [], true);
+}
+
+/** The changes (base, seq] of a head, or null when they are not all there in its epoch. */
+async function rowsUpTo(store: ChangeStore, base: number, { epoch, seq }: Head): Promise<readonly ChangeRow[] | null> {
+  if (base === seq) return [];
+  const { head, rows } = await store.read(base, seq - base);
+  return head.epoch === epoch && rows.length === seq - base && rows.at(-1)?.seq === seq ? rows : null;
 }

@@ -1,5 +1,4 @@
 import { createHttpApp, type HttpApp, type Logger } from '@token-gateway/platform';
-import type { ChangeLog } from '../log/change-log.ts';
 import { apiKeyRoutes } from './api-keys.ts';
 import { changeRoutes } from './changes.ts';
 import type { RestContext } from './context.ts';
@@ -9,17 +8,13 @@ import { tenantRoutes } from './tenants.ts';
 import { userRoutes } from './users.ts';
 
 /** The REST API, not listening. */
-export async function createRestApp(
-  logger: Logger,
-  context: RestContext,
-  log: Pick<ChangeLog, 'read'>,
-): Promise<HttpApp> {
+export async function createRestApp(logger: Logger, context: RestContext): Promise<HttpApp> {
   const app = await createHttpApp({ logger, title: 'Token gateway: identity', version: '1' });
   tenantRoutes(app, context);
   providerRoutes(app, context);
   userRoutes(app, context);
   apiKeyRoutes(app, context);
   sessionRoutes(app, context);
-  changeRoutes(app, context, log);
+  changeRoutes(app, context);
   return app;
 }

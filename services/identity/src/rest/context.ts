@@ -10,12 +10,15 @@ import {
 import type { Position } from '@token-gateway/revocation';
 import { and, eq, inArray, lt, type SQL } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
-import { appendChange, type NewChange } from '../log/change-log.ts';
+import type { DrizzleStore } from '../store/drizzle.ts';
+import type { NewChange } from '../store/port.ts';
 import { idempotencyKeys, tenants } from '../store/schema.ts';
 import type { Caller, CallerReader } from './caller.ts';
 
 export interface RestContext {
+  /** For reading. */
   readonly drizzle: Drizzle;
+  readonly store: DrizzleStore;
   readonly clock: Clock;
   readonly random: RandomBytes;
   readonly callers: Pick<CallerReader, 'read'>;
@@ -44,7 +47,7 @@ export function now(context: RestContext): Date {
 /** Runs state changes and the change about them in one transaction; the change is appended last. */
 export async function commit<T>(context: RestContext, work: (tx: Drizzle) => Promise<T>): Promise<T> {
   try {
-    const result = await context.drizzle.transaction(work);
+    const result = await context.store.transaction(work);
     context.onCommit();
     return result;
   } catch (cause) {
@@ -56,7 +59,7 @@ export async function commit<T>(context: RestContext, work: (tx: Drizzle) => Pro
 }
 
 export function append(context: RestContext, tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position> {
-  return appendChange(tx, context.clock, change, stamp);
+  return context.store.append(tx, change, stamp);
 }
 
 export interface Effect extends Position {

@@ -1,0 +1,348 @@
+import { type Clock, type Database, type Drizzle, ServiceError, sqlStateOf } from '@token-gateway/platform';
+import { changePayload, genesisChain, type Position } from '@token-gateway/revocation';
+import { and, asc, eq, gt, gte, inArray, lt, lte, min, type SQL, sql } from 'drizzle-orm';
+import type { Head, NewChange, ProviderState, Store, TenantState, UserState } from './port.ts';
+import {
+  apiKeys,
+  changes,
+  externalIdentities,
+  logHead,
+  providerAudiences,
+  providers,
+  publisherProgress,
+  revokedCredentials,
+  revokedSessions,
+  sessionCutoffs,
+  tenants,
+  users,
+} from './schema.ts';
+
+/** Notified with the sequence of each commit. */
+export const changesChannel = 'tg_changes';
+
+/** unique_violation */
+const uniqueViolation = '23505';
+
+/** Nothing may be answered or written before a new epoch was minted. */
+class HistoryReplaced extends Error {
+  constructor() {
+    super('the database is not the one that the epoch was minted for');
+    this.name = 'HistoryReplaced';
+  }
+}
+
+export interface DrizzleStore extends Store {
+  /**
+   * Runs a transaction that appends to the log; once more, after a new epoch was minted, when the database turns out to be
+   * another than the one the epoch was minted for.
+   */
+  transaction<T>(work: (tx: Drizzle) => Promise<T>): Promise<T>;
+  /**
+   * Appends a change in the transaction of the state it is about. Make it the last statement: it takes the lock that
+   * orders all commits. `stamp` writes in the same statement, and may use `head.epoch` and `head.seq`.
+   */
+  append(tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position>;
+}
+
+/** The store in Postgres or PGlite. Each answer compares the history it comes from in its own statement. */
+export function createDrizzleStore({ database, clock }: { database: Database; clock: Clock }): DrizzleStore {
+  const { drizzle } = database;
+  // The table's own number tells a dump that was restored into the same server.
+  const history = sql<string>`(${database.history} || '/' || 'log_head'::regclass::oid)`;
+  let opening: Promise<Head> | null = null;
+
+  const isCurrent = sql<boolean>`${logHead.historyId} = ${history}`;
+  const headColumns = {
+    epoch: logHead.epoch,
+    seq: logHead.seq,
+    chain: logHead.chain,
+    minSigningGeneration: logHead.minSigningGeneration,
+    isCurrent,
+  };
+
+  async function mint(): Promise<Head> {
+    const nowMs = Math.trunc(clock.now().wallMs);
+    return drizzle.transaction(async (tx) => {
+      const first = { epoch: nowMs, seq: 0, chain: Buffer.from(genesisChain, 'hex'), historyId: sql`${history}` };
+      await tx.insert(logHead).values(first).onConflictDoNothing();
+      await tx.insert(publisherProgress).values({}).onConflictDoNothing();
+      const [row] = await tx.select(headColumns).from(logHead).for('update');
+      const head = headOf(row);
+      if (row?.isCurrent === true) return head;
+      const epoch = Math.max(head.epoch + 1, nowMs);
+      await tx.update(logHead).set({ epoch, historyId: sql`${history}` });
+      return { ...head, epoch };
+    });
+  }
+
+  /** One minting at a time; whoever finds the history replaced meanwhile waits for the same. */
+  function open(): Promise<Head> {
+    opening ??= mint().finally(() => {
+      opening = null;
+    });
+    return opening;
+  }
+
+  async function inCurrentHistory<T>(attempt: () => Promise<T>): Promise<T> {
+    for (let tries = 0; tries < 2; tries += 1) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (!isHistoryReplaced(error)) throw error;
+        await open();
+      }
+    }
+    throw new ServiceError('database_unavailable', { detail: 'the history of the database changes again and again' });
+  }
+
+  /** Reads rows that carry the head, and refuses them when they come from another history than its epoch's. */
+  function readWithHead<R extends HeadRow>(query: () => PromiseLike<R[]>): Promise<{ head: Head; rows: R[] }> {
+    return inCurrentHistory(async () => {
+      const rows = await query();
+      if (rows[0]?.isCurrent !== true) throw new HistoryReplaced();
+      return { head: headOf(rows[0]), rows };
+    });
+  }
+
+  function transaction<T>(work: (tx: Drizzle) => Promise<T>): Promise<T> {
+    return inCurrentHistory(() => drizzle.transaction(work));
+  }
+
+  async function append(tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position> {
+    const at = new Date(clock.now().wallMs).toISOString();
+    const payload = changePayload({ ...change, at });
+    const rows = await rowsOf<{ epoch: string; seq: string }>(
+      tx,
+      sql`WITH head AS (
+        UPDATE log_head SET seq = seq + 1, chain = sha256(
+          chain || int8send(epoch) || int8send(seq + 1) || convert_to(${payload}, 'UTF8')
+        ) WHERE history_id = ${history} RETURNING epoch, seq, chain
+      )${stamp === undefined ? sql`` : sql`, stamped AS (${stamp})`}, appended AS (
+        INSERT INTO changes (seq, epoch, chain, payload, at)
+        SELECT seq, epoch, chain, ${payload}, ${at}::timestamptz FROM head
+      )
+      SELECT epoch::text, seq::text, pg_notify(${changesChannel}, seq::text) FROM head`,
+    );
+    const [row] = rows;
+    if (row === undefined) throw new HistoryReplaced();
+    return { epoch: Number(row.epoch), seq: Number(row.seq) };
+  }
+
+  return {
+    open,
+    async head() {
+      return (await readWithHead(() => drizzle.select(headColumns).from(logHead))).head;
+    },
+
+    async read(after, limit) {
+      const columns = { seq: changes.seq, epoch: changes.epoch, chain: changes.chain, payload: changes.payload };
+      const { head, rows } = await readWithHead(() =>
+        drizzle
+          .select({ ...headColumns, change: columns })
+          .from(logHead)
+          .leftJoin(changes, gt(changes.seq, after))
+          .orderBy(asc(changes.seq))
+          .limit(limit),
+      );
+      const found = rows.flatMap(({ change }) =>
+        change === null ? [] : [{ ...change, chain: change.chain.toString('hex') }],
+      );
+      return { head, rows: found };
+    },
+
+    async chains(seqs) {
+      const rows = await drizzle
+        .select({ seq: changes.seq, chain: changes.chain })
+        .from(changes)
+        .where(inArray(changes.seq, [...seqs]));
+      const chains = new Map(rows.map(({ seq, chain }) => [seq, chain.toString('hex')]));
+      return seqs.includes(0) ? chains.set(0, genesisChain) : chains;
+    },
+
+    async seqBefore(sinceWallMs, until, limit) {
+      // By sequence, since the clocks of replicas differ: there is no order by time.
+      const newest = drizzle
+        .select({ seq: changes.seq, at: changes.at })
+        .from(changes)
+        .where(and(gt(changes.seq, until - limit), lte(changes.seq, until)))
+        .as('newest');
+      const [row] = await drizzle
+        .select({ seq: min(newest.seq) })
+        .from(newest)
+        .where(gte(newest.at, new Date(sinceWallMs)));
+      return row?.seq == null ? until : Number(row.seq) - 1;
+    },
+
+    async published() {
+      const { head, rows } = await readWithHead(() =>
+        drizzle
+          .select({ ...headColumns, publishedSeq: publisherProgress.publishedSeq })
+          .from(logHead)
+          .leftJoin(publisherProgress, eq(publisherProgress.id, 1)),
+      );
+      return { epoch: head.epoch, seq: rows[0]?.publishedSeq ?? 0 };
+    },
+
+    async markPublished({ epoch, seq }) {
+      await drizzle
+        .update(publisherProgress)
+        .set({ publishedSeq: seq })
+        .from(logHead)
+        .where(and(lt(publisherProgress.publishedSeq, seq), eq(logHead.epoch, epoch)));
+    },
+
+    async apiKey(keyId) {
+      const { head, rows } = await readWithHead(() =>
+        drizzle
+          .select({
+            ...headColumns,
+            key: {
+              secretSha256: apiKeys.secretSha256,
+              scopes: apiKeys.scopes,
+              audiences: apiKeys.audiences,
+              expiresAt: apiKeys.expiresAt,
+              revokedSeq: apiKeys.revokedSeq,
+            },
+            user: userColumns,
+            tenant: tenantColumns,
+          })
+          .from(logHead)
+          .leftJoin(apiKeys, eq(apiKeys.id, keyId))
+          .leftJoin(users, eq(users.id, apiKeys.userId))
+          .leftJoin(tenants, eq(tenants.id, apiKeys.tenantId)),
+      );
+      const { key = null, user = null, tenant = null } = rows[0] ?? {};
+      if (key === null || user === null || tenant === null) return { head, state: null };
+      const { revokedSeq, expiresAt, ...rest } = key;
+      const state = {
+        ...rest,
+        expiresAtMs: expiresAt?.getTime() ?? null,
+        isRevoked: revokedSeq !== null,
+        user,
+        tenant,
+      };
+      return { head, state };
+    },
+
+    async external({ providerId, subject, sessionId, signingInputSha256 }) {
+      const { head, rows } = await readWithHead(() =>
+        drizzle
+          .select({
+            ...headColumns,
+            provider: {
+              provisioning: providers.provisioning,
+              isDisabled: providers.isDisabled,
+              revision: providers.revision,
+            },
+            tenant: tenantColumns,
+            linkedSubject: externalIdentities.subject,
+            user: userColumns,
+            endedSession: revokedSessions.sessionId,
+            issuedUntil: sessionCutoffs.issuedUntil,
+            revokedAt: revokedCredentials.revokedAt,
+          })
+          .from(logHead)
+          .leftJoin(providers, eq(providers.id, providerId))
+          .leftJoin(tenants, eq(tenants.id, providers.tenantId))
+          .leftJoin(
+            externalIdentities,
+            and(eq(externalIdentities.providerId, providers.id), eq(externalIdentities.subject, subject)),
+          )
+          .leftJoin(users, eq(users.id, externalIdentities.userId))
+          .leftJoin(
+            revokedSessions,
+            and(eq(revokedSessions.providerId, providers.id), eq(revokedSessions.sessionId, sessionId)),
+          )
+          .leftJoin(
+            sessionCutoffs,
+            and(eq(sessionCutoffs.providerId, providers.id), eq(sessionCutoffs.subject, subject)),
+          )
+          .leftJoin(revokedCredentials, eq(revokedCredentials.signingInputSha256, signingInputSha256)),
+      );
+      const [row] = rows;
+      if (row === undefined || row.provider === null || row.tenant === null) return { head, state: null };
+      const state = {
+        provider: row.provider,
+        tenant: row.tenant,
+        link: row.linkedSubject === null ? null : { user: row.user },
+        isSessionRevoked: row.endedSession !== null,
+        isCredentialRevoked: row.revokedAt !== null,
+        issuedUntilMs: row.issuedUntil?.getTime() ?? null,
+      };
+      return { head, state };
+    },
+
+    async provision({ id, tenantId, providerId, subject, email, displayName }, change) {
+      const createdAt = new Date(clock.now().wallMs);
+      try {
+        await transaction(async (tx) => {
+          await tx.insert(users).values({ id, tenantId, email, displayName, createdAt });
+          await tx.insert(externalIdentities).values({ providerId, subject, userId: id, createdAt });
+          await append(tx, change);
+        });
+      } catch (error) {
+        if (sqlStateOf(error) !== uniqueViolation) throw error;
+      }
+    },
+
+    async providers() {
+      const { head, rows } = await readWithHead(() =>
+        drizzle
+          .select({ ...headColumns, provider: providers, audience: providerAudiences.audience })
+          .from(logHead)
+          .leftJoin(providers, eq(providers.isDisabled, false))
+          .leftJoin(providerAudiences, eq(providerAudiences.providerId, providers.id))
+          .orderBy(asc(providers.id), asc(providerAudiences.audience)),
+      );
+      const byId = new Map<string, ProviderState & { readonly audiences: string[] }>();
+      for (const { provider, audience } of rows) {
+        if (provider === null) continue;
+        const known = byId.get(provider.id) ?? { ...provider, audiences: [] };
+        if (audience !== null) known.audiences.push(audience);
+        byId.set(provider.id, known);
+      }
+      return { head, state: [...byId.values()] };
+    },
+
+    transaction,
+    append,
+  };
+}
+
+const userColumns = { id: users.id, isDisabled: users.isDisabled, entitlements: users.entitlements } satisfies Record<
+  keyof UserState,
+  unknown
+>;
+const tenantColumns = {
+  id: tenants.id,
+  isSuspended: tenants.isSuspended,
+  tokenTtlSeconds: tenants.tokenTtlSeconds,
+  maxStalenessMs: tenants.maxStalenessMs,
+} satisfies Record<keyof TenantState, unknown>;
+
+interface HeadRow {
+  readonly epoch: number;
+  readonly seq: number;
+  readonly chain: Buffer;
+  readonly minSigningGeneration: number;
+  readonly isCurrent: boolean;
+}
+
+function headOf(row: HeadRow | undefined): Head {
+  if (row === undefined) throw new Error('the change log has no head');
+  const { epoch, seq, chain, minSigningGeneration } = row;
+  return { epoch, seq, chain: chain.toString('hex'), minSigningGeneration };
+}
+
+/** The rows of a raw query: postgres.js gives an array, PGlite an object with rows. */
+async function rowsOf<T>(handle: Drizzle, query: SQL): Promise<T[]> {
+  const result: unknown = await handle.execute(query);
+  return (Array.isArray(result) ? result : (result as { rows: unknown[] }).rows) as T[];
+}
+
+/** Also where a query builder has wrapped it. */
+function isHistoryReplaced(error: unknown): boolean {
+  let cause = error;
+  while (cause instanceof Error && !(cause instanceof HistoryReplaced)) cause = cause.cause;
+  return cause instanceof HistoryReplaced;
+}

@@ -1,0 +1,124 @@
+/**
+ * What the protocol needs of the database. An adapter answers from the primary, and from no history but the one whose
+ * epoch it names: where the database behind it was restored or replaced, it mints a new epoch before it answers.
+ */
+import type { ChangeContent, Position } from '@token-gateway/revocation';
+
+/** The newest place in the change log. */
+export interface Head extends Position {
+  /** chain(seq), 64 hex digits. */
+  readonly chain: string;
+  readonly minSigningGeneration: number;
+}
+
+export interface ChangeRow extends Position {
+  readonly chain: string;
+  /** The canonical text that the chain covers. */
+  readonly payload: string;
+}
+
+/** What a caller says of a change; the log adds time and place. */
+export type NewChange = Omit<ChangeContent, 'at'>;
+
+/** The change log: one row per change, numbered without gaps in the order of commits. */
+export interface ChangeStore {
+  /** Makes sure that the log has a head whose epoch belongs to this history. To be called before serving. */
+  open(): Promise<Head>;
+  head(): Promise<Head>;
+  /** The changes after a sequence, in order, at most `limit`, with the head of the same snapshot. */
+  read(after: number, limit: number): Promise<{ readonly head: Head; readonly rows: readonly ChangeRow[] }>;
+  /** chain(seq) of each sequence that is kept. */
+  chains(seqs: readonly number[]): Promise<ReadonlyMap<number, string>>;
+  /** The sequence before the oldest change made since then, looking back from `until` at most `limit` changes. */
+  seqBefore(sinceWallMs: number, until: number, limit: number): Promise<number>;
+  /** Up to where changes were published, and the epoch of the same snapshot. */
+  published(): Promise<Position>;
+  /** Ignored when it is behind what was noted, or of a replaced epoch. */
+  markPublished(position: Position): Promise<void>;
+}
+
+export interface TenantState {
+  readonly id: string;
+  readonly isSuspended: boolean;
+  readonly tokenTtlSeconds: number;
+  readonly maxStalenessMs: number;
+}
+
+export interface UserState {
+  readonly id: string;
+  readonly isDisabled: boolean;
+  readonly entitlements: readonly string[];
+}
+
+export interface ApiKeyState {
+  readonly secretSha256: Buffer;
+  /** Null = not narrowed. */
+  readonly scopes: readonly string[] | null;
+  readonly audiences: readonly string[] | null;
+  readonly expiresAtMs: number | null;
+  readonly isRevoked: boolean;
+  readonly user: UserState;
+  readonly tenant: TenantState;
+}
+
+export interface ProviderState {
+  readonly id: string;
+  readonly issuer: string;
+  readonly audiences: readonly string[];
+  readonly jwksUri: string | null;
+  readonly algorithms: readonly string[];
+  readonly claimMapping: Readonly<Record<string, string>>;
+  /** Sequence of the last change of its configuration. */
+  readonly revision: number;
+  readonly tenantId: string;
+}
+
+/** By what a store finds everything that says whether an external credential is good. */
+export interface ExternalName {
+  readonly providerId: string;
+  readonly subject: string;
+  /** Empty when the credential has none. */
+  readonly sessionId: string;
+  readonly signingInputSha256: Buffer;
+}
+
+export interface ExternalState {
+  readonly provider: Pick<ProviderState, 'revision'> & {
+    readonly isDisabled: boolean;
+    readonly provisioning: 'jit' | 'linked';
+  };
+  readonly tenant: TenantState;
+  /** Null when nobody was ever linked; a link without a user is what unlinking leaves, and blocks. */
+  readonly link: { readonly user: UserState | null } | null;
+  readonly isSessionRevoked: boolean;
+  readonly isCredentialRevoked: boolean;
+  /** Everything issued up to then has ended. */
+  readonly issuedUntilMs: number | null;
+}
+
+/** An answer, and the place in the log of the very snapshot it was read in. */
+export interface Snapshot<T> {
+  readonly head: Head;
+  readonly state: T;
+}
+
+export interface ProvisionedUser {
+  readonly id: string;
+  readonly tenantId: string;
+  readonly providerId: string;
+  readonly subject: string;
+  readonly email: string | null;
+  readonly displayName: string | null;
+}
+
+/** What credentials stand for. */
+export interface CredentialStore {
+  apiKey(keyId: string): Promise<Snapshot<ApiKeyState | null>>;
+  external(name: ExternalName): Promise<Snapshot<ExternalState | null>>;
+  /** Makes a user with a link, and the change about them; resolves as well when the link exists by now. */
+  provision(user: ProvisionedUser, change: NewChange): Promise<void>;
+  /** Every provider that is enabled. */
+  providers(): Promise<Snapshot<readonly ProviderState[]>>;
+}
+
+export type Store = ChangeStore & CredentialStore;
