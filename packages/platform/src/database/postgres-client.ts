@@ -32,9 +32,9 @@ export async function answered<T>(operation: PromiseLike<T>, clock: Clock, deadl
 /**
  * Not the statement's fault: the connection, the server's state, or its limits. 08 connection exception, 53 insufficient
  * resources, 57 operator intervention (shutdown, statement timeout), 25006 read-only since this is no primary (any
- * more), 25P03 idle in transaction, 55P03 lock not available.
+ * more), 25P03 idle in transaction, 55000 a standby was asked what only a primary knows, 55P03 lock not available.
  */
-const unavailableState = /^(?:08...|53...|57...|25006|25P03|55P03)$/;
+const unavailableState = /^(?:08...|53...|57...|25006|25P03|55000|55P03)$/;
 const unavailableCodes: ReadonlySet<string> = new Set([
   'CONNECTION_CLOSED',
   'CONNECTION_DESTROYED',
@@ -100,7 +100,7 @@ export function createGuardedClient(connect: () => Sql, clock: Clock, deadlineMs
 
   function unsafe(...args: Parameters<Sql['unsafe']>) {
     const client = current;
-    const query = client.unsafe(...args);
+    const query = client.unsafe(...prepared(args));
     const result = guarded(client, query);
     // Drizzle asks for rows as arrays right after; postgres.js sends a query in the next microtask.
     return Object.assign(result, {
@@ -141,6 +141,14 @@ export function createGuardedClient(connect: () => Sql, clock: Clock, deadlineMs
 }
 
 /**
+ * Drizzle's texts are few and have parameters: planned once per connection, and in one round trip instead of two. (What
+ * has no parameters goes by the simple protocol, where several statements may be in one text.)
+ */
+function prepared([text, parameters, options]: Parameters<Sql['unsafe']>): Parameters<Sql['unsafe']> {
+  return [text, parameters, { ...options, prepare: true }];
+}
+
+/**
  * A transaction's handle that refuses statements when the transaction is over. postgres.js would send them on whatever
  * the connection is by then: each committed on its own, or an error that nobody can catch.
  */
@@ -150,7 +158,7 @@ function whileOpen<T extends postgres.TransactionSql>(sql: T, isOver: () => bool
       if (name === 'unsafe') {
         return (...args: Parameters<Sql['unsafe']>) => {
           if (isOver()) throw transactionOver();
-          return target.unsafe(...args);
+          return target.unsafe(...prepared(args));
         };
       }
       if (name === 'savepoint') {

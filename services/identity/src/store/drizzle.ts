@@ -60,6 +60,60 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
     isCurrent,
   };
 
+  // Asked with every exchange and watermark: built once.
+  const headQuery = drizzle.select(headColumns).from(logHead).prepare('head');
+  const apiKeyQuery = drizzle
+    .select({
+      ...headColumns,
+      key: {
+        secretSha256: apiKeys.secretSha256,
+        scopes: apiKeys.scopes,
+        audiences: apiKeys.audiences,
+        expiresAt: apiKeys.expiresAt,
+        revokedSeq: apiKeys.revokedSeq,
+      },
+      user: userColumns,
+      tenant: tenantColumns,
+    })
+    .from(logHead)
+    .leftJoin(apiKeys, eq(apiKeys.id, sql.placeholder('keyId')))
+    .leftJoin(users, eq(users.id, apiKeys.userId))
+    .leftJoin(tenants, eq(tenants.id, apiKeys.tenantId))
+    .prepare('api_key');
+  const externalQuery = drizzle
+    .select({
+      ...headColumns,
+      provider: {
+        provisioning: providers.provisioning,
+        isDisabled: providers.isDisabled,
+        revision: providers.revision,
+      },
+      tenant: tenantColumns,
+      linkedSubject: externalIdentities.subject,
+      user: userColumns,
+      endedSession: revokedSessions.sessionId,
+      issuedUntil: sessionCutoffs.issuedUntil,
+      revokedAt: revokedCredentials.revokedAt,
+    })
+    .from(logHead)
+    .leftJoin(providers, eq(providers.id, sql.placeholder('providerId')))
+    .leftJoin(tenants, eq(tenants.id, providers.tenantId))
+    .leftJoin(
+      externalIdentities,
+      and(eq(externalIdentities.providerId, providers.id), eq(externalIdentities.subject, sql.placeholder('subject'))),
+    )
+    .leftJoin(users, eq(users.id, externalIdentities.userId))
+    .leftJoin(
+      revokedSessions,
+      and(eq(revokedSessions.providerId, providers.id), eq(revokedSessions.sessionId, sql.placeholder('sessionId'))),
+    )
+    .leftJoin(
+      sessionCutoffs,
+      and(eq(sessionCutoffs.providerId, providers.id), eq(sessionCutoffs.subject, sql.placeholder('subject'))),
+    )
+    .leftJoin(revokedCredentials, eq(revokedCredentials.signingInputSha256, sql.placeholder('signingInputSha256')))
+    .prepare('external');
+
   async function mint(): Promise<Head> {
     const nowMs = Math.trunc(clock.now().wallMs);
     return drizzle.transaction(async (tx) => {
@@ -131,7 +185,7 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
   return {
     open,
     async head() {
-      return (await readWithHead(() => drizzle.select(headColumns).from(logHead))).head;
+      return (await readWithHead(() => headQuery.execute())).head;
     },
 
     async read(after, limit) {
@@ -192,25 +246,7 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
     },
 
     async apiKey(keyId) {
-      const { head, rows } = await readWithHead(() =>
-        drizzle
-          .select({
-            ...headColumns,
-            key: {
-              secretSha256: apiKeys.secretSha256,
-              scopes: apiKeys.scopes,
-              audiences: apiKeys.audiences,
-              expiresAt: apiKeys.expiresAt,
-              revokedSeq: apiKeys.revokedSeq,
-            },
-            user: userColumns,
-            tenant: tenantColumns,
-          })
-          .from(logHead)
-          .leftJoin(apiKeys, eq(apiKeys.id, keyId))
-          .leftJoin(users, eq(users.id, apiKeys.userId))
-          .leftJoin(tenants, eq(tenants.id, apiKeys.tenantId)),
-      );
+      const { head, rows } = await readWithHead(() => apiKeyQuery.execute({ keyId }));
       const { key = null, user = null, tenant = null } = rows[0] ?? {};
       if (key === null || user === null || tenant === null) return { head, state: null };
       const { revokedSeq, expiresAt, ...rest } = key;
@@ -224,41 +260,8 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
       return { head, state };
     },
 
-    async external({ providerId, subject, sessionId, signingInputSha256 }) {
-      const { head, rows } = await readWithHead(() =>
-        drizzle
-          .select({
-            ...headColumns,
-            provider: {
-              provisioning: providers.provisioning,
-              isDisabled: providers.isDisabled,
-              revision: providers.revision,
-            },
-            tenant: tenantColumns,
-            linkedSubject: externalIdentities.subject,
-            user: userColumns,
-            endedSession: revokedSessions.sessionId,
-            issuedUntil: sessionCutoffs.issuedUntil,
-            revokedAt: revokedCredentials.revokedAt,
-          })
-          .from(logHead)
-          .leftJoin(providers, eq(providers.id, providerId))
-          .leftJoin(tenants, eq(tenants.id, providers.tenantId))
-          .leftJoin(
-            externalIdentities,
-            and(eq(externalIdentities.providerId, providers.id), eq(externalIdentities.subject, subject)),
-          )
-          .leftJoin(users, eq(users.id, externalIdentities.userId))
-          .leftJoin(
-            revokedSessions,
-            and(eq(revokedSessions.providerId, providers.id), eq(revokedSessions.sessionId, sessionId)),
-          )
-          .leftJoin(
-            sessionCutoffs,
-            and(eq(sessionCutoffs.providerId, providers.id), eq(sessionCutoffs.subject, subject)),
-          )
-          .leftJoin(revokedCredentials, eq(revokedCredentials.signingInputSha256, signingInputSha256)),
-      );
+    async external(name) {
+      const { head, rows } = await readWithHead(() => externalQuery.execute({ ...name }));
       const [row] = rows;
       if (row === undefined || row.provider === null || row.tenant === null) return { head, state: null };
       const state = {
