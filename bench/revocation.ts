@@ -101,11 +101,11 @@ export async function benchmarkRevocation(args: readonly string[]): Promise<Reco
     const load = spawn(
       process.execPath,
       [fileURLToPath(new URL('./steady-load.ts', import.meta.url)), addresses.join(','), `${ratePerGateway}`],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
+      { stdio: ['pipe', 'pipe', 'inherit', 'ipc'] },
     );
-    load.stdin.end(authorizations.join('\n'));
+    load.stdin?.end(authorizations.join('\n'));
     let loadOutput = '';
-    load.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    load.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       loadOutput += chunk;
     });
 

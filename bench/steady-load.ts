@@ -3,7 +3,7 @@
  *
  *     node bench/steady-load.ts ADDRESS[,ADDRESS...] RATE_PER_GATEWAY < credentials, one authorization value a line
  *
- * Runs until its standard input... is told to end by SIGTERM; then prints one line of JSON.
+ * Runs until SIGTERM, then prints one line of JSON; ends as well when the process that started it is gone.
  */
 import { text } from 'node:stream/consumers';
 import { createExtAuthzClient } from './ext-authz-client.ts';
@@ -35,6 +35,7 @@ const timer = setInterval(() => {
   }
 }, tickMs);
 
+process.once('disconnect', () => process.exit(1));
 process.once('SIGTERM', () => {
   clearInterval(timer);
   process.stdout.write(`${JSON.stringify(counts)}\n`, () => process.exit(0));
