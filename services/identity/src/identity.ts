@@ -115,7 +115,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     async close() {},
   };
 
-  const callers = new CallerReader({ drizzle, clock }, config);
+  const callers = new CallerReader({ store, clock }, config);
   const app = await createRestApp(logger, {
     drizzle,
     store,

@@ -20,7 +20,7 @@ import type {
   ResolveRequest,
   ResolveResponse,
 } from '@token-gateway/schemas/identity';
-import type { CredentialStore, ExternalState, Head, Store, TenantState, UserState } from './store/port.ts';
+import type { ApiKeyState, CredentialStore, ExternalState, Head, Store, TenantState, UserState } from './store/port.ts';
 
 /** How far an issuer's clock may be ahead when everything issued up to a moment is refused. */
 const cutoffSkewMs = 5000;
@@ -59,13 +59,11 @@ export class Resolver {
     if (!isEqual(state.secretSha256, secretSha256)) return respond(head, refuse('key_secret_wrong', own));
     const { user, tenant, expiresAtMs } = state;
     const subjects = [...own, userSubject(user.id), tenantSubject(tenant.id)];
-    if (state.isRevoked) return respond(head, refuse('key_revoked', subjects));
-    const hasExpired = expiresAtMs !== null && expiresAtMs <= this.#deps.clock.now().wallMs;
-    const refusal = hasExpired ? 'key_expired' : statusRefusal(user, tenant);
+    const refusal = apiKeyRefusal(state, this.#deps.clock.now().wallMs);
     if (refusal !== null) return respond(head, refuse(refusal, subjects));
     const granted = grant(user, tenant, {
       keyId,
-      scopes: [...(state.scopes ?? defaultScopes(user.entitlements))],
+      scopes: apiKeyScopes(state),
       audiences: [...(state.audiences ?? [])],
       credentialExpiresAtMs: expiresAtMs ?? 0,
       subjects,
@@ -127,20 +125,40 @@ function externalOutcome(state: ExternalState | null, credential: ExternalCreden
     ...(sessionId === '' ? [] : [sessionSubject(providerId, sessionId)]),
     ...(user === null ? [] : [userSubject(user.id)]),
   ];
-  if (provider.isDisabled) return refuse('provider_disabled', subjects);
-  if (provider.revision !== credential.providerRevision) return refuse('provider_configuration_stale', subjects);
-  if (state.isCredentialRevoked) return refuse('credential_revoked', subjects);
-  if (state.isSessionRevoked || isCutOff(state.issuedUntilMs, credential)) return refuse('session_revoked', subjects);
-  if (tenant.isSuspended) return refuse('tenant_suspended', subjects);
-  if (link === null) return provider.provisioning === 'jit' ? 'provision' : refuse('user_not_linked', subjects);
-  if (user === null) return refuse('external_identity_blocked', subjects);
-  const refusal = statusRefusal(user, tenant);
-  if (refusal !== null) return refuse(refusal, subjects);
+  const refusal = externalRefusal(state, credential.issuedAtSeconds);
+  // What was verified with another configuration may as well be what that configuration made of it.
+  if (refusal !== 'provider_disabled' && provider.revision !== credential.providerRevision) {
+    return refuse('provider_configuration_stale', subjects);
+  }
+  if (refusal === 'user_not_linked' && provider.provisioning === 'jit') return 'provision';
+  if (refusal !== null || user === null) return refuse(refusal ?? 'external_identity_blocked', subjects);
   return grant(user, tenant, { providerId, scopes: defaultScopes(user.entitlements), subjects });
 }
 
+/** Why a key is no good at the moment, null when it is. */
+export function apiKeyRefusal({ isRevoked, expiresAtMs, user, tenant }: ApiKeyState, nowMs: number): ErrorCode | null {
+  if (isRevoked) return 'key_revoked';
+  if (expiresAtMs !== null && expiresAtMs <= nowMs) return 'key_expired';
+  return statusRefusal(user, tenant);
+}
+
+export function apiKeyScopes({ scopes, user }: ApiKeyState): string[] {
+  return [...(scopes ?? defaultScopes(user.entitlements))];
+}
+
+/** Why an external credential is no good at the moment, null when it is: all but how it was verified. */
+export function externalRefusal(state: ExternalState, issuedAtSeconds: number): ErrorCode | null {
+  const { provider, tenant, link } = state;
+  if (provider.isDisabled) return 'provider_disabled';
+  if (state.isCredentialRevoked) return 'credential_revoked';
+  if (state.isSessionRevoked || isCutOff(state.issuedUntilMs, issuedAtSeconds)) return 'session_revoked';
+  if (tenant.isSuspended) return 'tenant_suspended';
+  if (link === null) return 'user_not_linked';
+  return link.user === null ? 'external_identity_blocked' : statusRefusal(link.user, tenant);
+}
+
 /** Without `iat` nobody can say that a token is newer than the cut-off. */
-function isCutOff(issuedUntilMs: number | null, { issuedAtSeconds }: ExternalCredential): boolean {
+function isCutOff(issuedUntilMs: number | null, issuedAtSeconds: number): boolean {
   if (issuedUntilMs === null) return false;
   return issuedAtSeconds === 0 || issuedAtSeconds * 1000 <= issuedUntilMs + cutoffSkewMs;
 }

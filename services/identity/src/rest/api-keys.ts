@@ -1,10 +1,11 @@
+import { isDeepStrictEqual } from 'node:util';
 import { createApiKey, type Drizzle, type HttpApp, ServiceError } from '@token-gateway/platform';
 import { keySubject } from '@token-gateway/revocation';
 import { and, asc, eq, gt, sql } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
 import { apiKeys, users } from '../store/schema.ts';
-import { type Caller, requireAdminOf, requireGrantable } from './caller.ts';
+import { type Caller, type Limits, requireAdminOf, requireGrantable, withinLimits } from './caller.ts';
 import { changeStatus, create, found, now, pageAnswer, pageOf, type RestContext, reasonOf } from './context.ts';
 import {
   ApiKey,
@@ -59,29 +60,32 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     return { caller, key };
   }
 
-  function expiryOf(text: string | undefined): Date | null {
+  function expiryOf(text: string | undefined): number | null {
     if (text === undefined) return null;
-    const expiresAt = new Date(text);
-    if (!(expiresAt.getTime() > clock.now().wallMs))
+    const expiresAtMs = Date.parse(text);
+    if (!(expiresAtMs > clock.now().wallMs)) {
       throw new ServiceError('request_invalid', { detail: 'expiresAt has passed' });
-    return expiresAt;
-  }
-
-  /** The scopes that a new key of a caller may have: never more of identity than the caller has. */
-  function requireScopes(
-    caller: Caller,
-    owner: { entitlements: string[] },
-    scopes: readonly string[] | undefined,
-  ): void {
-    requireGrantable(caller, scopes ?? owner.entitlements);
+    }
+    return expiresAtMs;
   }
 
   async function insertKey(
     tx: Drizzle,
-    fields: Omit<typeof apiKeys.$inferInsert, 'id' | 'secretSha256' | 'createdAt'>,
+    { tenantId, userId, name }: Pick<Row, 'tenantId' | 'userId' | 'name'>,
+    { scopes, audiences, expiresAtMs }: Limits,
   ) {
     const { keyId, key, secretSha256 } = createApiKey(random, clock.now().wallMs);
-    const values = { ...fields, id: keyId, secretSha256, createdAt: now(context) };
+    const values = {
+      tenantId,
+      userId,
+      name,
+      id: keyId,
+      secretSha256,
+      scopes: scopes === null ? null : [...scopes],
+      audiences: audiences === null ? null : [...audiences],
+      expiresAt: expiresAtMs === null ? null : new Date(expiresAtMs),
+      createdAt: now(context),
+    };
     const [row] = await tx.insert(apiKeys).values(values).returning();
     return { row: found(row, 'key'), key };
   }
@@ -91,11 +95,11 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     caller: Caller,
     owner: typeof users.$inferSelect,
   ) {
-    const { name, scopes, audiences, expiresAt } = request.body;
-    requireScopes(caller, owner, scopes);
-    const fields = { name, scopes: scopes ?? null, audiences: audiences ?? null, expiresAt: expiryOf(expiresAt) };
+    const { name, scopes = null, audiences = null } = request.body;
+    const limits = withinLimits(caller, { scopes, audiences, expiresAtMs: expiryOf(request.body.expiresAt) });
+    requireGrantable(caller, limits.scopes ?? owner.entitlements);
     return create(context, request, caller, async (tx) => {
-      const { row, key } = await insertKey(tx, { tenantId: owner.tenantId, userId: owner.id, ...fields });
+      const { row, key } = await insertKey(tx, { tenantId: owner.tenantId, userId: owner.id, name }, limits);
       return {
         answer: { ...keyAnswer(row), key },
         change: {
@@ -152,7 +156,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     async (request, reply) => {
       const { caller, key: known } = await readReachable(request, request.params.id);
       const owner = await readUser(known.userId);
-      requireScopes(caller, owner, known.scopes ?? undefined);
+      requireGrantable(caller, known.scopes ?? owner.entitlements);
       const answer = await create(context, request, caller, async (tx) => {
         const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, known.id)).for('no key update');
         const old = found(locked, 'key');
@@ -160,8 +164,11 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
         const overlapEnd = new Date(clock.now().wallMs + request.body.overlapSeconds * 1000);
         const endsAt = old.expiresAt !== null && old.expiresAt < overlapEnd ? old.expiresAt : overlapEnd;
         await tx.update(apiKeys).set({ expiresAt: endsAt }).where(eq(apiKeys.id, old.id));
-        const { tenantId, userId, name, scopes, audiences, expiresAt } = old;
-        const { row, key } = await insertKey(tx, { tenantId, userId, name, scopes, audiences, expiresAt });
+        const limits = limitsOf(old);
+        if (!isDeepStrictEqual(withinLimits(caller, limits), limits)) {
+          throw new ServiceError('forbidden', { detail: `${caller.actor} is narrower than the key` });
+        }
+        const { row, key } = await insertKey(tx, old, limits);
         return {
           answer: { ...keyAnswer(row), key },
           // It lists the old key, whose coming end is from now on part of every decision about it.
@@ -202,6 +209,10 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
   };
   app.post('/v1/api-keys/:id/revoke', revocation, revoke);
   app.delete('/v1/api-keys/:id', revocation, revoke);
+}
+
+function limitsOf({ scopes, audiences, expiresAt }: Row): Limits {
+  return { scopes, audiences, expiresAtMs: expiresAt?.getTime() ?? null };
 }
 
 function detailsOf(key: Pick<Row, 'id' | 'tenantId' | 'userId' | 'expiresAt'>) {

@@ -1,14 +1,16 @@
 /** Who calls: by an internal token or by an API key, both held against the database as it is now. */
 import { timingSafeEqual } from 'node:crypto';
-import { type Clock, type Drizzle, parseApiKey, ServiceError } from '@token-gateway/platform';
-import { and, eq } from 'drizzle-orm';
+import { type Clock, parseApiKey, ServiceError } from '@token-gateway/platform';
 import type { FastifyRequest } from 'fastify';
-import { createRemoteJWKSet, jwtVerify } from 'jose';
-import { defaultScopes } from '../resolve.ts';
-import { apiKeys, providers, revokedSessions, tenants, users } from '../store/schema.ts';
+import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify } from 'jose';
+import { apiKeyRefusal, apiKeyScopes, defaultScopes, externalRefusal } from '../resolve.ts';
+import type { ApiKeyState, CredentialStore, UserState } from '../store/port.ts';
 
 export const adminScope = 'identity:admin';
 export const platformScope = 'identity:platform';
+
+/** What a caller's API key is narrowed to; null = not narrowed. */
+export type Limits = Pick<ApiKeyState, 'scopes' | 'audiences' | 'expiresAtMs'>;
 
 export interface Caller {
   /** `user:<id>` or `key:<id>`, as in the change log. */
@@ -16,6 +18,7 @@ export interface Caller {
   readonly userId: string;
   readonly tenantId: string;
   readonly scopes: ReadonlySet<string>;
+  readonly limits: Limits;
 }
 
 export interface CallerConfig {
@@ -25,15 +28,21 @@ export interface CallerConfig {
   readonly audience: string;
 }
 
+export interface CallerReaderDeps {
+  readonly store: Pick<CredentialStore, 'apiKey' | 'external'>;
+  readonly clock: Clock;
+}
+
+const noLimits: Limits = { scopes: null, audiences: null, expiresAtMs: null };
+const tokenAlgorithms = ['ES256', 'EdDSA'];
+
 export class CallerReader {
-  readonly #drizzle: Drizzle;
-  readonly #clock: Clock;
+  readonly #deps: CallerReaderDeps;
   readonly #config: CallerConfig;
   readonly #keys: ReturnType<typeof createRemoteJWKSet>;
 
-  constructor({ drizzle, clock }: { drizzle: Drizzle; clock: Clock }, config: CallerConfig) {
-    this.#drizzle = drizzle;
-    this.#clock = clock;
+  constructor(deps: CallerReaderDeps, config: CallerConfig) {
+    this.#deps = deps;
     this.#config = config;
     this.#keys = createRemoteJWKSet(new URL(config.jwksUrl), { timeoutDuration: 2000, cooldownDuration: 1000 });
   }
@@ -45,81 +54,101 @@ export class CallerReader {
       ...valuesOf(request, 'x-api-key').map((key) => `Token ${key}`),
     ];
     const [value = ''] = values;
-    if (values.length !== 1) throw new ServiceError('unauthenticated', { detail: `${values.length} credentials` });
+    if (values.length !== 1) throw refused(`${values.length} credentials`);
     const [, scheme = '', credential = ''] = /^(\S+) (\S+)$/.exec(value) ?? [];
     switch (scheme.toLowerCase()) {
       case 'token':
         return this.#byKey(credential);
       case 'bearer':
-        return this.#byToken(credential);
+        return this.#byToken(await this.#verified(credential));
       default:
-        throw new ServiceError('unauthenticated', { detail: 'unknown scheme' });
+        throw refused('unknown scheme');
     }
   }
 
   async #byKey(text: string): Promise<Caller> {
     const parsed = parseApiKey(text);
-    if (parsed === null) throw new ServiceError('unauthenticated', { detail: 'malformed API key' });
-    const [row] = await this.#drizzle
-      .select({ key: apiKeys, user: users, tenant: tenants })
-      .from(apiKeys)
-      .innerJoin(users, eq(users.id, apiKeys.userId))
-      .innerJoin(tenants, eq(tenants.id, apiKeys.tenantId))
-      .where(eq(apiKeys.id, parsed.keyId));
-    const isRight = row !== undefined && timingSafeEqual(row.key.secretSha256, parsed.secretSha256);
-    if (!isRight || !this.#isLive(row.key) || row.user.isDisabled || row.tenant.isSuspended) {
-      throw new ServiceError('unauthenticated', { detail: `API key ${parsed.keyId} is not live` });
+    if (parsed === null) throw refused('malformed API key');
+    const { keyId, secretSha256 } = parsed;
+    const { state } = await this.#deps.store.apiKey(keyId);
+    if (state === null || !timingSafeEqual(state.secretSha256, secretSha256)) throw refused('unknown API key');
+    if (state.audiences?.includes(this.#config.audience) === false) {
+      throw new ServiceError('audience_not_allowed', { detail: `key ${keyId}` });
     }
+    return this.#ofKey(keyId, state, `key:${keyId}`);
+  }
+
+  #ofKey(keyId: string, state: ApiKeyState, actor: string): Caller {
+    const refusal = apiKeyRefusal(state, this.#deps.clock.now().wallMs);
+    if (refusal !== null) throw refused(`key ${keyId}: ${refusal}`);
     return {
-      actor: `key:${row.key.id}`,
-      userId: row.user.id,
-      tenantId: row.tenant.id,
-      scopes: new Set(row.key.scopes ?? defaultScopes(row.user.entitlements)),
+      actor,
+      userId: state.user.id,
+      tenantId: state.tenant.id,
+      scopes: new Set(apiKeyScopes(state)),
+      limits: { scopes: state.scopes, audiences: state.audiences, expiresAtMs: state.expiresAtMs },
     };
   }
 
-  #isLive(key: { readonly revokedSeq: number | null; readonly expiresAt: Date | null }): boolean {
-    if (key.revokedSeq !== null) return false;
-    return key.expiresAt === null || key.expiresAt.getTime() > this.#clock.now().wallMs;
-  }
-
-  async #byToken(token: string): Promise<Caller> {
+  async #verified(token: string): Promise<JWTPayload> {
     const { issuer, audience } = this.#config;
-    const currentDate = new Date(this.#clock.now().wallMs);
-    const verified = await jwtVerify(token, this.#keys, { issuer, audience, typ: 'at+jwt', currentDate }).catch(
-      (cause: unknown) => {
-        throw new ServiceError('unauthenticated', { detail: 'internal token was refused', cause });
-      },
-    );
-    const { sub = '', tenant, scope, key_id, provider_id, sid } = verified.payload;
-    // What the token says was true when it was issued; whether it still is, only the database knows.
-    const text = (claim: unknown) => (typeof claim === 'string' ? claim : '');
-    const [row] = await this.#drizzle
-      .select({ user: users, tenant: tenants, key: apiKeys, provider: providers, session: revokedSessions })
-      .from(users)
-      .innerJoin(tenants, eq(tenants.id, users.tenantId))
-      .leftJoin(apiKeys, eq(apiKeys.id, text(key_id)))
-      .leftJoin(providers, eq(providers.id, text(provider_id)))
-      .leftJoin(
-        revokedSessions,
-        and(eq(revokedSessions.providerId, text(provider_id)), eq(revokedSessions.sessionId, text(sid))),
-      )
-      .where(and(eq(users.id, sub), eq(users.tenantId, text(tenant))));
-    const isLive =
-      row !== undefined &&
-      !row.user.isDisabled &&
-      !row.tenant.isSuspended &&
-      row.session === null &&
-      (key_id === undefined || (row.key !== null && this.#isLive(row.key))) &&
-      (provider_id === undefined || row.provider?.isDisabled === false);
-    if (!isLive) throw new ServiceError('unauthenticated', { detail: 'internal token of a revoked caller' });
-    return {
-      actor: `user:${sub}`,
-      userId: sub,
-      tenantId: row.tenant.id,
-      scopes: new Set(text(scope).split(' ').filter(Boolean)),
-    };
+    const currentDate = new Date(this.#deps.clock.now().wallMs);
+    const options = { issuer, audience, currentDate, typ: 'at+jwt', algorithms: tokenAlgorithms };
+    try {
+      return (await jwtVerify(token, this.#keys, options)).payload;
+    } catch (cause) {
+      if (isRefusal(cause)) throw new ServiceError('unauthenticated', { detail: 'internal token', cause });
+      throw new ServiceError('auth_server_unavailable', { detail: 'no keys to verify an internal token', cause });
+    }
   }
+
+  /** What the token says was true when it was issued; whether it still is, only the database knows. */
+  async #byToken(claims: JWTPayload): Promise<Caller> {
+    const { sub, tenant, iat = 0, scope, key_id, provider_id, ext_sub, sid, credential } = claims;
+    const current =
+      key_id === undefined
+        ? await this.#ofExternal(textOf(sub), iat, {
+            providerId: textOf(provider_id),
+            subject: textOf(ext_sub),
+            sessionId: textOf(sid),
+            signingInputSha256: Buffer.from(textOf(credential), 'hex'),
+          })
+        : await this.#ofTokenOfKey(textOf(sub), textOf(key_id));
+    if (current.userId !== sub || current.tenantId !== tenant) throw refused('internal token of somebody else');
+    const carried = textOf(scope).split(' ');
+    return { ...current, scopes: new Set(carried.filter((name) => current.scopes.has(name))) };
+  }
+
+  async #ofTokenOfKey(sub: string, keyId: string): Promise<Caller> {
+    const { state } = await this.#deps.store.apiKey(keyId);
+    if (state === null) throw refused('internal token of an unknown key');
+    return this.#ofKey(keyId, state, `user:${sub}`);
+  }
+
+  async #ofExternal(sub: string, iat: number, name: Parameters<CredentialStore['external']>[0]): Promise<Caller> {
+    const { state } = await this.#deps.store.external(name);
+    if (state === null) throw refused('internal token of an unknown provider');
+    // The token is younger than what it was made from, which was held against the cut-off when it was made.
+    const refusal = externalRefusal(state, iat);
+    const user: UserState | null = state.link?.user ?? null;
+    if (refusal !== null || user === null) throw refused(`provider ${name.providerId}: ${refusal}`);
+    const scopes = new Set(defaultScopes(user.entitlements));
+    return { actor: `user:${sub}`, userId: user.id, tenantId: state.tenant.id, scopes, limits: noLimits };
+  }
+}
+
+function refused(detail: string): ServiceError {
+  return new ServiceError('unauthenticated', { detail });
+}
+
+function textOf(claim: unknown): string {
+  return typeof claim === 'string' ? claim : '';
+}
+
+/** Whether a verification failed by the token, not because its issuer's keys could not be had. */
+function isRefusal(error: unknown): boolean {
+  if (error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid) return false;
+  return error instanceof errors.JOSEError && error.code !== errors.JOSEError.code;
 }
 
 /** Every value of a header, where fastify shows one. */
@@ -150,4 +179,27 @@ export function requireGrantable(caller: Caller, names: readonly string[]): void
   const missing = names.filter((name) => name.startsWith('identity:') && !caller.scopes.has(name));
   if (missing.length > 0)
     throw new ServiceError('forbidden', { detail: `${caller.actor} may not grant ${missing.join(' ')}` });
+}
+
+/**
+ * What a new key of a caller is narrowed to: a key makes none that reaches further than itself, or lives longer, unless
+ * its holder administers the tenant.
+ */
+export function withinLimits({ actor, scopes, limits }: Caller, wanted: Limits): Limits {
+  if (scopes.has(platformScope) || scopes.has(adminScope)) return wanted;
+  const isWider = (names: readonly string[] | null, limit: readonly string[] | null): boolean =>
+    names?.some((name) => limit?.includes(name) === false) ?? false;
+  const expiresAtMs = wanted.expiresAtMs ?? limits.expiresAtMs;
+  if (
+    isWider(wanted.scopes, limits.scopes) ||
+    isWider(wanted.audiences, limits.audiences) ||
+    (expiresAtMs ?? Number.POSITIVE_INFINITY) > (limits.expiresAtMs ?? Number.POSITIVE_INFINITY)
+  ) {
+    throw new ServiceError('forbidden', { detail: `${actor} is narrower than the key it asks for` });
+  }
+  return {
+    scopes: wanted.scopes ?? limits.scopes,
+    audiences: wanted.audiences ?? limits.audiences,
+    expiresAtMs,
+  };
 }

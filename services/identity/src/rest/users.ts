@@ -189,6 +189,8 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
     { schema: { params: IdParams, body: ExternalIdentity, response: { 201: User } } },
     async (request, reply) => {
       const { caller, user } = await readOwn(request, request.params.id);
+      // Whoever comes by the link has what the user has.
+      requireGrantable(caller, user.entitlements);
       const answer = await create(context, request, caller, async (tx) => {
         const linked = await link(tx, user.tenantId, user.id, request.body.issuer, request.body.subject);
         const [row] = await withIdentities(tx, await tx.select().from(users).where(eq(users.id, user.id)));
