@@ -98,6 +98,9 @@ export async function benchmarkRevocation(args: readonly string[]): Promise<Reco
 
     const addresses = system.edges.map(({ extAuthzPort }) => `127.0.0.1:${extAuthzPort}`);
     const clients = addresses.map(createExtAuthzClient);
+    for (const authorization of authorizations) {
+      for (const client of clients) await client.check(authorization);
+    }
     const load = spawn(
       process.execPath,
       [fileURLToPath(new URL('./steady-load.ts', import.meta.url)), addresses.join(','), `${ratePerGateway}`],

@@ -140,12 +140,12 @@ const guards: readonly Guard[] = [
     patches: [{ file: freshness, find: 'boundMs * (1 - clockRateTolerance)', replace: 'boundMs' }],
   },
   {
-    name: 'claims of signals cannot replace confirmed tombstones',
+    name: 'claims of signals that a later watermark does not know are taken back',
     patches: [
       {
         file: 'packages/revocation/src/tombstones.ts',
-        find: 'if (confirmed !== undefined && confirmed.seq > asOf) return true;',
-        replace: 'if (confirmed !== undefined && confirmed.seq > asOf && !this.#claimed.has(subject)) return true;',
+        find: '(claim) => claim.seq > seq && claim.arrivedAt.monotonicMs > askedAt.monotonicMs,',
+        replace: '(claim) => claim.seq > seq,',
       },
     ],
   },

@@ -238,6 +238,7 @@ describe('signals', () => {
     view.hear({ ...log.append(['key:k']), seq: 1_000_000 }, at(3));
     log.changes.pop();
     assert.equal(view.check(decision(1), at(3)), 'tombstoned');
+    assert.equal(view.check(decision(0), at(3)), 'tombstoned');
     const question = view.question(at(4));
     view.learn(question, log.answer(question), at(5));
     assert.equal(view.check(decision(1), at(5)), 'usable');

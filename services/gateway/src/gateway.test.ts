@@ -184,7 +184,7 @@ describe('a gateway', () => {
     const { key } = newKey();
     authority.exchangeValve.hold();
     const first = ask(key);
-    await clock.advance(150);
+    await clock.advance(600);
     const late = ask(key);
     await clock.advance(0);
     assert.equal(authority.exchangeCount, 2);

@@ -81,8 +81,11 @@ interface Flight {
 
 /** Used for refusals, whose tenant need not be known; a refusal is never unsafe to repeat. */
 const refusalMaxStalenessMs = 1000;
-/** A request joins a flight only this long after it began, so that it does not inherit most of the age bound. */
-const joinWithinMs = 100;
+/**
+ * A request joins a flight only this long after it began, so that it does not inherit most of the age bound; and a slow
+ * auth server gets at most one more exchange per credential, not one per request.
+ */
+const joinWithinMs = 500;
 /** A token leaves the caches this long before its end, or at a tenth of its life, so that it reaches a service in time. */
 const tokenMarginMs = 5000;
 const retryAfterMaxSeconds = 3;
