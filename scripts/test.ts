@@ -15,7 +15,6 @@ import { spec, type TestEvent } from 'node:test/reporters';
 import { openParts, partNames } from '../tests/parts/index.ts';
 
 const root = join(import.meta.dirname, '..');
-const fileTimeoutMs = 15 * 60_000;
 
 const args = process.argv.slice(2);
 const isUnitOnly = args.includes('--unit');
@@ -65,8 +64,8 @@ async function* events(): AsyncGenerator<TestEvent> {
   const skipped: string[] = [];
   let isSuccess = true;
   let last: TestEvent | undefined;
-  for (const { files, concurrency } of phases()) {
-    for await (const event of run({ files, concurrency, timeout: fileTimeoutMs }) as AsyncIterable<TestEvent>) {
+  for (const phase of phases()) {
+    for await (const event of run(phase) as AsyncIterable<TestEvent>) {
       if (event.type === 'test:summary' && event.data.file === undefined) {
         isSuccess &&= event.data.success;
         last = event;
@@ -85,10 +84,11 @@ async function* events(): AsyncGenerator<TestEvent> {
   if (!isSuccess) process.exitCode = 1;
 }
 
-function phases(): { readonly files: string[]; readonly concurrency: number }[] {
+/** The timeout, in milliseconds, is of a file. */
+function phases(): { readonly files: string[]; readonly concurrency: number; readonly timeout: number }[] {
   const all = [
-    { files: others, concurrency: availableParallelism() },
-    { files: isUnitOnly ? [] : onRealParts, concurrency: 1 },
+    { files: others, concurrency: availableParallelism(), timeout: 3 * 60_000 },
+    { files: isUnitOnly ? [] : onRealParts, concurrency: 1, timeout: 10 * 60_000 },
   ];
   return all.filter((phase) => phase.files.length > 0);
 }
