@@ -1,6 +1,6 @@
 /**
- * What identity promises while many write, on several replicas, to one real Postgres. Its own tests run on PGlite, which
- * has one connection and shows no race.
+ * Identity on a real Postgres: the suite that also runs on PGlite, and what it promises while many write on several
+ * replicas, which PGlite with its one connection cannot show.
  * @module
  */
 import assert from 'node:assert/strict';
@@ -27,6 +27,7 @@ import type {
   WatermarkResponse,
 } from '@token-gateway/schemas/identity';
 import { sql } from 'drizzle-orm';
+import { identityConformance } from '../../services/identity/src/conformance.testing.ts';
 import { type PostgresPart, partsSuite } from '../parts/index.ts';
 
 const timeout = { timeoutMs: 10_000 };
@@ -214,6 +215,10 @@ await partsSuite('identity on Postgres', ['postgres'], (parts) => {
   before(async () => {
     postgres = await parts.postgres();
   });
+
+  identityConformance('Postgres', async () =>
+    createPostgresDatabase(await postgres.createDatabase(), createSilentTelemetry()),
+  );
 
   async function openReplica(
     test: TestContext,

@@ -1,12 +1,22 @@
-import { integer, list, loadConfig, optional, port, secret, text, url } from '@token-gateway/platform';
+import {
+  ConfigError,
+  commonFields,
+  integer,
+  list,
+  loadConfig,
+  optional,
+  parseApiKey,
+  port,
+  secret,
+  text,
+  url,
+} from '@token-gateway/platform';
 
 /** Identity's configuration from `TG_*` variables. Throws ConfigError with every problem at once. */
 export function loadIdentityConfig(env: NodeJS.ProcessEnv) {
-  return loadConfig(
+  const config = loadConfig(
     {
-      logLevel: text('TG_LOG_LEVEL', { default: 'info' }),
-      host: text('TG_HOST', { default: '127.0.0.1' }),
-      metricsPort: port('TG_METRICS_PORT', 9464),
+      ...commonFields,
       restPort: port('TG_IDENTITY_PORT', 8082),
       grpcPort: port('TG_IDENTITY_GRPC_PORT', 9002),
       databaseUrl: secret('TG_DATABASE_URL'),
@@ -19,4 +29,8 @@ export function loadIdentityConfig(env: NodeJS.ProcessEnv) {
     },
     env,
   );
+  if (config.bootstrapAdminKey !== undefined && parseApiKey(config.bootstrapAdminKey.reveal()) === null) {
+    throw new ConfigError(['TG_BOOTSTRAP_ADMIN_KEY must be an API key (tgk_...)']);
+  }
+  return config;
 }

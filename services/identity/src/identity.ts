@@ -4,7 +4,6 @@ import {
   type CallOptions,
   type Clock,
   createApiKey,
-  createId,
   type Database,
   type EventLog,
   type HttpApp,
@@ -14,9 +13,9 @@ import {
   type RandomBytes,
   ServiceError,
 } from '@token-gateway/platform';
-import { tenantSubject } from '@token-gateway/revocation';
+import { keySubject, tenantSubject, userSubject } from '@token-gateway/revocation';
 import type { Change as ChangeMessage, Provider as ProviderMessage } from '@token-gateway/schemas/identity';
-import { and, eq } from 'drizzle-orm';
+import { eq } from 'drizzle-orm';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import { ChangeFeed } from './log/feed.ts';
 import { Publisher } from './log/publisher.ts';
@@ -26,7 +25,7 @@ import { createRestApp } from './rest/app.ts';
 import { CallerReader, platformScope } from './rest/caller.ts';
 import { changesChannel, createDrizzleStore, type DrizzleStore } from './store/drizzle.ts';
 import type { ProviderState } from './store/port.ts';
-import { apiKeys, logHead, tenants, users } from './store/schema.ts';
+import { apiKeys, tenants, users } from './store/schema.ts';
 
 export interface IdentityDeps {
   readonly database: Database;
@@ -54,6 +53,8 @@ export interface Identity {
   readonly app: HttpApp;
   /** Set when it was made just now: this is the only time it is shown. */
   readonly bootstrapAdminKey: string | null;
+  /** Why it cannot answer at the moment; empty when it can. */
+  ready(): Promise<string[]>;
   close(): Promise<void>;
 }
 
@@ -131,6 +132,11 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     client,
     app,
     bootstrapAdminKey,
+    ready: () =>
+      store.head().then(
+        () => [],
+        () => ['the database does not answer'],
+      ),
     async close() {
       closing.abort();
       await app.close();
@@ -151,7 +157,7 @@ async function within<T>(clock: Clock, { timeoutMs }: CallOptions, call: () => P
   try {
     return await Promise.race([call(), late]);
   } catch (cause) {
-    if (cause instanceof ServiceError) throw cause;
+    if (cause instanceof ServiceError && cause.code === 'identity_unavailable') throw cause;
     throw new ServiceError('identity_unavailable', { cause });
   } finally {
     ended.abort();
@@ -193,55 +199,55 @@ function createMetrics(registry: Registry, feed: ChangeFeed) {
   };
 }
 
-const operatorsSlug = 'platform';
+/** The operators' tenant and user are the same in every database. */
+const operators = { tenantId: `ten_${'0'.repeat(20)}`, userId: `usr_${'0'.repeat(20)}` };
 
 /** The operators' tenant with one user and the first platform key; resolves with a key that was made just now. */
 async function bootstrap(
-  deps: IdentityDeps,
+  { clock, logger }: Pick<IdentityDeps, 'clock' | 'logger'>,
   store: DrizzleStore,
   random: RandomBytes,
   givenKey: string | undefined,
 ): Promise<string | null> {
-  const { clock } = deps;
   const given = givenKey === undefined ? null : parseApiKey(givenKey);
   if (givenKey !== undefined && given === null) {
-    throw new ServiceError('request_invalid', { detail: 'TG_BOOTSTRAP_ADMIN_KEY is not an API key (tgk_...)' });
+    throw new ServiceError('request_invalid', { detail: 'the bootstrap admin key is not an API key (tgk_...)' });
   }
+  const { tenantId, userId } = operators;
   return store.transaction(async (tx) => {
-    // Replicas that start together take turns here.
-    await tx.select({ id: logHead.id }).from(logHead).for('update');
     const nowMs = clock.now().wallMs;
     const createdAt = new Date(nowMs);
-    const [known] = await tx
-      .select({ tenantId: tenants.id, userId: users.id })
-      .from(tenants)
-      .innerJoin(users, and(eq(users.tenantId, tenants.id), eq(users.displayName, 'bootstrap')))
-      .where(eq(tenants.slug, operatorsSlug));
-    if (known !== undefined && given === null) return null;
-    const tenantId = known?.tenantId ?? `ten_${createId(random, nowMs)}`;
-    const userId = known?.userId ?? `usr_${createId(random, nowMs)}`;
-    if (known === undefined) {
-      const policy = { tokenTtlSeconds: 300, maxStalenessMs: 1000 };
-      await tx.insert(tenants).values({ id: tenantId, slug: operatorsSlug, name: 'Operators', ...policy, createdAt });
-      await tx
-        .insert(users)
-        .values({ id: userId, tenantId, displayName: 'bootstrap', entitlements: [platformScope], createdAt });
-    }
-    const made = given === null ? createApiKey(random, nowMs) : null;
-    const { keyId, secretSha256 } = made ?? given ?? { keyId: '', secretSha256: Buffer.alloc(0) };
+    const tenant = { id: tenantId, slug: 'platform', name: 'Operators', tokenTtlSeconds: 300, maxStalenessMs: 1000 };
+    // Replicas that start together take turns here.
+    const first = await tx
+      .insert(tenants)
+      .values({ ...tenant, createdAt })
+      .onConflictDoNothing()
+      .returning({ id: tenants.id });
+    if (first.length > 0) {
+      const entitlements = [platformScope];
+      await tx.insert(users).values({ id: userId, tenantId, displayName: 'bootstrap', entitlements, createdAt });
+    } else if (given === null) return null;
+    const { keyId, secretSha256, key } = given === null ? createApiKey(random, nowMs) : { ...given, key: null };
     const inserted = await tx
       .insert(apiKeys)
       .values({ id: keyId, tenantId, userId, name: 'bootstrap', secretSha256, scopes: [platformScope], createdAt })
       .onConflictDoNothing()
       .returning({ id: apiKeys.id });
-    if (inserted.length > 0) {
-      await store.append(tx, {
-        type: 'tg.key.created',
-        subjects: [`key:${keyId}`, tenantSubject(tenantId)],
-        actor: 'system',
-        details: { keyId, tenantId, userId, bootstrap: true },
-      });
+    if (inserted.length === 0) {
+      const [known] = await tx.select().from(apiKeys).where(eq(apiKeys.id, keyId));
+      if (known?.secretSha256.equals(secretSha256) !== true) {
+        throw new ServiceError('conflict', { detail: 'the bootstrap admin key has the id of another key' });
+      }
+      if (known.revokedSeq !== null) logger.warn({ keyId }, 'the bootstrap admin key was revoked, and stays so');
+      return null;
     }
-    return made?.key ?? null;
+    await store.append(tx, {
+      type: 'tg.key.created',
+      subjects: [keySubject(keyId), userSubject(userId), tenantSubject(tenantId)],
+      actor: 'system',
+      details: { keyId, tenantId, userId, bootstrap: true },
+    });
+    return key;
   });
 }

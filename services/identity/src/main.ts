@@ -41,6 +41,6 @@ await runService('identity', async ({ env, lifecycle, logger, registry }) => {
   const grpc = await createGrpcIdentityServer(identity.client, { host, port: config.grpcPort, logger });
   lifecycle.onClose('gRPC', () => grpc.close());
   await identity.app.listen({ host, port: config.restPort });
-  await startHealthServer({ host, port: config.metricsPort, registry, ready: async () => [], lifecycle });
+  await startHealthServer({ host, port: config.metricsPort, registry, ready: () => identity.ready(), lifecycle });
   logger.info({ host, port: config.restPort, grpcPort: grpc.port }, 'listening');
 });

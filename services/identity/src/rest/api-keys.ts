@@ -12,6 +12,7 @@ import {
   ApiKeyCreate,
   ApiKeyRotate,
   Effect,
+  Idempotency,
   IdParams,
   listOf,
   NewApiKey,
@@ -112,7 +113,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     });
   }
 
-  const creation = { body: ApiKeyCreate, response: { 201: NewApiKey } };
+  const creation = { headers: Idempotency, body: ApiKeyCreate, response: { 201: NewApiKey } };
   app.post('/v1/users/:id/api-keys', { schema: { params: IdParams, ...creation } }, async (request, reply) => {
     const caller = await callers.read(request);
     const owner = await readUser(request.params.id);
@@ -152,7 +153,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
 
   app.post(
     '/v1/api-keys/:id/rotate',
-    { schema: { params: IdParams, body: ApiKeyRotate, response: { 201: NewApiKey } } },
+    { schema: { params: IdParams, headers: Idempotency, body: ApiKeyRotate, response: { 201: NewApiKey } } },
     async (request, reply) => {
       const { caller, key: known } = await readReachable(request, request.params.id);
       const owner = await readUser(known.userId);
@@ -188,10 +189,12 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     schema: { params: IdParams, querystring: WaitQuery, body: OptionalReason, response: { 200: Effect } },
   };
   const revoke = async (request: FastifyRequest<{ Params: { id: string }; Body: { reason?: string } | null }>) => {
-    const { caller, key: known } = await readReachable(request, request.params.id);
+    const caller = await callers.read(request);
     return changeStatus(context, request, async (tx) => {
-      const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, known.id)).for('no key update');
-      const key = found(locked, 'key');
+      const { id } = request.params;
+      const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, id)).for('no key update');
+      const key = found(locked, `key ${id}`);
+      requireReach(caller, key);
       return {
         already: key.revokedSeq === null ? null : { epoch: key.revokedEpoch, seq: key.revokedSeq },
         tenantIds: [key.tenantId],

@@ -10,10 +10,12 @@ import {
 import type { Position } from '@token-gateway/revocation';
 import { and, eq, inArray, lt, type SQL } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
+import type { Static } from 'typebox';
 import type { DrizzleStore } from '../store/drizzle.ts';
 import type { NewChange } from '../store/port.ts';
 import { idempotencyKeys, tenants } from '../store/schema.ts';
 import type { Caller, CallerReader } from './caller.ts';
+import type { Idempotency } from './schemas.ts';
 
 export interface RestContext {
   /** For reading. */
@@ -139,10 +141,7 @@ export async function create<T extends object>(
   caller: Caller,
   work: (tx: Drizzle) => Promise<Creation<T>>,
 ): Promise<T> {
-  const key = request.headers['idempotency-key'];
-  if (key !== undefined && (typeof key !== 'string' || !/^[\x21-\x7e]{1,200}$/.test(key))) {
-    throw new ServiceError('request_invalid', { detail: 'Idempotency-Key' });
-  }
+  const { 'idempotency-key': key } = request.headers as Static<typeof Idempotency>;
   const { drizzle } = context;
   const createdAt = now(context);
   if (key !== undefined) {

@@ -18,6 +18,7 @@ import {
 } from './context.ts';
 import {
   Effect,
+  Idempotency,
   IdParams,
   listOf,
   OptionalReason,
@@ -79,7 +80,7 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
 
   app.post(
     '/v1/tenants/:id/providers',
-    { schema: { params: IdParams, body: ProviderCreate, response: { 201: Provider } } },
+    { schema: { params: IdParams, headers: Idempotency, body: ProviderCreate, response: { 201: Provider } } },
     async (request, reply) => {
       const caller = await callers.read(request);
       const tenantId = request.params.id;
@@ -170,10 +171,12 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
       `/v1/providers/:id/${verb}`,
       { schema: { params: IdParams, querystring: WaitQuery, body: OptionalReason, response: { 200: Effect } } },
       async (request) => {
-        const { caller, provider: known } = await readOwn(request, request.params.id);
+        const caller = await callers.read(request);
         return changeStatus(context, request, async (tx) => {
-          const [row] = await tx.select().from(providers).where(eq(providers.id, known.id)).for('no key update');
-          const provider = found(row, 'provider');
+          const { id } = request.params;
+          const [row] = await tx.select().from(providers).where(eq(providers.id, id)).for('no key update');
+          const provider = found(row, `provider ${id}`);
+          requireAdminOf(caller, provider.tenantId);
           return {
             already:
               provider.isDisabled === isDisabled ? { epoch: provider.statusEpoch, seq: provider.statusSeq } : null,

@@ -11,6 +11,18 @@ const Moment = Type.String({ format: 'date-time' });
 
 export const IdParams = Type.Object({ id: Type.String({ pattern: '^\\w{1,100}$' }) }, strict);
 
+/** Of calls that create something; other headers are none of the schema's business. */
+export const Idempotency = Type.Object({
+  'idempotency-key': Type.Optional(
+    Type.String({
+      pattern: '^[\\x21-\\x7e]{1,200}$',
+      description:
+        'A repetition of the request under the same key by the same caller, for 24 hours, creates nothing and gets the ' +
+        'first answer again, but for a secret that was shown once; another request under the same key is a conflict.',
+    }),
+  ),
+});
+
 export const Page = Type.Object(
   {
     // A query is text: converted where it is used.
@@ -20,7 +32,14 @@ export const Page = Type.Object(
   strict,
 );
 
-export const WaitQuery = Type.Object({ wait: Type.Optional(Type.Literal('effective')) }, strict);
+export const WaitQuery = Type.Object(
+  {
+    wait: Type.Optional(
+      Type.Literal('effective', { description: 'Answer at effectiveBy, when no gateway acts otherwise any more.' }),
+    ),
+  },
+  strict,
+);
 
 export const Reason = Type.Object({ reason: Type.Optional(Type.String({ maxLength: 500 })) }, strict);
 

@@ -18,6 +18,7 @@ import {
 } from './context.ts';
 import {
   Effect,
+  Idempotency,
   IdParams,
   listOf,
   OptionalReason,
@@ -68,26 +69,30 @@ export function tenantRoutes(app: HttpApp, context: RestContext): void {
   const read = async (id: string) =>
     found((await drizzle.select().from(tenants).where(eq(tenants.id, id)))[0], `tenant ${id}`);
 
-  app.post('/v1/tenants', { schema: { body: TenantCreate, response: { 201: Tenant } } }, async (request, reply) => {
-    const caller = await callers.read(request);
-    requirePlatform(caller);
-    const answer = await create(context, request, caller, async (tx) => {
-      const { slug, name, policy } = request.body;
-      const id = newId(context, 'ten');
-      const values = { id, slug, name, ...policyOf(policy, defaults), createdAt: now(context) };
-      const [created] = await tx.insert(tenants).values(values).returning();
-      return {
-        answer: tenantAnswer(found(created, 'tenant')),
-        change: {
-          type: 'tg.tenant.created',
-          subjects: [tenantSubject(id)],
-          actor: caller.actor,
-          details: { tenantId: id, slug },
-        },
-      };
-    });
-    return reply.code(201).send(answer);
-  });
+  app.post(
+    '/v1/tenants',
+    { schema: { headers: Idempotency, body: TenantCreate, response: { 201: Tenant } } },
+    async (request, reply) => {
+      const caller = await callers.read(request);
+      requirePlatform(caller);
+      const answer = await create(context, request, caller, async (tx) => {
+        const { slug, name, policy } = request.body;
+        const id = newId(context, 'ten');
+        const values = { id, slug, name, ...policyOf(policy, defaults), createdAt: now(context) };
+        const [created] = await tx.insert(tenants).values(values).returning();
+        return {
+          answer: tenantAnswer(found(created, 'tenant')),
+          change: {
+            type: 'tg.tenant.created',
+            subjects: [tenantSubject(id)],
+            actor: caller.actor,
+            details: { tenantId: id, slug },
+          },
+        };
+      });
+      return reply.code(201).send(answer);
+    },
+  );
 
   app.get('/v1/tenants', { schema: { querystring: Page, response: { 200: listOf(Tenant) } } }, async (request) => {
     requirePlatform(await callers.read(request));

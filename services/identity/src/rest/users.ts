@@ -19,6 +19,7 @@ import {
 import {
   Effect,
   ExternalIdentity,
+  Idempotency,
   IdParams,
   listOf,
   OptionalReason,
@@ -112,7 +113,7 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
 
   app.post(
     '/v1/tenants/:id/users',
-    { schema: { params: IdParams, body: UserCreate, response: { 201: User } } },
+    { schema: { params: IdParams, headers: Idempotency, body: UserCreate, response: { 201: User } } },
     async (request, reply) => {
       const caller = await callers.read(request);
       const tenantId = request.params.id;
@@ -186,7 +187,7 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
 
   app.post(
     '/v1/users/:id/external-identities',
-    { schema: { params: IdParams, body: ExternalIdentity, response: { 201: User } } },
+    { schema: { params: IdParams, headers: Idempotency, body: ExternalIdentity, response: { 201: User } } },
     async (request, reply) => {
       const { caller, user } = await readOwn(request, request.params.id);
       // Whoever comes by the link has what the user has.
@@ -248,10 +249,12 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
       `/v1/users/:id/${verb}`,
       { schema: { params: IdParams, querystring: WaitQuery, body: OptionalReason, response: { 200: Effect } } },
       async (request) => {
-        const { caller, user: known } = await readOwn(request, request.params.id);
+        const caller = await callers.read(request);
         return changeStatus(context, request, async (tx) => {
-          const [row] = await tx.select().from(users).where(eq(users.id, known.id)).for('no key update');
-          const user = found(row, 'user');
+          const { id } = request.params;
+          const [row] = await tx.select().from(users).where(eq(users.id, id)).for('no key update');
+          const user = found(row, `user ${id}`);
+          requireAdminOf(caller, user.tenantId);
           return {
             already: user.isDisabled === isDisabled ? { epoch: user.statusEpoch, seq: user.statusSeq } : null,
             tenantIds: [user.tenantId],
