@@ -41,7 +41,7 @@ export const WaitQuery = Type.Object(
   strict,
 );
 
-export const Reason = Type.Object({ reason: Type.Optional(Type.String({ maxLength: 500 })) }, strict);
+const Reason = Type.Object({ reason: Type.Optional(Type.String({ maxLength: 500 })) }, strict);
 
 /** A body of its own is optional where it can only hold a reason. */
 export const OptionalReason = Type.Union([Reason, Type.Null()]);

@@ -46,7 +46,7 @@ function policyOf(policy: Policy | undefined, current: typeof defaults): typeof 
   return merged;
 }
 
-export function tenantAnswer(row: Row) {
+function tenantAnswer(row: Row) {
   return {
     id: row.id,
     slug: row.slug,
