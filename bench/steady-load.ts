@@ -6,14 +6,16 @@
  * Runs until SIGTERM, then prints one line of JSON; ends as well when the process that started it is gone.
  */
 import { text } from 'node:stream/consumers';
-import { createExtAuthzClient } from './ext-authz-client.ts';
+import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
 
 const [addresses = '', rate = '500'] = process.argv.slice(2);
-const authorizations = (await text(process.stdin)).trim().split('\n');
+const requests = (await text(process.stdin)).trim().split('\n').map(checkRequest);
 const clients = addresses.split(',').map(createExtAuthzClient);
 const tickMs = 10;
 const perTick = (Number(rate) * tickMs) / 1000;
 const counts = { sent: 0, accepted: 0, refused: 0, failed: 0 };
+/** Why requests got no answer. */
+const errors: Record<string, number> = {};
 let turn = 0;
 let owed = 0;
 let last = performance.now();
@@ -24,12 +26,15 @@ const timer = setInterval(() => {
   last = now;
   for (; owed >= 1; owed--) {
     turn += 1;
-    const authorization = authorizations[turn % authorizations.length] ?? '';
+    const request = requests[turn % requests.length] ?? Buffer.alloc(0);
     for (const client of clients) {
       counts.sent += 1;
-      client.check(authorization).then(
+      client.check(request).then(
         (status) => (status === 0 ? counts.accepted++ : counts.refused++),
-        () => counts.failed++,
+        (error: Error) => {
+          counts.failed += 1;
+          errors[error.message] = (errors[error.message] ?? 0) + 1;
+        },
       );
     }
   }
@@ -38,5 +43,5 @@ const timer = setInterval(() => {
 process.once('disconnect', () => process.exit(1));
 process.once('SIGTERM', () => {
   clearInterval(timer);
-  process.stdout.write(`${JSON.stringify(counts)}\n`, () => process.exit(0));
+  process.stdout.write(`${JSON.stringify({ ...counts, errors })}\n`, () => process.exit(0));
 });
