@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { openParts } from '../tests/parts/index.ts';
-import { untilEverywhere, withKey, withToken } from '../tests/system/caller.ts';
+import { untilEverywhere, withToken } from '../tests/system/caller.ts';
 import { startIssuer } from '../tests/system/issuer.ts';
 import { fullChain, type System, startSystem } from '../tests/system/system.ts';
 import { checkRequest, createExtAuthzClient, type ExtAuthzClient } from './ext-authz-client.ts';
@@ -101,6 +101,12 @@ export async function benchmarkRevocation(args: readonly string[]): Promise<Reco
 
     const addresses = system.edges.map(({ extAuthzPort }) => `127.0.0.1:${extAuthzPort}`);
     const clients = addresses.map(createExtAuthzClient);
+    const fixtures: { userId: string; keyId: string; key: string }[] = [];
+    for (let count = 0; count < revocationCount; count++) {
+      const user = await system.admin.createUser(tenantId);
+      const key = await system.admin.createKey(user.id);
+      fixtures.push({ userId: user.id, keyId: key.id, key: key.key });
+    }
     for (const authorization of authorizations) {
       for (const client of clients) await client.check(checkRequest(authorization));
     }
@@ -121,13 +127,15 @@ export async function benchmarkRevocation(args: readonly string[]): Promise<Reco
     let probes = 0;
     try {
       for (let index = 0; index < revocationCount; index++) {
-        const fixture = await system.admin.tenantFixture();
-        await untilEverywhere(system, withKey(fixture.key), 200, 2000);
+        const fixture = fixtures[index];
+        if (fixture === undefined) break;
+        const request = checkRequest(`Token ${fixture.key}`);
+        for (const client of clients) {
+          if ((await client.check(request)) !== 0) throw new Error('a credential is refused before it is revoked');
+        }
         const stop = new AbortController();
         let answeredAt = Number.POSITIVE_INFINITY;
-        const states = clients.map((client) =>
-          probe(client, checkRequest(`Token ${fixture.key}`), () => answeredAt + boundMs, stop.signal),
-        );
+        const states = clients.map((client) => probe(client, request, () => answeredAt + boundMs, stop.signal));
         await new Promise((resolve) => setTimeout(resolve, 10));
         if (index % 2 === 0) await system.admin.revokeKey(fixture.keyId);
         else await system.admin.disableUser(fixture.userId);
