@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { type Database, systemClock } from '@token-gateway/platform';
+import { createTestDatabase } from '@token-gateway/platform/testing';
+import { sql } from 'drizzle-orm';
+import { createDrizzleStore, type DrizzleStore } from './drizzle.ts';
+import type { NewChange } from './port.ts';
+
+const change: NewChange = { type: 'tg.user.changed', subjects: ['user:u'], actor: 'system' };
+
+describe('the store of a database whose history is replaced under it', () => {
+  let database: Database;
+  let store: DrizzleStore;
+  let epoch: number;
+
+  before(async () => {
+    const { drizzle, ...rest } = await createTestDatabase();
+    await drizzle.execute(sql`create table present (history text)`);
+    await drizzle.execute(sql`insert into present values ('first')`);
+    database = { ...rest, drizzle, history: sql<string>`(select history from present)` };
+    await database.migrate(new URL('../../migrations', import.meta.url).pathname);
+    store = createDrizzleStore({ database, clock: systemClock });
+    epoch = (await store.open()).epoch;
+  });
+  after(() => database.close());
+
+  const asks: [string, () => Promise<{ epoch: number }>][] = [
+    ['a change', () => store.transaction((tx) => store.append(tx, change))],
+    ['the head', () => store.head()],
+    ['changes', async () => (await store.read(0, 10)).head],
+    ['a key', async () => (await store.apiKey('k')).head],
+    ['providers', async () => (await store.providers()).head],
+    ['what was published', () => store.published()],
+    [
+      'an external identity',
+      async () => {
+        const name = { providerId: 'p', subject: 's', sessionId: '', signingInputSha256: Buffer.alloc(32) };
+        return (await store.external(name)).head;
+      },
+    ],
+  ];
+  for (const [what, ask] of asks) {
+    it(`mints an epoch first, when the first thing asked of it is ${what}`, async () => {
+      assert.equal((await ask()).epoch, epoch);
+      await database.drizzle.execute(sql`update present set history = history || '+'`);
+      const next = (await ask()).epoch;
+      assert.ok(next > epoch);
+      assert.equal((await store.head()).epoch, next);
+      epoch = next;
+    });
+  }
+
+  it('does not let whoever published in the replaced epoch say how far', async () => {
+    const place = await store.transaction((tx) => store.append(tx, change));
+    await store.markPublished({ epoch: place.epoch - 1, seq: place.seq });
+    assert.ok((await store.published()).seq < place.seq);
+    await store.markPublished(place);
+    await store.markPublished({ epoch: place.epoch, seq: place.seq - 1 });
+    assert.equal((await store.published()).seq, place.seq);
+  });
+});
