@@ -14,7 +14,7 @@ const clients = addresses.split(',').map(createExtAuthzClient);
 const tickMs = 10;
 const perTick = (Number(rate) * tickMs) / 1000;
 const counts = { sent: 0, accepted: 0, refused: 0, failed: 0 };
-/** Why requests got no answer. */
+/** By gRPC status: why requests got no answer. */
 const errors: Record<string, number> = {};
 let turn = 0;
 let owed = 0;
@@ -31,9 +31,9 @@ const timer = setInterval(() => {
       counts.sent += 1;
       client.check(request).then(
         (status) => (status === 0 ? counts.accepted++ : counts.refused++),
-        (error: Error) => {
+        ({ code = 'unknown' }: { code?: number | string }) => {
           counts.failed += 1;
-          errors[error.message] = (errors[error.message] ?? 0) + 1;
+          errors[code] = (errors[code] ?? 0) + 1;
         },
       );
     }
