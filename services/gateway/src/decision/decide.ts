@@ -193,7 +193,9 @@ export class DecisionCore {
     const expiresAt = instantOfWall(value.expiresAtMs, now);
     this.#keep(credential.cacheKey, { ...value, asOf: opened.asOf, expiresAt });
     const grant = this.#take(this.#grants, credential.cacheKey, now);
-    return grant === null ? null : allow(grant);
+    if (grant === null) return null;
+    this.#standing.set(credential.cacheKey, true);
+    return allow(grant);
   }
 
   /** A result that something overtook is asked for once more. */

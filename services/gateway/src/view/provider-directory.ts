@@ -58,6 +58,8 @@ export class ProviderDirectory {
         this.#issuers = new Set(providers.map((provider) => provider.issuer));
         this.#readAt = outdated;
         delayMs = retryMinMs;
+        // Changes that come faster than the list can be read cost one read in a while, not one after another.
+        if (!this.isCurrent) await this.#clock.sleep(retryMinMs, this.#closing.signal);
       } catch (error) {
         if (delayMs === retryMinMs) this.#logger.warn({ err: error }, 'list of providers could not be read');
         await this.#clock.sleep(delayMs, this.#closing.signal);
