@@ -89,7 +89,7 @@ const guards: readonly Guard[] = [
     patches: [
       {
         file: view,
-        find: 'if (expectedBaseChain === undefined || expectedBaseChain !== answer.baseChain || !isChained(answer)) {',
+        find: 'if (expectedBaseChain !== answer.baseChain) {',
         replace: 'if (expectedBaseChain === undefined) {',
       },
     ],
@@ -105,12 +105,32 @@ const guards: readonly Guard[] = [
     ],
   },
   {
-    name: 'an answer below what was applied grants nothing',
+    name: 'an answer below what was known when it was asked grants nothing',
     patches: [
       {
         file: view,
-        find: 'if (answer.epoch === this.#epoch && answer.seq < question.applied) {',
+        find: 'if (answer.epoch === question.epoch && answer.seq < question.newest) {',
         replace: 'if (answer.epoch === -1) {',
+      },
+    ],
+  },
+  {
+    name: 'a grant read below what was known when it was asked proves nothing',
+    patches: [
+      {
+        file: view,
+        find: 'const isProof = !this.#isClosed && !isBehind;',
+        replace: 'const isProof = !this.#isClosed;',
+      },
+    ],
+  },
+  {
+    name: 'a contradiction closes the caches until a larger epoch',
+    patches: [
+      {
+        file: view,
+        find: "if (this.#isClosed && answer.epoch === this.#epoch) return { outcome: 'ignored', why: 'contradicted-epoch' };",
+        replace: '',
       },
     ],
   },
@@ -119,14 +139,14 @@ const guards: readonly Guard[] = [
     patches: [
       {
         file: view,
-        find: "if (this.#tombstones.isAnyNewer(decision.subjects, decision.asOf.seq)) return 'tombstoned';\n    // It was read",
+        find: "if (this.#tombstones.isAnyNewer(subjects, asOf.seq, asked.askedAt)) return 'tombstoned';\n    // Less than",
         replace: '// It was read',
       },
     ],
   },
   {
     name: 'an exchange of a replaced epoch is not used',
-    patches: [{ file: view, find: "if (decision.asOf.epoch < this.#epoch) return 'replaced-epoch';", replace: '' }],
+    patches: [{ file: view, find: "if (asOf.epoch < this.#epoch) return 'replaced-epoch';", replace: '' }],
   },
   {
     name: 'the floor rises over dropped tombstones',
@@ -167,9 +187,9 @@ const guards: readonly Guard[] = [
     patches: [
       {
         file: 'services/gateway/src/decision/decide.ts',
-        find: 'if (view.isOvertaken(result.facts)) return null;',
+        find: 'if (view.isOvertaken(result.facts, flight.asked())) return null;',
         replace:
-          "if (view.admit({ ...result.facts, maxStalenessMs: 1000 }, flight.asked.at, now) === 'tombstoned') return null;",
+          "if (view.admit({ ...result.facts, maxStalenessMs: 1000 }, flight.asked(), now) === 'tombstoned') return null;",
       },
     ],
   },
@@ -178,8 +198,8 @@ const guards: readonly Guard[] = [
     patches: [
       {
         file: 'services/gateway/src/decision/decide.ts',
-        find: 'const admission = view.admit(result.facts, flight.asked.at, now);',
-        replace: 'const admission = view.admit(result.facts, now, now);',
+        find: 'const admission = view.admit(result.facts, flight.asked(), now);',
+        replace: 'const admission = view.admit(result.facts, view.asking(now), now);',
       },
     ],
   },

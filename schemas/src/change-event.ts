@@ -44,7 +44,10 @@ export const ChangeSchema = Type.Object(
     seq: Type.Integer({ minimum: 1, description: 'Dense sequence; its order is the order of commits.' }),
     chain: Type.String({ pattern: '^[0-9a-f]{64}$', description: 'SHA-256 over the chain before and this change.' }),
     type: ChangeType,
-    subjects: Type.Array(Type.String({ minLength: 1 }), { description: 'What the change is about; none means all.' }),
+    subjects: Type.Array(Type.String({ minLength: 1 }), {
+      maxItems: 100,
+      description: 'What the change is about; none means all.',
+    }),
     actor: Type.String({ description: 'Who made it: user:<id>, key:<id> or system.' }),
     at: Type.String({ format: 'date-time' }),
     reason: Type.Optional(Type.String({ maxLength: 500 })),

@@ -24,7 +24,10 @@ export class ChangeLog {
     return change;
   }
 
-  answer(question: Omit<WatermarkQuestion, 'appliedChain' | 'askedAt'>, resetFrom = this.oldestKept): WatermarkAnswer {
+  answer(
+    question: Pick<WatermarkQuestion, 'epoch' | 'applied' | 'heard' | 'heardChain'>,
+    resetFrom = this.oldestKept,
+  ): WatermarkAnswer {
     const isKnown =
       question.epoch === this.epoch && question.applied <= this.seq && question.applied >= this.oldestKept;
     const agrees = this.chainAt(question.heard) === question.heardChain;

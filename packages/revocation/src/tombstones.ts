@@ -73,17 +73,29 @@ export class Tombstones {
     }
   }
 
-  /** True when a change of any of the subjects, or of all, is newer than `asOf`. */
-  isAnyNewer(subjects: readonly Subject[], asOf: number): boolean {
-    if (this.#isNewer(allSubject, asOf)) return true;
-    for (const subject of subjects) if (this.#isNewer(subject, asOf)) return true;
-    return false;
+  /**
+   * True when a change of any of the subjects, or of all, is newer than `asOf`. Of the claims only those count that
+   * arrived at `claimedFrom` or later, when it is given.
+   */
+  isAnyNewer(subjects: readonly Subject[], asOf: number, claimedFrom?: Instant): boolean {
+    if (this.#isNewer(this.#confirmed.get(allSubject)?.seq, asOf)) return true;
+    for (const subject of subjects) if (this.#isNewer(this.#confirmed.get(subject)?.seq, asOf)) return true;
+    if (this.#unconfirmed.length === 0) return false;
+    if (claimedFrom !== undefined) return this.#isAnyClaimedSince(subjects, asOf, claimedFrom);
+    if (this.#isNewer(this.#claimed.get(allSubject), asOf)) return true;
+    return subjects.some((subject) => this.#isNewer(this.#claimed.get(subject), asOf));
   }
 
-  #isNewer(subject: Subject, asOf: number): boolean {
-    const confirmed = this.#confirmed.get(subject);
-    if (confirmed !== undefined && confirmed.seq > asOf) return true;
-    return this.#claimed.size > 0 && (this.#claimed.get(subject) ?? 0) > asOf;
+  #isNewer(seq: number | undefined, asOf: number): boolean {
+    return seq !== undefined && seq > asOf;
+  }
+
+  /** Claims are kept in the order of their arrival: the latest are looked at, back to that moment. */
+  #isAnyClaimedSince(subjects: readonly Subject[], asOf: number, since: Instant): boolean {
+    const last = this.#unconfirmed.findLastIndex((claim) => claim.arrivedAt.monotonicMs < since.monotonicMs);
+    return this.#unconfirmed
+      .slice(last + 1)
+      .some((claim) => claim.seq > asOf && claim.subjects.some((s) => s === allSubject || subjects.includes(s)));
   }
 
   /** Drops what was confirmed longer than `lifeMs` ago; returns the newest seq dropped, 0 for none. */

@@ -5,6 +5,7 @@ import { type ChangeContent, changePayload, genesisChain, nextChain } from './ch
 import type { Instant } from './instant.ts';
 import { ChangeLog } from './testing.ts';
 import {
+  type Asked,
   type CachedDecision,
   type DecisionFacts,
   exchangeAgeBoundMs,
@@ -14,6 +15,8 @@ import {
 } from './view.ts';
 
 const at = (ms: number): Instant => ({ monotonicMs: ms, wallMs: 1_000_000 + ms });
+/** Asked when nothing of the log had been seen yet. */
+const since = (ms: number): Asked => ({ epoch: 0, newest: 0, askedAt: at(ms) });
 const subjects = ['tenant:t', 'user:u', 'key:k'];
 const never = at(10_000_000);
 
@@ -128,10 +131,10 @@ describe('watermark', () => {
       changes: [],
       reset: false,
     };
-    assert.deepEqual(view.learn(question, behind, at(501)), { outcome: 'ignored', why: 'below-applied' });
+    assert.deepEqual(view.learn(question, behind, at(501)), { outcome: 'ignored', why: 'gone-back' });
     assert.deepEqual(view.learn(question, { ...behind, reset: true }, at(501)), {
       outcome: 'ignored',
-      why: 'below-applied',
+      why: 'gone-back',
     });
     assert.equal(view.freshnessAgeMs(at(501)), 501);
   });
@@ -147,28 +150,58 @@ describe('watermark', () => {
     assert.equal(view.check(decision(0, { asOf: { epoch: 7, seq: 0 } }), at(11)), 'usable');
   });
 
-  it('with a gap or an altered change is a contradiction, and no cached decision is used until a reset', () => {
+  it('with a gap or an altered change proves nothing', () => {
     for (const alter of [
       (answer: WatermarkAnswer) => ({ ...answer, changes: answer.changes.slice(1) }),
       (answer: WatermarkAnswer) => ({
         ...answer,
         changes: answer.changes.map((change) => ({ ...change, subjects: ['user:somebody-else'] })),
       }),
-      (answer: WatermarkAnswer) => ({ ...answer, baseChain: 'f'.repeat(64) }),
     ]) {
       const log = new ChangeLog();
       const view = started(log);
       log.append(['key:k']);
       log.append(['key:k2']);
       const question = view.question(at(10));
-      assert.equal(view.learn(question, alter(log.answer(question)), at(11)).outcome, 'contradiction');
-      assert.notEqual(view.check(decision(2), at(11)), 'usable');
-      const again = view.question(at(20));
-      assert.equal(again.epoch, 0);
-      assert.equal(view.learn(again, log.answer(again), at(21)).outcome, 'reset');
-      assert.equal(view.check(decision(1, { subjects: ['key:k2'] }), at(21)), 'tombstoned');
-      assert.equal(view.check(decision(2), at(21)), 'usable');
+      const learned = view.learn(question, alter(log.answer(question)), at(11));
+      assert.deepEqual(learned, { outcome: 'ignored', why: 'inconsistent' });
+      assert.equal(view.applied, 0);
+      assert.equal(view.freshnessAgeMs(at(11)), 11);
     }
+  });
+
+  it('that contradicts what was known of the same epoch closes the caches until a larger epoch', () => {
+    const log = new ChangeLog();
+    const view = started(log);
+    log.append(['key:k']);
+    log.append(['key:k2']);
+    const before = view.question(at(5));
+    view.learn(before, log.answer(before), at(6));
+    // The database lost a commit under the same epoch and went on.
+    log.changes.pop();
+    log.append(['user:x']);
+    log.append(['user:y']);
+    const question = view.question(at(10));
+    const answer = { ...log.answer({ ...question, heardChain: log.chainAt(2) ?? '' }) };
+    assert.equal(view.learn(question, answer, at(11)).outcome, 'contradiction');
+    const again = view.question(at(20));
+    assert.equal(view.learn(again, { ...log.answer({ ...again, epoch: 0 }) }, at(21)).outcome, 'ignored');
+    for (let seq = 0; seq <= 4; seq++) assert.notEqual(view.check(decision(seq), at(22)), 'usable');
+    assert.equal(view.admit(decision(4), view.asking(at(22)), at(23)), 'usable-once');
+    log.epoch = 2;
+    const promoted = view.question(at(30));
+    assert.equal(view.learn(promoted, log.answer(promoted), at(31)).outcome, 'reset');
+    assert.equal(view.check(decision(4, { asOf: { epoch: 2, seq: 4 } }), at(32)), 'usable');
+  });
+
+  it('below the sequence of a grant that was read before it was asked proves nothing', () => {
+    const log = new ChangeLog();
+    const view = started(log);
+    log.append(['user:x']);
+    view.admit(decision(1), view.asking(at(1)), at(2));
+    log.changes.pop();
+    const question = view.question(at(10));
+    assert.deepEqual(view.learn(question, log.answer(question), at(11)), { outcome: 'ignored', why: 'gone-back' });
   });
 
   it('answers that overtake each other leave the newest position', () => {
@@ -278,38 +311,61 @@ describe('exchange results', () => {
     const log = new ChangeLog();
     const view = started(log);
     view.hear(log.append(['user:u']), at(5));
-    assert.equal(view.admit(decision(0), at(1), at(6)), 'tombstoned');
-    assert.equal(view.admit(decision(1), at(1), at(6)), 'cacheable');
+    assert.equal(view.admit(decision(0), since(1), at(6)), 'tombstoned');
+    assert.equal(view.admit(decision(1), since(1), at(6)), 'cacheable');
   });
 
   it('are not used when they took longer than the age bound, unless the use-check passes', () => {
     const log = new ChangeLog();
     const view = started(log, at(0));
-    assert.equal(view.admit(decision(0), at(100), at(1089)), 'cacheable');
+    assert.equal(view.admit(decision(0), since(100), at(1089)), 'cacheable');
     log.append(['user:x']);
-    assert.equal(view.admit(decision(1), at(2000), at(2000 + 990)), 'too-old');
-    assert.equal(view.admit(decision(1, { maxStalenessMs: 0 }), at(2000), at(2247)), 'cacheable');
-    assert.equal(view.admit(decision(1, { maxStalenessMs: 0 }), at(2000), at(2248)), 'too-old');
+    assert.equal(view.admit(decision(1), since(2000), at(2000 + 990)), 'too-old');
+    assert.equal(view.admit(decision(1, { maxStalenessMs: 0 }), since(2000), at(2247)), 'cacheable');
+    assert.equal(view.admit(decision(1, { maxStalenessMs: 0 }), since(2000), at(2248)), 'too-old');
     const question = view.question(at(2900));
     view.learn(question, log.answer(question), at(2950));
-    assert.equal(view.admit(decision(1), at(2000), at(2990)), 'cacheable');
+    assert.equal(view.admit(decision(1), since(2000), at(2990)), 'cacheable');
   });
 
   it('make the view fresh from the moment of asking when all of their snapshot is applied', () => {
     const view = started(new ChangeLog(), at(0));
-    view.admit(decision(0), at(700), at(900));
+    view.admit(decision(0), since(700), at(900));
     assert.equal(view.freshnessAgeMs(at(900)), 200);
-    view.admit(decision(1), at(880), at(890));
+    view.admit(decision(1), since(880), at(890));
     assert.equal(view.freshnessAgeMs(at(900)), 200);
+  });
+
+  it('read before what was known when they were asked make nothing fresh and are kept nowhere', () => {
+    const log = new ChangeLog();
+    const view = started(log, at(0));
+    log.append(['user:x']);
+    const question = view.question(at(1));
+    view.learn(question, log.answer(question), at(2));
+    const asked = view.asking(at(100));
+    assert.equal(view.admit(decision(0), asked, at(110)), 'usable-once');
+    assert.equal(view.freshnessAgeMs(at(110)), 109);
+    assert.equal(view.admit(decision(0), asked, at(1095)), 'too-old');
+  });
+
+  it('asked after a claim arrived, and read without it, are used: the claim was never committed', () => {
+    const log = new ChangeLog();
+    const view = started(log);
+    view.hear({ ...log.append([]), seq: 1_000_000 }, at(5));
+    log.changes.pop();
+    assert.equal(view.admit(decision(0), since(5), at(7)), 'tombstoned');
+    assert.equal(view.admit(decision(0), since(6), at(7)), 'cacheable');
+    assert.equal(view.isOvertaken(decision(0), since(6)), false);
+    assert.equal(view.check(decision(0), at(7)), 'tombstoned');
   });
 
   it('of a newer epoch are used within the age bound and kept nowhere; of an older epoch never', () => {
     const log = new ChangeLog();
     log.epoch = 5;
     const view = started(log);
-    assert.equal(view.admit(decision(0, { asOf: { epoch: 6, seq: 0 } }), at(1), at(2)), 'usable-once');
-    assert.equal(view.admit(decision(0, { asOf: { epoch: 6, seq: 0 } }), at(1), at(1000)), 'too-old');
-    assert.equal(view.admit(decision(0, { asOf: { epoch: 4, seq: 9 } }), at(1), at(2)), 'replaced-epoch');
+    assert.equal(view.admit(decision(0, { asOf: { epoch: 6, seq: 0 } }), since(1), at(2)), 'usable-once');
+    assert.equal(view.admit(decision(0, { asOf: { epoch: 6, seq: 0 } }), since(1), at(1000)), 'too-old');
+    assert.equal(view.admit(decision(0, { asOf: { epoch: 4, seq: 9 } }), since(1), at(2)), 'replaced-epoch');
   });
 
   it('that are refusals are overtaken by a newer tombstone or epoch, and make nothing fresh', () => {
@@ -317,10 +373,10 @@ describe('exchange results', () => {
     log.epoch = 5;
     const view = started(log, at(0));
     view.hear(log.append(['user:u']), at(5));
-    assert.equal(view.isOvertaken({ asOf: { epoch: 5, seq: 0 }, subjects }), true);
-    assert.equal(view.isOvertaken({ asOf: { epoch: 5, seq: 1 }, subjects }), false);
-    assert.equal(view.isOvertaken({ asOf: { epoch: 4, seq: 9 }, subjects }), true);
-    assert.equal(view.isOvertaken({ asOf: { epoch: 6, seq: 0 }, subjects }), false);
+    assert.equal(view.isOvertaken({ asOf: { epoch: 5, seq: 0 }, subjects }, since(1)), true);
+    assert.equal(view.isOvertaken({ asOf: { epoch: 5, seq: 1 }, subjects }, since(1)), false);
+    assert.equal(view.isOvertaken({ asOf: { epoch: 4, seq: 9 }, subjects }, since(1)), true);
+    assert.equal(view.isOvertaken({ asOf: { epoch: 6, seq: 0 }, subjects }, since(1)), false);
     assert.equal(view.freshnessAgeMs(at(900)), 900);
   });
 
@@ -328,11 +384,11 @@ describe('exchange results', () => {
     const view = started(new ChangeLog());
     for (const missing of subjects) {
       const facts = decision(0, { subjects: subjects.filter((subject) => subject !== missing) });
-      assert.equal(view.admit(facts, at(1), at(2)), 'usable-once');
+      assert.equal(view.admit(facts, since(1), at(2)), 'usable-once');
     }
     const external = ['tenant:t', 'user:u', 'provider:p', 'credential:c'];
-    assert.equal(view.admit(decision(0, { subjects: external }), at(1), at(2)), 'cacheable');
-    assert.equal(view.admit(decision(0, { subjects: external.slice(0, 3) }), at(1), at(2)), 'usable-once');
+    assert.equal(view.admit(decision(0, { subjects: external }), since(1), at(2)), 'cacheable');
+    assert.equal(view.admit(decision(0, { subjects: external.slice(0, 3) }), since(1), at(2)), 'usable-once');
   });
 });
 
@@ -406,7 +462,7 @@ describe('guarantee, over random schedules', () => {
         const start = view.question(at(0));
         view.learn(start, log.answer(start), at(0));
         const asked: { question: WatermarkQuestion; answer: WatermarkAnswer }[] = [];
-        const exchanges: { facts: DecisionFacts; askedAt: Instant; user: string }[] = [];
+        const exchanges: { facts: DecisionFacts; asked: Asked; user: string }[] = [];
         const cached: (CachedDecision & { user: string })[] = [];
         const mustNotAccept = (user: string, asOf: number, boundMs: number) => {
           for (const revocation of revokedAt) {
@@ -468,19 +524,19 @@ describe('guarantee, over random schedules', () => {
                 subjects: ['tenant:t', user, `key:${action.user}`],
                 maxStalenessMs,
               };
-              exchanges.push({ facts, askedAt: at(now), user });
+              exchanges.push({ facts, asked: view.asking(at(now)), user });
               break;
             }
             case 'arrive': {
               const [result] = exchanges.splice(action.which % Math.max(1, exchanges.length), 1);
               if (result === undefined) break;
-              const admission = view.admit(result.facts, result.askedAt, at(now));
+              const admission = view.admit(result.facts, result.asked, at(now));
               if (admission !== 'cacheable' && admission !== 'usable-once') break;
               if (result.facts.asOf.epoch === log.epoch) {
                 mustNotAccept(result.user, result.facts.asOf.seq, exchangeAgeBoundMs(maxStalenessMs));
               }
               if (admission === 'cacheable') {
-                const expiresAt = at(result.askedAt.monotonicMs + longestLifeMs);
+                const expiresAt = at(result.asked.askedAt.monotonicMs + longestLifeMs);
                 cached.push({ ...result.facts, user: result.user, expiresAt });
               }
               break;

@@ -45,15 +45,21 @@ export type Admission =
   /** It was read in a history that has been replaced. */
   | 'replaced-epoch';
 
-/** What is asked of identity, and when. */
-export interface WatermarkQuestion {
+/** What was known when something was asked of the source of truth, and when that was. */
+export interface Asked {
   /** 0: nothing is known yet. */
   readonly epoch: number;
+  /** The newest sequence seen in an answer of the source of truth: what it answers now cannot be older. */
+  readonly newest: number;
+  readonly askedAt: Instant;
+}
+
+/** What is asked of identity. */
+export interface WatermarkQuestion extends Asked {
   readonly applied: number;
   readonly appliedChain: string;
   readonly heard: number;
   readonly heardChain: string;
-  readonly askedAt: Instant;
 }
 
 export interface WatermarkAnswer {
@@ -75,8 +81,11 @@ export type Learned =
   | { readonly outcome: 'fresh'; readonly changes: readonly Change[]; readonly chainAgreed: boolean }
   | { readonly outcome: 'reset'; readonly changes: readonly Change[] }
   /** It proves nothing, and nothing was changed. */
-  | { readonly outcome: 'ignored'; readonly why: 'smaller-epoch' | 'below-applied' | 'overtaken' }
-  /** It contradicts itself or what was known of the same history: everything was dropped. */
+  | {
+      readonly outcome: 'ignored';
+      readonly why: 'smaller-epoch' | 'gone-back' | 'overtaken' | 'inconsistent' | 'contradicted-epoch';
+    }
+  /** The history is not the one that was known under this epoch: no cached decision is used before a larger epoch. */
   | { readonly outcome: 'contradiction' };
 
 export type Heard = 'extended' | 'noted' | 'known' | 'other-epoch' | 'chain-mismatch' | 'dropped';
@@ -118,11 +127,13 @@ export class RevocationView {
   #epoch = 0;
   #applied = 0;
   #appliedChain = genesisChain;
+  /** The newest sequence that a grant of this epoch was read at. */
+  #granted = 0;
   /** Signals contiguous from `applied`, each with the chain computed over them. */
   #path: HeardChange[] = [];
   #floor = 0;
-  /** Until the first reset, and after a contradiction: no cached decision is used. */
-  #mustReset = true;
+  /** Until the first watermark, and from a contradiction to the next larger epoch: no cached decision is used. */
+  #isClosed = true;
 
   constructor({ longestLifeMs, unconfirmedMax = 10_000 }: RevocationViewConfig) {
     this.#longestLifeMs = longestLifeMs;
@@ -175,35 +186,42 @@ export class RevocationView {
     return 'extended';
   }
 
+  /** To be kept with an exchange that is asked now. */
+  asking(now: Instant): Asked {
+    return { epoch: this.#epoch, newest: Math.max(this.#applied, this.#granted), askedAt: now };
+  }
+
   /** What to ask identity now. */
   question(now: Instant): WatermarkQuestion {
     const last = this.#path.at(-1);
     return {
-      epoch: this.#mustReset ? 0 : this.#epoch,
+      ...this.asking(now),
       applied: this.#applied,
       appliedChain: this.#appliedChain,
       heard: last?.seq ?? this.#applied,
       heardChain: last?.chain ?? this.#appliedChain,
-      askedAt: now,
     };
   }
 
   /** Identity's answer to a question; answers may arrive in any order, and late. */
   learn(question: WatermarkQuestion, answer: WatermarkAnswer, now: Instant): Learned {
     if (answer.epoch < this.#epoch) return { outcome: 'ignored', why: 'smaller-epoch' };
-    if (answer.epoch === this.#epoch && answer.seq < question.applied) {
-      return { outcome: 'ignored', why: 'below-applied' };
+    if (answer.epoch === question.epoch && answer.seq < question.newest) {
+      return { outcome: 'ignored', why: 'gone-back' };
     }
+    if (!isChained(answer)) return { outcome: 'ignored', why: 'inconsistent' };
+    if (this.#isClosed && answer.epoch === this.#epoch) return { outcome: 'ignored', why: 'contradicted-epoch' };
     if (answer.reset) {
       const isOvertaken = answer.epoch === this.#epoch && answer.seq < this.#applied;
       return isOvertaken ? { outcome: 'ignored', why: 'overtaken' } : this.#startAgain(question, answer, now);
     }
-    if (this.#mustReset || answer.epoch !== this.#epoch || question.epoch !== this.#epoch) {
+    if (answer.epoch !== this.#epoch || question.epoch !== this.#epoch) {
       return { outcome: 'ignored', why: 'overtaken' };
     }
     const expectedBaseChain = this.#baseChainOf(question, answer.base);
-    if (expectedBaseChain === undefined || expectedBaseChain !== answer.baseChain || !isChained(answer)) {
-      this.#drop();
+    if (expectedBaseChain !== answer.baseChain) {
+      // Its tombstones stay: of what the history lost, nobody else may know.
+      this.#isClosed = true;
       return { outcome: 'contradiction' };
     }
     const chainAgreed = answer.base === question.heard;
@@ -238,24 +256,18 @@ export class RevocationView {
   }
 
   #startAgain(question: WatermarkQuestion, answer: WatermarkAnswer, now: Instant): Learned {
-    this.#drop();
-    if (!isChained(answer)) return { outcome: 'contradiction' };
-    this.#mustReset = false;
+    this.#tombstones.clear();
+    this.#freshness.lose();
+    this.#path = [];
+    this.#isClosed = false;
     this.#epoch = answer.epoch;
     this.#applied = answer.seq;
     this.#appliedChain = answer.chain;
     this.#floor = answer.base;
+    this.#granted = 0;
     for (const change of answer.changes) this.#tombstones.confirm(subjectsOf(change), change.seq, now);
     this.#freshness.raise(question.askedAt);
     return { outcome: 'reset', changes: answer.changes };
-  }
-
-  /** Forgets all but its position, below which nothing is believed; the next question asks for a reset. */
-  #drop(): void {
-    this.#tombstones.clear();
-    this.#freshness.lose();
-    this.#path = [];
-    this.#mustReset = true;
   }
 
   /** The use-check: to be called in the same synchronous step as the answer. */
@@ -266,7 +278,7 @@ export class RevocationView {
 
   #checkFacts(decision: DecisionFacts, now: Instant): UseCheck {
     if (decision.asOf.epoch !== this.#epoch) return 'other-epoch';
-    if (this.#mustReset || decision.asOf.seq < this.#floor) return 'below-floor';
+    if (this.#isClosed || decision.asOf.seq < this.#floor) return 'below-floor';
     if (this.#tombstones.isAnyNewer(decision.subjects, decision.asOf.seq)) return 'tombstoned';
     if (!this.#freshness.isFresh(now, decision.maxStalenessMs)) return 'stale';
     return 'usable';
@@ -276,22 +288,27 @@ export class RevocationView {
    * Whether something it depends on changed after it was read, or its history was replaced. For refusals: they are not
    * always read from the source of truth after the question, so nothing may become fresh by them.
    */
-  isOvertaken({ asOf, subjects }: Pick<DecisionFacts, 'asOf' | 'subjects'>): boolean {
+  isOvertaken({ asOf, subjects }: Pick<DecisionFacts, 'asOf' | 'subjects'>, { askedAt }: Asked): boolean {
     if (asOf.epoch !== this.#epoch) return asOf.epoch < this.#epoch;
-    return this.#tombstones.isAnyNewer(subjects, asOf.seq);
+    return this.#tombstones.isAnyNewer(subjects, asOf.seq, askedAt);
   }
 
-  /** Whether the grant of an exchange asked at `askedAt` may be used now: in the same synchronous step as the answer. */
-  admit(decision: DecisionFacts, askedAt: Instant, now: Instant): Admission {
-    const isYoung = isWithin(askedAt, now, exchangeAgeBoundMs(decision.maxStalenessMs));
-    if (decision.asOf.epoch < this.#epoch) return 'replaced-epoch';
-    if (decision.asOf.epoch > this.#epoch) return isYoung ? 'usable-once' : 'too-old';
-    if (this.#tombstones.isAnyNewer(decision.subjects, decision.asOf.seq)) return 'tombstoned';
+  /** Whether the grant of an exchange may be used now: in the same synchronous step as the answer. */
+  admit(decision: DecisionFacts, asked: Asked, now: Instant): Admission {
+    const { asOf, subjects, maxStalenessMs } = decision;
+    const isYoung = isWithin(asked.askedAt, now, exchangeAgeBoundMs(maxStalenessMs));
+    if (asOf.epoch < this.#epoch) return 'replaced-epoch';
+    if (asOf.epoch > this.#epoch) return isYoung ? 'usable-once' : 'too-old';
+    // Read after the question, it also proves that no claim was true which had arrived by then and is newer than it.
+    if (this.#tombstones.isAnyNewer(subjects, asOf.seq, asked.askedAt)) return 'tombstoned';
+    // Less than was known when it was asked: a history that has lost something proves nothing.
+    const isBehind = asked.epoch === this.#epoch && asOf.seq < asked.newest;
+    const isProof = !this.#isClosed && !isBehind;
+    this.#granted = Math.max(this.#granted, asOf.seq);
     // It was read in a snapshot begun after askedAt: if all of that snapshot is applied here, it is a watermark too.
-    if (!this.#mustReset && this.#applied >= decision.asOf.seq) this.#freshness.raise(askedAt);
-    if (!isYoung && this.#checkFacts(decision, now) !== 'usable') return 'too-old';
-    const isKept = !this.#mustReset && decision.asOf.seq >= this.#floor;
-    return isKept && hasAllSubjects(decision.subjects) ? 'cacheable' : 'usable-once';
+    if (isProof && this.#applied >= asOf.seq) this.#freshness.raise(asked.askedAt);
+    if (!isYoung && (isBehind || this.#checkFacts(decision, now) !== 'usable')) return 'too-old';
+    return isProof && asOf.seq >= this.#floor && hasAllSubjects(subjects) ? 'cacheable' : 'usable-once';
   }
 
   /** Forgets what no cached decision can be older than; call it now and then. */

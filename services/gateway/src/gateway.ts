@@ -116,8 +116,9 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       onChange(change: Change) {
         const heard = view.hear(change, clock.now());
         metrics.signal(source.name, heard);
-        if (heard === 'extended' || heard === 'noted') providers.note(change);
-        if (heard === 'other-epoch' && change.epoch > view.epoch) watermarks.askSoon();
+        if (heard === 'extended') providers.note(change);
+        const isUnsettled = heard === 'noted' || heard === 'chain-mismatch';
+        if (isUnsettled || (heard === 'other-epoch' && change.epoch > view.epoch)) watermarks.askSoon();
       },
       onPurge(target) {
         metrics.purged(source.name, core.purge(target));

@@ -14,7 +14,15 @@ import {
   type TokenCache,
   toServiceError,
 } from '@token-gateway/platform';
-import { ageMs, type CachedDecision, type Instant, type RevocationView } from '@token-gateway/revocation';
+import {
+  type Asked,
+  ageMs,
+  type CachedDecision,
+  comparePositions,
+  exchangeAgeBoundMs,
+  type Instant,
+  type RevocationView,
+} from '@token-gateway/revocation';
 import { LRUCache } from 'lru-cache';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
@@ -74,16 +82,17 @@ interface Credential {
 }
 
 interface Flight {
-  /** When it was asked; moved on when it had to wait for room, since then it has not asked before. */
-  readonly asked: { at: Instant };
+  /** What was known when it was asked; moved on when it had to wait for room, since then it has not asked before. */
+  readonly asked: () => Asked;
   readonly result: Promise<ExchangeResult>;
 }
 
 /** Used for refusals, whose tenant need not be known; a refusal is never unsafe to repeat. */
 const refusalMaxStalenessMs = 1000;
 /**
- * A request joins a flight only this long after it began, so that it does not inherit most of the age bound; and a slow
- * auth server gets at most one more exchange per credential, not one per request.
+ * A request joins a flight only this long after it began, when nothing is known of the credential, so that it does not
+ * inherit most of the age bound; and a slow auth server gets at most one more exchange per credential, not one per
+ * request.
  */
 const joinWithinMs = 500;
 /** A token leaves the caches this long before its end, or at a tenth of its life, so that it reaches a service in time. */
@@ -106,8 +115,8 @@ export class DecisionCore {
   readonly #gate: ExchangeGate;
   readonly #grants: DecisionCache<Grant>;
   readonly #refusals: DecisionCache<Refusal>;
-  /** Credentials accepted lately, whatever became of their entries. */
-  readonly #standing: LRUCache<string, true>;
+  /** Credentials accepted lately with their tenants' bounds, whatever became of their entries. */
+  readonly #standing: LRUCache<string, number>;
   readonly #flights = new Map<string, Flight>();
   #largestMaxStalenessMs = refusalMaxStalenessMs;
 
@@ -117,7 +126,7 @@ export class DecisionCore {
     this.#gate = new ExchangeGate(deps.clock, config.gate);
     this.#grants = new DecisionCache<Grant>(config.entriesMax);
     this.#refusals = new DecisionCache<Refusal>(config.entriesMax);
-    this.#standing = new LRUCache<string, true>({ max: config.entriesMax });
+    this.#standing = new LRUCache<string, number>({ max: config.entriesMax });
   }
 
   get grantCount(): number {
@@ -190,11 +199,13 @@ export class DecisionCore {
     const value: unknown = opened === null ? null : JSON.parse(opened.plaintext);
     if (opened === null || !l2Value.Check(value) || value.kind !== credential.kind) return null;
     const now = clock.now();
-    const expiresAt = instantOfWall(value.expiresAtMs, now);
-    this.#keep(credential.cacheKey, { ...value, asOf: opened.asOf, expiresAt });
+    const read = { ...value, asOf: opened.asOf, expiresAt: instantOfWall(value.expiresAtMs, now) };
+    const known = this.#grants.get(credential.cacheKey);
+    // The read may have been slow, and something newer filled meanwhile.
+    if (known === undefined || comparePositions(known.asOf, read.asOf) < 0) this.#keep(credential.cacheKey, read);
     const grant = this.#take(this.#grants, credential.cacheKey, now);
     if (grant === null) return null;
-    this.#standing.set(credential.cacheKey, true);
+    this.#standing.set(credential.cacheKey, grant.maxStalenessMs);
     return allow(grant);
   }
 
@@ -210,20 +221,26 @@ export class DecisionCore {
   }
 
   #join(credential: Credential): Flight {
-    const { clock, exchange } = this.#deps;
+    const { view, clock, exchange } = this.#deps;
     const known = this.#flights.get(credential.cacheKey);
-    if (known !== undefined && ageMs(known.asked.at, clock.now()) < joinWithinMs) return known;
-    const asked = { at: clock.now() };
+    if (known !== undefined && ageMs(known.asked().askedAt, clock.now()) < this.#joinWithinMs(credential)) return known;
     const request = { kind: credential.kind, credential: credential.value, audience: credential.audience };
+    let asked = view.asking(clock.now());
     const result = this.#gate.run(this.#standing.has(credential.cacheKey), () => {
-      asked.at = clock.now();
+      asked = view.asking(clock.now());
       return exchange.exchange(request, { timeoutMs: this.#config.exchangeTimeoutMs });
     });
-    const flight: Flight = { asked, result };
+    const flight: Flight = { asked: () => asked, result };
     const land = () => this.#land(credential, flight);
     result.then(land, land);
     this.#flights.set(credential.cacheKey, flight);
     return flight;
+  }
+
+  /** Half of the age bound of what is known of the credential, so that a waiter still has the other half. */
+  #joinWithinMs({ cacheKey }: Credential): number {
+    const maxStalenessMs = this.#standing.get(cacheKey);
+    return maxStalenessMs === undefined ? joinWithinMs : exchangeAgeBoundMs(maxStalenessMs) / 2;
   }
 
   /** Nobody joins what has an answer. */
@@ -238,8 +255,8 @@ export class DecisionCore {
     if (result.facts !== null && result.facts.asOf.epoch !== view.epoch) onSuspicion();
     if (result.outcome === 'refused') {
       if (result.facts !== null) {
-        if (view.isOvertaken(result.facts)) return null;
-        const expiresAt = later(flight.asked.at, this.#config.negativeLifeMs);
+        if (view.isOvertaken(result.facts, flight.asked())) return null;
+        const expiresAt = later(flight.asked().askedAt, this.#config.negativeLifeMs);
         const refusal = { ...result.facts, maxStalenessMs: refusalMaxStalenessMs, code: result.code, expiresAt };
         this.#refusals.set(credential.cacheKey, refusal);
       }
@@ -247,7 +264,7 @@ export class DecisionCore {
       return { outcome: 'deny', code: result.code };
     }
     this.#noteMaxStaleness(result.facts.maxStalenessMs);
-    const admission = view.admit(result.facts, flight.asked.at, now);
+    const admission = view.admit(result.facts, flight.asked(), now);
     switch (admission) {
       case 'tombstoned':
       case 'replaced-epoch':
@@ -255,7 +272,7 @@ export class DecisionCore {
       case 'too-old':
         return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'the exchange took too long' }));
       case 'usable-once':
-        this.#standing.set(credential.cacheKey, true);
+        this.#standing.set(credential.cacheKey, result.facts.maxStalenessMs);
         return { outcome: 'allow', token: result.token, kind: credential.kind };
       case 'cacheable': {
         const grant = this.#grantOf(credential, flight, result, now);
@@ -271,9 +288,9 @@ export class DecisionCore {
     result: ExchangeResult & { outcome: 'granted' },
     now: Instant,
   ): Grant {
-    const remainingMs = result.tokenExpiresAtMs - flight.asked.at.wallMs;
+    const remainingMs = result.tokenExpiresAtMs - flight.asked().askedAt.wallMs;
     const endMs = result.tokenExpiresAtMs - Math.min(tokenMarginMs, remainingMs / 10);
-    const lifeEnd = later(flight.asked.at, this.#config.longestLifeMs);
+    const lifeEnd = later(flight.asked().askedAt, this.#config.longestLifeMs);
     const tokenEnd = instantOfWall(endMs, now);
     const expiresAt = {
       monotonicMs: Math.min(lifeEnd.monotonicMs, tokenEnd.monotonicMs),
@@ -284,7 +301,7 @@ export class DecisionCore {
 
   #fill(credential: Credential, grant: Grant, now: Instant): void {
     this.#keep(credential.cacheKey, grant);
-    this.#standing.set(credential.cacheKey, true);
+    this.#standing.set(credential.cacheKey, grant.maxStalenessMs);
     const { tokenCache } = this.#deps;
     const lifeMs = Math.floor(grant.expiresAt.wallMs - now.wallMs);
     if (tokenCache === null || lifeMs < 1 || grant.maxStalenessMs === 0) return;

@@ -107,8 +107,10 @@ export class WatermarkLoop {
     if (this.#isFailing) this.#deps.logger.info('watermark recovered');
     this.#isFailing = false;
     if (learned.outcome === 'contradiction') {
-      this.#deps.logger.error('identity contradicts what it said before: all cached decisions were dropped');
-      this.askSoon();
+      this.#deps.logger.error(
+        { epoch: this.#deps.view.epoch, applied: this.#deps.view.applied },
+        'identity contradicts what it said before under the same epoch: nothing cached is used until it has a larger one',
+      );
     }
     this.#deps.onLearned(learned);
   }
