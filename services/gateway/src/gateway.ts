@@ -1,5 +1,5 @@
 import type { Clock, IdentityClient, Logger, SignalListener, SignalSource, TokenCache } from '@token-gateway/platform';
-import { type Change, type Learned, RevocationView } from '@token-gateway/revocation';
+import { type Change, type Learned, type Position, RevocationView } from '@token-gateway/revocation';
 import type { Heartbeat } from '@token-gateway/schemas';
 import type { Registry } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from './decision/credential.ts';
@@ -42,6 +42,8 @@ export interface Gateway {
   readonly decide: Decide;
   /** Subscribes, and asks for the first watermark; resolves at once. */
   start(): void;
+  /** Up to where changes are confirmed and applied; epoch 0 before the first watermark. */
+  applied(): Position;
   /** Why it is not ready yet; staleness is no reason, since a stale gateway still decides by exchange. */
   notReady(): string[];
   close(): Promise<void>;
@@ -155,6 +157,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       watermarks.start();
       pruneLoop().catch((error: unknown) => logger.error({ err: error }, 'pruning ended'));
     },
+    applied: () => ({ epoch: view.epoch, seq: view.applied }),
     notReady() {
       return view.epoch === 0 ? ['no watermark yet'] : [];
     },

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import {
-  type CallOptions,
   type Clock,
   createApiKey,
   type Database,
@@ -14,17 +13,13 @@ import {
   ServiceError,
 } from '@token-gateway/platform';
 import { keySubject, tenantSubject, userSubject } from '@token-gateway/revocation';
-import type { Change as ChangeMessage, Provider as ProviderMessage } from '@token-gateway/schemas/identity';
 import { eq } from 'drizzle-orm';
 import { Counter, Gauge, type Registry } from 'prom-client';
-import { ChangeFeed } from './log/feed.ts';
-import { Publisher } from './log/publisher.ts';
-import { answerWatermark, HeadReader } from './log/watermark.ts';
-import { Resolver } from './resolve.ts';
+import type { ChangeFeed } from './log/feed.ts';
+import { startProtocol } from './protocol.ts';
 import { createRestApp } from './rest/app.ts';
 import { CallerReader, platformScope } from './rest/caller.ts';
 import { changesChannel, createDrizzleStore, type DrizzleStore } from './store/drizzle.ts';
-import type { ProviderState } from './store/port.ts';
 import { apiKeys, tenants, users } from './store/schema.ts';
 
 export interface IdentityDeps {
@@ -66,55 +61,29 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   const { drizzle } = database;
   await database.migrate(migrationsFolder);
   const store = createDrizzleStore({ database, clock });
-  const { epoch, seq } = await store.open();
-  logger.info({ epoch, seq }, 'change log opened');
+  const head = await store.open();
+  logger.info({ epoch: head.epoch, seq: head.seq }, 'change log opened');
 
-  const feed = new ChangeFeed({ store, clock, logger }, { epoch, seq });
-  await feed.start(database, changesChannel);
-  const publisher = eventLog === null ? null : new Publisher({ database, store, feed, eventLog, clock, logger });
-  publisher?.start();
-
-  const heads = new HeadReader(store, clock);
-  const resolver = new Resolver({ store, clock, random });
-  const closing = new AbortController();
-  const metrics = createMetrics(registry, feed);
-
-  const client: IdentityClient = {
-    resolve: (request, options) =>
-      within(clock, options, async () => {
-        const response = await resolver.resolve(request);
-        metrics.resolves.inc({
-          outcome: response.outcome?.$case === 'refused' ? response.outcome.value.code : 'granted',
-        });
-        return response;
-      }),
-    watermark: (request, options) =>
-      within(clock, options, async () => {
-        metrics.watermarks.inc();
-        return answerWatermark({ store, clock }, await heads.read(), request);
-      }),
-    listProviders: (options) =>
-      within(clock, options, async () => {
-        const { head, state } = await store.providers();
-        return { epoch: head.epoch, seq: head.seq, providers: state.map(providerMessage) };
-      }),
-    async watch(request, onChange, signal, onOpen) {
-      const ended = AbortSignal.any([signal, closing.signal]);
-      let after = request.fromNewest ? feed.newest : feed.placeAfter(request.after);
-      onOpen?.();
-      while (!ended.aborted) {
-        const rows = await feed.next(after, ended).catch((cause: unknown) => {
-          throw new ServiceError('identity_unavailable', { cause });
-        });
-        for (const row of rows) {
-          const message: ChangeMessage = { ...row, chain: Buffer.from(row.chain, 'hex') };
-          onChange(message);
-          after = { epoch: after.epoch, seq: row.seq };
-        }
-      }
+  let leads = false;
+  let metrics: ReturnType<typeof createMetrics> | null = null;
+  const protocol = startProtocol(
+    {
+      store,
+      eventLog,
+      clock,
+      logger,
+      random,
+      onResolved: (outcome) => metrics?.resolves.inc({ outcome }),
+      onWatermark: () => metrics?.watermarks.inc(),
+      onTerm: (term) => {
+        leads = term !== null;
+      },
     },
-    async close() {},
-  };
+    head,
+  );
+  const { client, feed, closing } = protocol;
+  metrics = createMetrics(registry, feed, () => leads);
+  const unlisten = await database.listen(changesChannel, () => feed.nudge());
 
   const callers = new CallerReader({ store, clock }, config);
   const app = await createRestApp(logger, {
@@ -124,7 +93,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     random,
     callers,
     onCommit: () => feed.nudge(),
-    closing: closing.signal,
+    closing,
   });
   const bootstrapAdminKey = await bootstrap(deps, store, random, config.bootstrapAdminKey);
 
@@ -138,47 +107,16 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
         () => ['the database does not answer'],
       ),
     async close() {
-      closing.abort();
+      // Held answers are given at once.
+      const ended = protocol.close();
       await app.close();
-      await publisher?.close();
-      await feed.close();
+      await ended;
+      await unlisten().catch(() => {});
     },
   };
 }
 
-/** A call that does not end in time is given up; its query may still end later. */
-async function within<T>(clock: Clock, { timeoutMs }: CallOptions, call: () => Promise<T>): Promise<T> {
-  const ended = new AbortController();
-  const late = clock.sleep(timeoutMs, ended.signal).then(() => {
-    if (!ended.signal.aborted)
-      throw new ServiceError('identity_unavailable', { detail: `no answer in ${timeoutMs} ms` });
-    return undefined as never;
-  });
-  try {
-    return await Promise.race([call(), late]);
-  } catch (cause) {
-    if (cause instanceof ServiceError && cause.code === 'identity_unavailable') throw cause;
-    throw new ServiceError('identity_unavailable', { cause });
-  } finally {
-    ended.abort();
-    late.catch(() => {});
-  }
-}
-
-function providerMessage({ jwksUri, audiences, algorithms, claimMapping, ...rest }: ProviderState): ProviderMessage {
-  return {
-    id: rest.id,
-    tenantId: rest.tenantId,
-    issuer: rest.issuer,
-    revision: rest.revision,
-    audiences: [...audiences],
-    jwksUri: jwksUri ?? '',
-    algorithms: [...algorithms],
-    claimMappingJson: JSON.stringify(claimMapping),
-  };
-}
-
-function createMetrics(registry: Registry, feed: ChangeFeed) {
+function createMetrics(registry: Registry, feed: ChangeFeed, leads: () => boolean) {
   const registers = [registry];
   new Gauge({
     name: 'tg_identity_newest_seq',
@@ -186,6 +124,14 @@ function createMetrics(registry: Registry, feed: ChangeFeed) {
     registers,
     collect() {
       this.set(feed.newest.seq);
+    },
+  });
+  new Gauge({
+    name: 'tg_identity_publisher_leader',
+    help: '1 while this replica leads the publication of changes.',
+    registers,
+    collect() {
+      this.set(leads() ? 1 : 0);
     },
   });
   return {

@@ -316,51 +316,6 @@ export function databaseConformance(name: string, adapter: DatabaseAdapter): voi
       );
     });
 
-    describe('advisory lock', () => {
-      it('has one holder at a time, by key', async (test) => {
-        const [database] = await openEmpty(test);
-        const keys = [1n, 2n, -(2n ** 63n), 2n ** 63n - 1n];
-        const held = await Promise.all(keys.map((key) => database.tryLock(key)));
-        for (const lock of held) assert.equal(lock?.lost.aborted, false);
-        for (const key of keys) assert.equal(await database.tryLock(key), null);
-        await held[0]?.release();
-        const again = await database.tryLock(1n);
-        assert.ok(again !== null);
-        assert.equal(await database.tryLock(2n), null);
-      });
-
-      it('is free for another process as soon as it is released', concurrency, async (test) => {
-        const [one, other] = await openTwo(test);
-        for (let round = 0; round < 10; round += 1) {
-          const [holder, rival] = round % 2 === 0 ? [one, other] : [other, one];
-          const lock = await holder.tryLock(5n);
-          assert.ok(lock !== null);
-          assert.equal(await rival.tryLock(5n), null);
-          await lock.release();
-          assert.equal(lock.lost.aborted, false);
-        }
-      });
-
-      it('says that it was lost when its connection is gone, and another can have it', concurrency, async (test) => {
-        const [one, other] = await openTwo(test);
-        const lock = await one.tryLock(5n);
-        assert.ok(lock !== null);
-        const lost = new Promise((resolve) => lock.lost.addEventListener('abort', resolve));
-        await endOtherBackends(other);
-        await lost;
-        assert.ok((await other.tryLock(5n)) !== null);
-        await lock.release();
-        assert.equal(await one.tryLock(5n), null);
-      });
-
-      it('is lost when the database is closed', async (test) => {
-        const [database] = await openEmpty(test);
-        const lock = await database.tryLock(5n);
-        await database.close();
-        assert.equal(lock?.lost.aborted, true);
-      });
-    });
-
     it('goes on after its connections were lost', concurrency, async (test) => {
       const [one, other] = await openTwo(test);
       await Promise.all(Array.from({ length: 5 }, () => noteIds(one.drizzle)));

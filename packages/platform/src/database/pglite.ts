@@ -19,7 +19,6 @@ export interface PgliteOptions {
 export async function createPgliteDatabase(options: PgliteOptions = {}): Promise<Database> {
   const client = await PGlite.create(options);
   const database = drizzle({ client, casing: 'snake_case' });
-  const locks = new Map<bigint, AbortController>();
   let migrated: Promise<unknown> = Promise.resolve();
 
   return {
@@ -35,20 +34,8 @@ export async function createPgliteDatabase(options: PgliteOptions = {}): Promise
       onNotify('');
       return () => unlisten();
     },
-    async tryLock(key) {
-      if (locks.has(key)) return null;
-      const lost = new AbortController();
-      locks.set(key, lost);
-      return {
-        lost: lost.signal,
-        async release() {
-          if (locks.get(key) === lost) locks.delete(key);
-        },
-      };
-    },
     history: sql<string>`'embedded'`,
     async close() {
-      for (const lost of locks.values()) lost.abort();
       if (!client.closed) await client.close();
     },
   };

@@ -17,11 +17,6 @@ export interface Database {
    */
   listen(channel: string, onNotify: (payload: string) => void): Promise<() => Promise<void>>;
   /**
-   * Holds a session-level advisory lock on a connection of its own. Resolves null when someone else has it; `lost`
-   * aborts when that connection is gone.
-   */
-  tryLock(key: bigint): Promise<{ readonly lost: AbortSignal; release(): Promise<void> } | null>;
-  /**
    * An expression, for use in any statement, of a text that names the history the statement runs in (server, timeline and
    * database): another one after a restore or a promotion. A standby refuses it. Constant where there is no such thing.
    */

@@ -138,25 +138,6 @@ export function createPostgresDatabase(url: string, options: PostgresOptions): D
       };
     },
 
-    async tryLock(key) {
-      const { session, prepared: locked } = await openSession(async ({ sql }) => {
-        const [row] = await sql`select pg_try_advisory_lock(${key.toString()}::bigint) as locked`;
-        return row?.['locked'] === true;
-      });
-      if (!locked) {
-        await closeSession(session);
-        return null;
-      }
-      return {
-        lost: AbortSignal.any([session.lost, closing.signal]),
-        // The server frees the lock when it has seen the connection end, so not before its answer.
-        async release() {
-          await answered(session.sql`select pg_advisory_unlock_all()`, clock, connectTimeoutMs).catch(() => {});
-          await closeSession(session);
-        },
-      };
-    },
-
     // Of the write-ahead log being written: after a promotion, pg_control_checkpoint() still names the old timeline until
     // the next checkpoint.
     history: sql<string>`(

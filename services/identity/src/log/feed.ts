@@ -1,4 +1,4 @@
-import { type Clock, type Database, type Logger, ServiceError } from '@token-gateway/platform';
+import { type Clock, type Logger, ServiceError } from '@token-gateway/platform';
 import type { Position } from '@token-gateway/revocation';
 import type { ChangeRow, ChangeStore, Head } from '../store/port.ts';
 
@@ -28,7 +28,6 @@ export class ChangeFeed {
   #wake: () => void = () => {};
   readonly #waiting = new Set<() => void>();
   #loop: Promise<void> = Promise.resolve();
-  #unlisten: () => Promise<void> = async () => {};
 
   constructor(deps: ChangeFeedDeps, { epoch, seq }: Position) {
     this.#deps = deps;
@@ -37,9 +36,8 @@ export class ChangeFeed {
     this.#newestSeq = seq;
   }
 
-  async start(database: Pick<Database, 'listen'>, channel: string): Promise<void> {
+  start(): void {
     this.#loop = this.#run();
-    this.#unlisten = await database.listen(channel, () => this.nudge());
   }
 
   /** There may be something new. */
@@ -141,6 +139,5 @@ export class ChangeFeed {
     this.#closing.abort();
     for (const done of [...this.#waiting]) done();
     await this.#loop;
-    await this.#unlisten().catch(() => {});
   }
 }

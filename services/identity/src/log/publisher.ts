@@ -1,28 +1,32 @@
-import type { Clock, Database, EventLog, Logger } from '@token-gateway/platform';
+import type { Clock, EventLog, Logger } from '@token-gateway/platform';
 import { changeFromRow, toChangeEvent } from '@token-gateway/revocation';
 import { changesTopic, type Heartbeat, heartbeatsTopic } from '@token-gateway/schemas';
 import type { ChangeStore } from '../store/port.ts';
 import type { ChangeFeed } from './feed.ts';
 
-/** Session-level advisory lock of the publisher: 'tgpublsh' as a number. */
-const leaderLock = 0x7467_7075_626c_7368n;
-const candidatePollMs = 500;
+/** How long a leader that is not heard of leads on. With the poll it is what a failover takes at most. */
+const leaseMs = 1500;
+const renewMs = 400;
+const candidatePollMs = 250;
 const retryMinMs = 100;
 const retryMaxMs = 2000;
 const heartbeatMs = 2000;
 
 export interface PublisherDeps {
-  readonly database: Pick<Database, 'tryLock'>;
-  readonly store: Pick<ChangeStore, 'head' | 'published' | 'markPublished'>;
+  readonly store: Pick<ChangeStore, 'head' | 'published' | 'markPublished' | 'lead'>;
   readonly feed: Pick<ChangeFeed, 'next'>;
   readonly eventLog: EventLog;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** This replica, in the lease. */
+  readonly candidate: string;
+  readonly onTerm?: (term: number | null) => void;
 }
 
 /**
- * Publishes the change log to the event log in order, one batch under way. One replica leads. A crash between appending and
- * noting repeats a batch; nothing is skipped.
+ * Publishes the change log to the event log in order, one batch under way. One replica leads, by a lease in the database. A
+ * crash between appending and noting repeats a batch, and so does a leader that does not know yet that it was replaced;
+ * nothing is skipped.
  */
 export class Publisher {
   readonly #deps: PublisherDeps;
@@ -43,31 +47,57 @@ export class Publisher {
   }
 
   async #run(): Promise<void> {
-    const { database, clock, logger } = this.#deps;
+    const { store, candidate, clock, logger, onTerm } = this.#deps;
     while (!this.#closing.signal.aborted) {
-      try {
-        const lock = await database.tryLock(leaderLock);
-        if (lock !== null) {
-          logger.info('leading the publication of changes');
-          const term = new AbortController();
-          const ended = AbortSignal.any([lock.lost, this.#closing.signal, term.signal]);
-          const beating = this.#beat(ended);
-          try {
-            await this.#publish(ended);
-          } finally {
-            term.abort();
-            await beating;
-            await lock.release();
-          }
-        }
-      } catch (error) {
-        logger.warn({ err: error }, 'publication of changes was interrupted');
+      const askedAtMs = clock.now().monotonicMs;
+      const term = await store.lead(candidate, leaseMs).catch(() => null);
+      if (term !== null) {
+        logger.info({ term }, 'leading the publication of changes');
+        onTerm?.(term);
+        await this.#lead(term, askedAtMs).catch((error: unknown) => {
+          logger.warn({ err: error }, 'publication of changes was interrupted');
+        });
+        onTerm?.(null);
       }
       await clock.sleep(candidatePollMs, this.#closing.signal);
     }
   }
 
-  async #publish(ended: AbortSignal): Promise<void> {
+  /** Resolves or rejects when the lead has ended. */
+  async #lead(term: number, askedAtMs: number): Promise<void> {
+    const { store, candidate } = this.#deps;
+    const over = new AbortController();
+    const ended = AbortSignal.any([this.#closing.signal, over.signal]);
+    const renewing = this.#renew(term, askedAtMs, ended).finally(() => over.abort());
+    const beating = this.#beat(ended);
+    try {
+      await this.#publish(term, ended);
+    } finally {
+      over.abort();
+      await Promise.all([renewing, beating]);
+      // Nobody has to wait for the end of a lease that is not used.
+      if (this.#closing.signal.aborted) await store.lead(candidate, 0).catch(() => {});
+    }
+  }
+
+  /** Resolves when the lease was lost, or could not be renewed in its time, which counts from asking. */
+  async #renew(term: number, askedAtMs: number, ended: AbortSignal): Promise<void> {
+    const { store, candidate, clock } = this.#deps;
+    let endsAtMs = askedAtMs + leaseMs;
+    while (!ended.aborted) {
+      await clock.sleep(renewMs, ended);
+      const askingMs = clock.now().monotonicMs;
+      if (ended.aborted || askingMs >= endsAtMs) return;
+      const asked = new AbortController();
+      const late = clock.sleep(endsAtMs - askingMs, AbortSignal.any([ended, asked.signal])).then(() => undefined);
+      const renewed = await Promise.race([store.lead(candidate, leaseMs).catch(() => undefined), late]);
+      asked.abort();
+      if (renewed === term) endsAtMs = askingMs + leaseMs;
+      else if (renewed !== undefined) return;
+    }
+  }
+
+  async #publish(term: number, ended: AbortSignal): Promise<void> {
     const { store, feed, eventLog } = this.#deps;
     let published = await store.published();
     while (!ended.aborted) {
@@ -78,7 +108,7 @@ export class Publisher {
       // The change may be of an older epoch than the one it is read in.
       const place = { epoch: published.epoch, seq: last.seq };
       await this.#persist(ended, () => eventLog.append(changesTopic, events));
-      await this.#persist(ended, () => store.markPublished(place));
+      await this.#persist(ended, () => store.markPublished(place, term));
       published = place;
     }
   }

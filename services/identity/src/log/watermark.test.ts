@@ -91,6 +91,7 @@ describe('a watermark of a long log', () => {
       open: unused,
       published: unused,
       markPublished: unused,
+      lead: unused,
       head: async () => head,
       read: async (after, limit) => ({ head, rows: kept.filter(({ seq }) => seq > after).slice(0, limit) }),
       chains: async (seqs) =>

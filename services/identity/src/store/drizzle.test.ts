@@ -52,10 +52,25 @@ describe('the store of a database whose history is replaced under it', () => {
 
   it('does not let whoever published in the replaced epoch say how far', async () => {
     const place = await store.transaction((tx) => store.append(tx, change));
-    await store.markPublished({ epoch: place.epoch - 1, seq: place.seq });
+    const term = (await store.lead('a', 60_000)) ?? 0;
+    await store.markPublished({ epoch: place.epoch - 1, seq: place.seq }, term);
     assert.ok((await store.published()).seq < place.seq);
-    await store.markPublished(place);
-    await store.markPublished({ epoch: place.epoch, seq: place.seq - 1 });
+    await store.markPublished(place, term);
+    await store.markPublished({ epoch: place.epoch, seq: place.seq - 1 }, term);
+    assert.equal((await store.published()).seq, place.seq);
+  });
+
+  it('lets one candidate lead at a time, and nobody but the leader of the term say how far', async () => {
+    await store.lead('a', 0);
+    const first = await store.lead('b', 60_000);
+    assert.equal(await store.lead('c', 60_000), null);
+    assert.equal(await store.lead('b', 0), first);
+    const second = await store.lead('c', 60_000);
+    assert.ok(first !== null && second === first + 1);
+    const place = await store.transaction((tx) => store.append(tx, change));
+    await store.markPublished(place, first);
+    assert.ok((await store.published()).seq < place.seq);
+    await store.markPublished(place, second);
     assert.equal((await store.published()).seq, place.seq);
   });
 });

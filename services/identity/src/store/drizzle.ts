@@ -1,6 +1,6 @@
 import { type Clock, type Database, type Drizzle, ServiceError, sqlStateOf } from '@token-gateway/platform';
 import { changePayload, genesisChain, type Position } from '@token-gateway/revocation';
-import { and, asc, eq, gt, gte, inArray, lt, lte, min, type SQL, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, gte, inArray, isNull, lt, lte, min, or, type SQL, sql } from 'drizzle-orm';
 import type { Head, NewChange, ProviderState, Store, TenantState, UserState } from './port.ts';
 import {
   apiKeys,
@@ -237,12 +237,28 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
       return { epoch: head.epoch, seq: rows[0]?.publishedSeq ?? 0 };
     },
 
-    async markPublished({ epoch, seq }) {
+    async markPublished({ epoch, seq }, term) {
+      const { publishedSeq, term: currentTerm } = publisherProgress;
       await drizzle
         .update(publisherProgress)
         .set({ publishedSeq: seq })
         .from(logHead)
-        .where(and(lt(publisherProgress.publishedSeq, seq), eq(logHead.epoch, epoch)));
+        .where(and(lt(publishedSeq, seq), eq(currentTerm, term), eq(logHead.epoch, epoch)));
+    },
+
+    async lead(candidate, leaseMs) {
+      const { leader, term, leaseEndsAt } = publisherProgress;
+      const isOwn = sql`${leader} IS NOT DISTINCT FROM ${candidate}`;
+      const [row] = await drizzle
+        .update(publisherProgress)
+        .set({
+          leader: candidate,
+          term: sql`CASE WHEN ${isOwn} THEN ${term} ELSE ${term} + 1 END`,
+          leaseEndsAt: sql`clock_timestamp() + ${leaseMs} * interval '1 millisecond'`,
+        })
+        .where(or(isOwn, isNull(leaseEndsAt), lte(leaseEndsAt, sql`clock_timestamp()`)))
+        .returning({ term });
+      return row?.term ?? null;
     },
 
     async apiKey(keyId) {

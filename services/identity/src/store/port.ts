@@ -33,8 +33,13 @@ export interface ChangeStore {
   seqBefore(sinceWallMs: number, until: number, limit: number): Promise<number>;
   /** Up to where changes were published, and the epoch of the same snapshot. */
   published(): Promise<Position>;
-  /** Ignored when it is behind what was noted, or of a replaced epoch. */
-  markPublished(position: Position): Promise<void>;
+  /** Ignored when it is behind what was noted, of a replaced epoch, or said by another than the leader of that term. */
+  markPublished(position: Position, term: number): Promise<void>;
+  /**
+   * Takes or renews the lead of the publication for `leaseMs` of the database's time, 0 to give it up. Resolves with the
+   * term, which is another after each change of the leader, or null while somebody else leads.
+   */
+  lead(candidate: string, leaseMs: number): Promise<number | null>;
 }
 
 export interface TenantState {

@@ -43,6 +43,10 @@ export const changes = pgTable('changes', {
 export const publisherProgress = pgTable('publisher_progress', {
   id: smallint().primaryKey().default(1),
   publishedSeq: sequence().notNull().default(0),
+  /** Who leads the publication, until when by the database's clock, and how many have led before. */
+  leader: text(),
+  term: sequence().notNull().default(0),
+  leaseEndsAt: moment(),
 });
 
 export const tenants = pgTable('tenants', {

@@ -1,0 +1,43 @@
+/**
+ * Switches each guard of the protocol off, one at a time, in a copy of the real code, and runs the tests that must
+ * notice. A guard whose removal no test notices is an error.
+ *
+ *     npm run guards            all
+ *     npm run guards -- fresh   those whose name has the word
+ * @module
+ */
+import { spawnSync } from 'node:child_process';
+import { copySources } from './copy.ts';
+import { guards } from './list.ts';
+
+const tests = ['packages/revocation/src/**/*.test.ts', 'services/gateway/src/**/*.test.ts'];
+const copy = await copySources();
+
+/** The names of the tests that fail; empty when all pass. */
+function failingTests(files: readonly string[] = tests): string[] {
+  const run = spawnSync(process.execPath, ['--test', '--test-reporter=tap', ...files], {
+    cwd: copy.folder,
+    encoding: 'utf8',
+  });
+  const failed = [...run.stdout.matchAll(/^\s+not ok \d+ - (.*)$/gm)].map(([, name = '']) => name);
+  if (run.status !== 0 && failed.length === 0) return ['(the test run itself failed)'];
+  return failed;
+}
+
+try {
+  const word = process.argv[2] ?? '';
+  const all = new Set([...tests, ...guards.flatMap((guard) => guard.tests ?? [])]);
+  const unguarded = failingTests([...all]);
+  if (unguarded.length > 0) throw new Error(`tests fail although every guard is on: ${unguarded.join('; ')}`);
+  let missed = 0;
+  for (const guard of guards.filter(({ name }) => name.includes(word))) {
+    const failed = await copy.without(guard, () => failingTests(guard.tests));
+    if (failed.length === 0) missed += 1;
+    console.log(`${failed.length === 0 ? 'NOT NOTICED' : 'noticed    '}  without: ${guard.name}`);
+    for (const name of failed.slice(0, 3)) console.log(`               ${name}`);
+    if (failed.length > 3) console.log(`               and ${failed.length - 3} more`);
+  }
+  if (missed > 0) process.exitCode = 1;
+} finally {
+  await copy.remove();
+}

@@ -1,0 +1,135 @@
+/**
+ * What identity does for the other services, on any store: answers Resolve and Watermark, feeds `Watch`, and publishes
+ * the change log.
+ * @module
+ */
+import {
+  type CallOptions,
+  type Clock,
+  createId,
+  type EventLog,
+  type IdentityClient,
+  type Logger,
+  type RandomBytes,
+  ServiceError,
+} from '@token-gateway/platform';
+import type { Change as ChangeMessage, Provider as ProviderMessage } from '@token-gateway/schemas/identity';
+import { ChangeFeed } from './log/feed.ts';
+import { Publisher } from './log/publisher.ts';
+import { answerWatermark, HeadReader } from './log/watermark.ts';
+import { Resolver } from './resolve.ts';
+import type { Head, ProviderState, Store } from './store/port.ts';
+
+export interface ProtocolDeps {
+  readonly store: Store;
+  /** Where changes are published; null = nowhere. */
+  readonly eventLog: EventLog | null;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly random: RandomBytes;
+  readonly onResolved?: (outcome: string) => void;
+  readonly onWatermark?: () => void;
+  /** It leads the publication from now on, in this term; or no more. */
+  readonly onTerm?: (term: number | null) => void;
+}
+
+export interface Protocol {
+  /** What the gRPC server exposes. */
+  readonly client: IdentityClient;
+  readonly feed: ChangeFeed;
+  /** Aborts when it closes. */
+  readonly closing: AbortSignal;
+  close(): Promise<void>;
+}
+
+/** Begins feeding and publishing the changes after `head`, which the store has just been opened at. */
+export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
+  const { store, eventLog, clock, logger, random } = deps;
+  const feed = new ChangeFeed({ store, clock, logger }, head);
+  feed.start();
+  const candidate = createId(random, clock.now().wallMs);
+  const onTerm = deps.onTerm ?? (() => {});
+  const publisher =
+    eventLog === null ? null : new Publisher({ store, feed, eventLog, clock, logger, candidate, onTerm });
+  publisher?.start();
+  const heads = new HeadReader(store, clock);
+  const resolver = new Resolver({ store, clock, random });
+  const closing = new AbortController();
+
+  const client: IdentityClient = {
+    resolve: (request, options) =>
+      within(clock, options, async () => {
+        const response = await resolver.resolve(request);
+        deps.onResolved?.(response.outcome?.$case === 'refused' ? response.outcome.value.code : 'granted');
+        return response;
+      }),
+    watermark: (request, options) =>
+      within(clock, options, async () => {
+        deps.onWatermark?.();
+        return answerWatermark({ store, clock }, await heads.read(), request);
+      }),
+    listProviders: (options) =>
+      within(clock, options, async () => {
+        const { head: at, state } = await store.providers();
+        return { epoch: at.epoch, seq: at.seq, providers: state.map(providerMessage) };
+      }),
+    async watch(request, onChange, signal, onOpen) {
+      const ended = AbortSignal.any([signal, closing.signal]);
+      let after = request.fromNewest ? feed.newest : feed.placeAfter(request.after);
+      onOpen?.();
+      while (!ended.aborted) {
+        const rows = await feed.next(after, ended).catch((cause: unknown) => {
+          throw new ServiceError('identity_unavailable', { cause });
+        });
+        for (const row of rows) {
+          const message: ChangeMessage = { ...row, chain: Buffer.from(row.chain, 'hex') };
+          onChange(message);
+          after = { epoch: after.epoch, seq: row.seq };
+        }
+      }
+    },
+    async close() {},
+  };
+  return {
+    client,
+    feed,
+    closing: closing.signal,
+    async close() {
+      closing.abort();
+      await publisher?.close();
+      await feed.close();
+    },
+  };
+}
+
+/** A call that does not end in time is given up; its query may still end later. */
+async function within<T>(clock: Clock, { timeoutMs }: CallOptions, call: () => Promise<T>): Promise<T> {
+  const ended = new AbortController();
+  const late = clock.sleep(timeoutMs, ended.signal).then(() => {
+    if (!ended.signal.aborted)
+      throw new ServiceError('identity_unavailable', { detail: `no answer in ${timeoutMs} ms` });
+    return undefined as never;
+  });
+  try {
+    return await Promise.race([call(), late]);
+  } catch (cause) {
+    if (cause instanceof ServiceError && cause.code === 'identity_unavailable') throw cause;
+    throw new ServiceError('identity_unavailable', { cause });
+  } finally {
+    ended.abort();
+    late.catch(() => {});
+  }
+}
+
+function providerMessage({ jwksUri, audiences, algorithms, claimMapping, ...rest }: ProviderState): ProviderMessage {
+  return {
+    id: rest.id,
+    tenantId: rest.tenantId,
+    issuer: rest.issuer,
+    revision: rest.revision,
+    audiences: [...audiences],
+    jwksUri: jwksUri ?? '',
+    algorithms: [...algorithms],
+    claimMappingJson: JSON.stringify(claimMapping),
+  };
+}

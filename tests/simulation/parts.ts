@@ -1,0 +1,227 @@
+/** Kafka, Redis and the database as machines of the simulation: what they promise, and how they fail. */
+
+import type { MemoryStore } from '@token-gateway/identity';
+import {
+  type Clock,
+  createMemoryTokenCache,
+  type EventLog,
+  type SignalListener,
+  type SignalSink,
+  type SignalSource,
+  type TokenCache,
+} from '@token-gateway/platform';
+import { type Change, comparePositions, type Position } from '@token-gateway/revocation';
+import type { Machine, Network } from './world.ts';
+
+/** The store as a replica of identity reaches it: each method is one statement or transaction on the primary. */
+export function connectStore(from: Machine, network: Network, primary: () => { machine: Machine; store: MemoryStore }) {
+  const ask = <T>(statement: (store: MemoryStore) => Promise<T>): Promise<T> => {
+    const { machine, store } = primary();
+    return network.call(from, machine, 3000, () => statement(store));
+  };
+  return {
+    open: () => ask((store) => store.open()),
+    head: () => ask((store) => store.head()),
+    read: (after: number, limit: number) => ask((store) => store.read(after, limit)),
+    chains: (seqs: readonly number[]) => ask((store) => store.chains(seqs)),
+    seqBefore: (since: number, until: number, limit: number) => ask((store) => store.seqBefore(since, until, limit)),
+    published: () => ask((store) => store.published()),
+    markPublished: (position: Position, term: number) => ask((store) => store.markPublished(position, term)),
+    lead: (candidate: string, leaseMs: number) => ask((store) => store.lead(candidate, leaseMs)),
+    apiKey: (keyId: string) => ask((store) => store.apiKey(keyId)),
+    external: (name: Parameters<MemoryStore['external']>[0]) => ask((store) => store.external(name)),
+    provision: (...args: Parameters<MemoryStore['provision']>) => ask((store) => store.provision(...args)),
+    providers: () => ask((store) => store.providers()),
+  } satisfies Omit<MemoryStore, 'commit' | 'state' | 'rows' | 'promote'>;
+}
+
+const kafkaTimeoutMs = 1000;
+const fetchWaitMs = 500;
+const redeliverAfterMs = 100;
+
+/** Topics that survive everything; an append whose answer was lost has happened all the same. */
+export class Kafka {
+  readonly machine: Machine;
+  readonly #network: Network;
+  readonly #topics = new Map<string, { values: string[]; waiting: Set<() => void> }>();
+
+  constructor(machine: Machine, network: Network) {
+    this.machine = machine;
+    this.#network = network;
+  }
+
+  topic(name: string) {
+    const topic = this.#topics.get(name) ?? { values: [], waiting: new Set<() => void>() };
+    this.#topics.set(name, topic);
+    return topic;
+  }
+
+  connect(from: Machine, clock: Clock): EventLog {
+    const call = <T>(handle: () => T | Promise<T>): Promise<T> =>
+      this.#network.call(from, this.machine, kafkaTimeoutMs, handle);
+    return {
+      append: (name, values) =>
+        call(() => {
+          const { values: stored, waiting } = this.topic(name);
+          stored.push(...values);
+          for (const wake of [...waiting]) wake();
+        }),
+      consume: async ({ topic: name, from: start, onRecord }) => {
+        const stopping = new AbortController();
+        const persist = async <T>(attempt: () => Promise<T>): Promise<T> => {
+          for (;;) {
+            try {
+              return await attempt();
+            } catch {
+              await clock.sleep(redeliverAfterMs, stopping.signal);
+            }
+          }
+        };
+        let next = start === 'oldest' ? 0 : typeof start === 'object' ? Number(start.after) + 1 : -1;
+        if (next < 0) next = await persist(() => call(() => this.topic(name).values.length));
+        const deliver = async (): Promise<void> => {
+          while (!stopping.signal.aborted) {
+            const records = await persist(() => call(() => this.#fetch(name, next)));
+            for (const value of records) {
+              await persist(() => onRecord({ offset: String(next), value }));
+              next += 1;
+            }
+          }
+        };
+        void deliver();
+        return { stop: async () => stopping.abort() };
+      },
+      close: async () => {},
+    };
+  }
+
+  /** Some records from an offset on; waits a while when there are none. */
+  #fetch(name: string, offset: number): string[] | Promise<string[]> {
+    const topic = this.topic(name);
+    const read = () => topic.values.slice(offset, offset + 100);
+    if (topic.values.length > offset) return read();
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        topic.waiting.delete(wake);
+        resolve(read());
+      };
+      topic.waiting.add(wake);
+      this.machine.clock().setTimer(wake, fetchWaitMs);
+    });
+  }
+}
+
+const redisTimeoutMs = 500;
+const pingMs = 1000;
+
+interface RedisState {
+  newest: Position;
+  offset: string | null;
+}
+
+/** One Redis: signals with the relay's place beside them, and L2. It loses what it likes. */
+export class Redis {
+  readonly machine: Machine;
+  readonly #network: Network;
+  #state: RedisState = { newest: { epoch: 0, seq: 0 }, offset: null };
+  #dump: RedisState = { ...this.#state };
+  #cache: TokenCache;
+  #subscribers = new Set<{ machine: Machine; generation: number; listener: SignalListener }>();
+
+  constructor(machine: Machine, network: Network) {
+    this.machine = machine;
+    this.#network = network;
+    this.#cache = createMemoryTokenCache({ clock: machine.clock() });
+  }
+
+  get newest(): Position {
+    return this.#state.newest;
+  }
+
+  /** All data is gone, as after FLUSHALL or a failover to an empty replica. */
+  empty(): void {
+    this.#state = { newest: { epoch: 0, seq: 0 }, offset: null };
+    this.#cache = createMemoryTokenCache({ clock: this.machine.clock() });
+  }
+
+  save(): void {
+    this.#dump = { ...this.#state };
+  }
+
+  restoreDump(): void {
+    this.#state = { ...this.#dump };
+  }
+
+  /** Connections end with the process. */
+  onStart(): void {
+    this.#subscribers.clear();
+    this.empty();
+  }
+
+  publish(change: Change): void {
+    for (const { machine, generation, listener } of this.#subscribers) {
+      this.#network.send(this.machine, machine, () => {
+        if (machine.generation === generation) listener.onChange(change);
+      });
+    }
+  }
+
+  sink(from: Machine): SignalSink {
+    const call = <T>(handle: () => T): Promise<T> => this.#network.call(from, this.machine, redisTimeoutMs, handle);
+    return {
+      place: () => call(() => this.#state.offset),
+      apply: (change, offset) =>
+        call(() => {
+          this.#state.offset = offset;
+          if (comparePositions(change, this.#state.newest) <= 0) return 'ignored';
+          this.#state.newest = { epoch: change.epoch, seq: change.seq };
+          this.publish(change);
+          return 'applied';
+        }),
+      markKeyExpiry: async () => undefined,
+      publishHeartbeat: async () => undefined,
+      close: async () => undefined,
+    };
+  }
+
+  source(from: Machine, clock: Clock): SignalSource {
+    return {
+      name: 'redis',
+      subscribe: (listener) => {
+        const stopping = new AbortController();
+        const subscriber = { machine: from, generation: from.generation, listener };
+        const watch = async (): Promise<void> => {
+          while (!stopping.signal.aborted) {
+            try {
+              const subscribe = () => void this.#subscribers.add(subscriber);
+              await this.#network.call(from, this.machine, redisTimeoutMs, subscribe);
+              listener.onConnected();
+              for (;;) {
+                await clock.sleep(pingMs, stopping.signal);
+                const isKnown = () => this.#subscribers.has(subscriber);
+                if (!(await this.#network.call(from, this.machine, redisTimeoutMs, isKnown))) break;
+              }
+            } catch {
+              // As a broken connection: subscribes again.
+            }
+            listener.onDisconnected();
+            await clock.sleep(50, stopping.signal);
+          }
+        };
+        void watch();
+        return async () => stopping.abort();
+      },
+    };
+  }
+
+  tokenCache(from: Machine): TokenCache {
+    const call = <T>(handle: () => Promise<T>): Promise<T> =>
+      this.#network.call(from, this.machine, redisTimeoutMs, handle);
+    return {
+      get: (cacheKey) => call(() => this.#cache.get(cacheKey)),
+      set: (cacheKey, value, ttlMs, subjects) => call(() => this.#cache.set(cacheKey, value, ttlMs, subjects)),
+      removeBySubjects: (subjects) => call(() => this.#cache.removeBySubjects(subjects)),
+      close: async () => undefined,
+    };
+  }
+}

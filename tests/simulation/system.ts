@@ -1,0 +1,222 @@
+/**
+ * All four services' real code on machines of the simulation: two replicas of identity, auth server and relay, three
+ * gateways, and the parts between them.
+ * @module
+ */
+import { createExchange } from '@token-gateway/auth-server';
+import { createGateway, type Gateway } from '@token-gateway/gateway';
+import { createMemoryStore, type MemoryStore, type Protocol, startProtocol } from '@token-gateway/identity';
+import { type IdentityClient, ServiceError } from '@token-gateway/platform';
+import { createSilentTelemetry } from '@token-gateway/platform/testing';
+import { createRelay } from '@token-gateway/revocation-relay';
+import { createDirectExchangeClient } from '../../embedded/src/exchange-client.ts';
+import { connectStore, Kafka, Redis } from './parts.ts';
+import { Random } from './random.ts';
+import { Machine, Network, World } from './world.ts';
+
+const { logger } = createSilentTelemetry();
+const fleetSecret = new Uint8Array(32).fill(7);
+const bootRetryMs = 100;
+
+export const gatewayNames = ['gateway-0', 'gateway-1', 'gateway-2'] as const;
+export const identityNames = ['identity-0', 'identity-1'] as const;
+export const authServerNames = ['auth-server-0', 'auth-server-1'] as const;
+export const relayNames = ['relay-0', 'relay-1'] as const;
+export const machineNames = [
+  ...gatewayNames,
+  ...identityNames,
+  ...authServerNames,
+  ...relayNames,
+  'database',
+  'kafka',
+  'redis',
+] as const;
+export type MachineName = (typeof machineNames)[number];
+
+export interface System {
+  readonly world: World;
+  readonly network: Network;
+  readonly kafka: Kafka;
+  readonly redis: Redis;
+  /** The present primary. */
+  readonly store: MemoryStore;
+  readonly gateways: ReadonlyMap<string, Gateway>;
+  machine(name: MachineName): Machine;
+  /** A standby takes over that lacks the last commits; the old primary is fenced. */
+  failOver(lostCommits: number): void;
+  /** Commits have happened: replicas hear of it, or not. */
+  notify(): void;
+}
+
+export function createSystem(seed: number): System {
+  const world = new World(seed);
+  const network = new Network(world);
+  const boots = new Random(seed, 'machines');
+  const machines = new Map<string, Machine>(machineNames.map((name) => [name, new Machine(world, name, boots)]));
+  const machine = (name: string): Machine => {
+    const found = machines.get(name);
+    if (found === undefined) throw new Error(`no machine ${name}`);
+    return found;
+  };
+
+  machine('database').start(() => {});
+  let store = createMemoryStore({ clock: machine('database').clock() });
+  const primary = () => ({ machine: machine('database'), store });
+  const kafka = new Kafka(machine('kafka'), network);
+  machine('kafka').start(() => {});
+  const redis = new Redis(machine('redis'), network);
+  machine('redis').start(() => redis.onStart());
+
+  const protocols = new Map<string, Protocol>();
+  for (const name of identityNames) {
+    const own = machine(name);
+    const random = new Random(seed, name);
+    own.start(() => {
+      protocols.delete(name);
+      const clock = own.clock();
+      const { generation } = own;
+      const connected = connectStore(own, network, primary);
+      const boot = async (): Promise<void> => {
+        const head = await connected.open();
+        if (own.generation !== generation) return;
+        const eventLog = kafka.connect(own, clock);
+        protocols.set(name, startProtocol({ store: connected, eventLog, clock, logger, random: random.bytes }, head));
+      };
+      const persist = (): Promise<void> => boot().catch(() => clock.sleep(bootRetryMs).then(persist));
+      void persist();
+    });
+  }
+
+  /** Either replica, as a load balancer would choose. */
+  function identityOf(from: Machine): IdentityClient {
+    const failure = (detail: string) => new ServiceError('identity_unavailable', { detail });
+    let turn = 0;
+    const call = <T>(timeoutMs: number, handle: (client: IdentityClient) => Promise<T>): Promise<T> => {
+      const name = identityNames[turn++ % identityNames.length] ?? '';
+      return network.call(
+        from,
+        machine(name),
+        timeoutMs,
+        () => {
+          const protocol = protocols.get(name);
+          if (protocol === undefined) throw failure('starting');
+          return handle(protocol.client);
+        },
+        failure,
+      );
+    };
+    return {
+      resolve: (request, options) => call(options.timeoutMs, (client) => client.resolve(request, options)),
+      watermark: (request, options) => call(options.timeoutMs, (client) => client.watermark(request, options)),
+      listProviders: (options) => call(options.timeoutMs, (client) => client.listProviders(options)),
+      watch: () => Promise.reject(failure('not simulated')),
+      close: async () => {},
+    };
+  }
+
+  const exchanges = new Map<string, ReturnType<typeof createExchange>>();
+  const notSimulated = () => Promise.reject(new ServiceError('provider_unavailable'));
+  for (const name of authServerNames) {
+    const own = machine(name);
+    let tokens = 0;
+    own.start(() => {
+      const clock = own.clock();
+      exchanges.set(
+        name,
+        createExchange(
+          {
+            identity: identityOf(own),
+            // Synchronous, and readable: what a token says is what the checks look at.
+            signer: { sign: async (claims) => JSON.stringify(claims), publicKeys: async () => [] },
+            directory: { current: notSimulated, renew: notSimulated, recent: notSimulated },
+            keys: { find: notSimulated },
+            clock,
+            logger,
+            newTokenId: () => `${name}-${tokens++}`,
+          },
+          { issuer: 'https://auth.example', identityTimeoutMs: 1000 },
+        ),
+      );
+    });
+  }
+
+  for (const name of relayNames) {
+    const own = machine(name);
+    own.start(() => {
+      const clock = own.clock();
+      const { registry } = createSilentTelemetry();
+      const relay = createRelay({
+        eventLog: kafka.connect(own, clock),
+        sink: redis.sink(own),
+        tokenCache: redis.tokenCache(own),
+        clock,
+        logger,
+        registry,
+      });
+      void relay.start();
+    });
+  }
+
+  const gateways = new Map<string, Gateway>();
+  for (const name of gatewayNames) {
+    const own = machine(name);
+    const random = new Random(seed, name);
+    own.start(() => {
+      const clock = own.clock();
+      const { registry } = createSilentTelemetry();
+      let turn = 0;
+      const exchange = createDirectExchangeClient(
+        {
+          clock,
+          authServer: {
+            exchange: (request) => {
+              const to = authServerNames[turn++ % authServerNames.length] ?? '';
+              const failure = (detail: string) => new ServiceError('auth_server_unavailable', { detail });
+              const handle = () => (exchanges.get(to) ?? notSimulated)(request);
+              return network.call(own, machine(to), 1000, handle, failure);
+            },
+          },
+        },
+        { clientId: 'gateway' },
+      );
+      const gateway = createGateway(
+        {
+          identity: identityOf(own),
+          exchange,
+          tokenCache: redis.tokenCache(own),
+          signals: [redis.source(own, clock)],
+          clock,
+          random: random.next,
+          logger,
+          registry,
+        },
+        { audience: 'internal', fleetSecret, entriesMax: 100 },
+      );
+      gateways.set(name, gateway);
+      gateway.start();
+    });
+  }
+
+  return {
+    world,
+    network,
+    kafka,
+    redis,
+    gateways,
+    machine,
+    get store() {
+      return store;
+    },
+    failOver(lostCommits) {
+      // What was under way on the old primary is never answered: it is fenced.
+      machine('database').crash(Number.POSITIVE_INFINITY);
+      store = store.promote(Math.max(0, store.rows.length - lostCommits));
+      machine('database').restart();
+    },
+    notify() {
+      for (const name of identityNames) {
+        network.send(machine('database'), machine(name), () => protocols.get(name)?.feed.nudge());
+      }
+    },
+  };
+}
