@@ -145,6 +145,34 @@ suite('embedded system', () => {
     );
   });
 
+  test('the receipt of a revocation says since when the gateway keeps to it', async () => {
+    const { embedded } = running;
+    const { urls, adminKey } = embedded;
+    const headers = { authorization: `Token ${adminKey}` };
+    const { userId } = tenantOf(embedded, 'globex');
+    async function call<T>(method: string, path: string, body?: object): Promise<T> {
+      const response = await fetch(urls.identity + path, {
+        method,
+        headers: { ...headers, ...(body && { 'content-type': 'application/json' }) },
+        ...(body && { body: JSON.stringify(body) }),
+      });
+      return (await response.json()) as T;
+    }
+    const { id } = await call<{ id: string }>('POST', `/v1/users/${userId}/api-keys`, { name: 'receipt' });
+    const { seq } = await call<{ seq: number }>('POST', `/v1/api-keys/${id}/revoke`);
+    for (;;) {
+      const { gateways, missing } = await call<{ gateways: { id: string; lagMs: number }[]; missing: string[] }>(
+        'GET',
+        `/v1/changes/${seq}/receipt`,
+      );
+      const [gateway] = gateways;
+      if (gateway === undefined) continue;
+      assert.deepEqual([gateway.id, missing], ['embedded', []]);
+      assert.ok(gateway.lagMs >= 0 && gateway.lagMs < refusedWithinMs, `${gateway.lagMs} ms`);
+      return;
+    }
+  });
+
   test('a disabled user is refused in well under a second', async () => {
     const { embedded } = running;
     const authorization = `Bearer ${await devToken(embedded, 'bob')}`;

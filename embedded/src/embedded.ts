@@ -164,7 +164,7 @@ export async function startEmbedded(
       logger,
       registry,
     },
-    { audience, fleetSecret: randomBytes(32) },
+    { id: 'embedded', audience, fleetSecret: randomBytes(32) },
   );
   lifecycle.onClose('gateway', () => gateway.close());
   gateway.start();

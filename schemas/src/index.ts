@@ -1,1 +1,2 @@
 export * from './change-event.ts';
+export * from './receipt-event.ts';

@@ -645,6 +645,27 @@ await partsSuite('identity on Postgres', ['postgres'], (parts) => {
     });
   });
 
+  describe('receipts', { timeout: 60_000 }, () => {
+    it('that gateways gave to one replica are shown whole by the other', async (test) => {
+      const [one, other] = await open(test);
+      const { seq, epoch } = await one.done('POST', `/v1/users/${await one.user(await one.tenant())}/disable`, {});
+      const report = (replica: Replica, gatewayId: string) =>
+        replica.watermark({ receipts: { gatewayId, epoch, ranges: [{ seqFrom: 1, seqTo: seq, ageMs: 3 }] } });
+      await Promise.all([report(one, 'gw-1'), report(one, 'gw-2'), report(other, 'gw-2'), report(other, 'gw-3')]);
+      await one.watermark({ receipts: { gatewayId: 'gw-4', epoch, ranges: [] } });
+      for (const replica of [one, other]) {
+        await until(test, async () => {
+          const { body } = await replica.call<{ gateways: { id: string }[]; missing: string[] }>(
+            'GET',
+            `/v1/changes/${seq}/receipt`,
+          );
+          const reported = body.gateways.map(({ id }) => id).toSorted();
+          return reported.join() === 'gw-1,gw-2,gw-3' && body.missing.join() === 'gw-4';
+        });
+      }
+    });
+  });
+
   describe('a database that was restored', { timeout: 60_000 }, () => {
     /** A database, and copies of it that can take its place, as a restore does it. */
     async function openRestorable(test: TestContext) {

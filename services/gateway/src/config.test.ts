@@ -33,6 +33,11 @@ describe('the configuration of the gateway', () => {
     assert.deepEqual(problemsOf({ TG_SIGNALS: 'watch' }), []);
   });
 
+  it('is refused with an id that identity would not take', () => {
+    assert.deepEqual(problemsOf({ TG_GATEWAY_ID: 'eu-1.gateway_2' }), []);
+    for (const id of ['gateway 1', 'a:b', 'x'.repeat(65)]) assert.equal(problemsOf({ TG_GATEWAY_ID: id }).length, 1);
+  });
+
   it('is refused with a short fleet secret, and with a client key that is none, without showing them', () => {
     assert.equal(problemsOf({ TG_FLEET_SECRET: 'fleet-secret' }).length, 1);
     for (const key of ['private-part', '[]', '{"kty":"EC"}', 'null'])

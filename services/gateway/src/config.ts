@@ -22,6 +22,8 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   const config = loadConfig(
     {
       ...commonFields,
+      /** Absent: a new one at each start. */
+      gatewayId: optional(text('TG_GATEWAY_ID')),
       extAuthzPort: port('TG_EXT_AUTHZ_PORT', 9001),
       edgePort: port('TG_EDGE_PORT', 8080),
       upstreamUrl: optional(url('TG_UPSTREAM_URL', { schemes: ['http', 'https'] })),
@@ -46,6 +48,9 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   if (signals.length < config.signals.length) problems.push(`TG_SIGNALS must be some of ${triggers.join(', ')}`);
   if (config.redisUrl === undefined && signals.some((trigger) => trigger !== 'watch')) {
     problems.push('TG_SIGNALS has a trigger that needs TG_REDIS_URL');
+  }
+  if (config.gatewayId !== undefined && !/^[\w.-]{1,64}$/.test(config.gatewayId)) {
+    problems.push('TG_GATEWAY_ID must be up to 64 letters, digits, dots, hyphens and underscores');
   }
   if (readClientKey(config.clientKey) === null) problems.push('TG_CLIENT_KEY must be a private JWK');
   if (Buffer.byteLength(config.fleetSecret.reveal()) < 32) problems.push('TG_FLEET_SECRET must have at least 32 bytes');

@@ -8,6 +8,7 @@ import type { Decide } from './decision/decision.ts';
 import type { ExchangeClient } from './exchange-client/port.ts';
 import { createGatewayMetrics } from './metrics.ts';
 import { ProviderDirectory } from './view/provider-directory.ts';
+import { ReceiptBook } from './view/receipts.ts';
 import { WatermarkLoop } from './view/watermark-loop.ts';
 
 export interface GatewayDeps {
@@ -24,6 +25,8 @@ export interface GatewayDeps {
 }
 
 export interface GatewayConfig {
+  /** The name of this process in receipts; absent = it reports none. */
+  readonly id?: string;
   /** The audience of internal tokens when a route names none. */
   readonly audience: string;
   /** Shared by the gateways that share an L2; at least 32 bytes. */
@@ -59,6 +62,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
   const longestLifeMs = config.longestLifeMs ?? 300_000;
   const exchangesMax = config.exchangesMax ?? 64;
   const view = new RevocationView({ longestLifeMs });
+  const receipts = config.id === undefined ? null : new ReceiptBook(config.id);
   const providers = new ProviderDirectory({ identity, clock, logger });
   const metrics = createGatewayMetrics(registry, { view, clock, grantCount: () => core.grantCount });
   const closing = new AbortController();
@@ -66,7 +70,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
   let isStarted = false;
 
   const watermarks: WatermarkLoop = new WatermarkLoop(
-    { identity, view, clock, random, logger, onLearned: learn, onFailed: () => metrics.watermark('failed') },
+    { identity, view, receipts, clock, random, logger, onLearned: learn, onFailed: () => metrics.watermark('failed') },
     { intervalMs: config.watermarkIntervalMs ?? 300, timeoutMs: watermarkTimeoutMs, longestLifeMs },
   );
 
@@ -103,10 +107,12 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
   function learn(learned: Learned): void {
     metrics.watermark(learned.outcome === 'ignored' ? learned.why : learned.outcome);
     if (learned.outcome === 'reset') {
+      receipts?.noteReset(positionOf(view), clock.now());
       logger.info({ epoch: view.epoch, applied: view.applied, floor: view.floor }, 'view of revocations loaded');
       providers.refresh();
     }
     if (learned.outcome === 'fresh') {
+      receipts?.noteApplied(positionOf(view), learned.changes, clock.now());
       if (!learned.chainAgreed) logger.warn('signals disagree with the change log: forged, corrupted or foreign');
       metrics.missed(learned.changes.length, learned.chainAgreed);
       for (const change of learned.changes) providers.note(change);
@@ -116,7 +122,9 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
   function listenerOf(source: SignalSource): SignalListener {
     return {
       onChange(change: Change) {
-        const heard = view.hear(change, clock.now());
+        const now = clock.now();
+        const heard = view.hear(change, now);
+        if (heard === 'extended') receipts?.noteHeard(change, now);
         metrics.signal(source.name, heard);
         if (heard === 'extended') providers.note(change);
         const isUnsettled = heard === 'noted' || heard === 'chain-mismatch';
@@ -168,4 +176,8 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       await providers.close();
     },
   };
+}
+
+function positionOf({ epoch, applied }: RevocationView): Position {
+  return { epoch, seq: applied };
 }

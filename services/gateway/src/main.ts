@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import {
   ConfigError,
   createGrpcIdentityClient,
@@ -46,6 +47,7 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
       registry,
     },
     {
+      id: config.gatewayId ?? randomUUID(),
       audience,
       fleetSecret: Buffer.from(config.fleetSecret.reveal()),
       longestLifeMs: config.longestLifeSeconds * 1000,

@@ -17,6 +17,7 @@ import { eq } from 'drizzle-orm';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { ChangeFeed } from './log/feed.ts';
 import { startProtocol } from './protocol.ts';
+import { Receipts } from './receipts/receipts.ts';
 import { createRestApp } from './rest/app.ts';
 import { CallerReader, platformScope } from './rest/caller.ts';
 import { changesChannel, createDrizzleStore, type DrizzleStore } from './store/drizzle.ts';
@@ -26,6 +27,8 @@ export interface IdentityDeps {
   readonly database: Database;
   /** Where changes are published; null = nowhere. */
   readonly eventLog: EventLog | null;
+  /** Where reports about changes are published, so that no change waits for them; absent = where changes are. */
+  readonly reportLog?: EventLog | null;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly registry: Registry;
@@ -57,12 +60,15 @@ const migrationsFolder = fileURLToPath(new URL('../migrations', import.meta.url)
 
 /** Opens the database, mints an epoch where needed, and starts feeding and publishing changes. */
 export async function createIdentity(deps: IdentityDeps, config: IdentityConfig): Promise<Identity> {
-  const { database, eventLog, clock, logger, registry, random = randomBytes } = deps;
+  const { database, eventLog, reportLog = eventLog, clock, logger, registry, random = randomBytes } = deps;
   const { drizzle } = database;
   await database.migrate(migrationsFolder);
   const store = createDrizzleStore({ database, clock });
   const head = await store.open();
   logger.info({ epoch: head.epoch, seq: head.seq }, 'change log opened');
+
+  const receipts = new Receipts({ drizzle, eventLog: reportLog, clock, logger, registry });
+  receipts.start();
 
   let leads = false;
   let metrics: ReturnType<typeof createMetrics> | null = null;
@@ -74,7 +80,10 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
       logger,
       random,
       onResolved: (outcome) => metrics?.resolves.inc({ outcome }),
-      onWatermark: () => metrics?.watermarks.inc(),
+      onWatermark(request, at) {
+        metrics?.watermarks.inc();
+        if (request.receipts !== undefined) receipts.note(request.receipts, at);
+      },
       onTerm: (term) => {
         leads = term !== null;
       },
@@ -111,6 +120,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
       const ended = protocol.close();
       await app.close();
       await ended;
+      await receipts.close();
       await unlisten().catch(() => {});
     },
   };

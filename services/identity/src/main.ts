@@ -3,6 +3,7 @@ import {
   createGrpcIdentityServer,
   createKafkaEventLog,
   createPostgresDatabase,
+  type EventLog,
   runService,
   startHealthServer,
 } from '@token-gateway/platform';
@@ -17,14 +18,11 @@ await runService('identity', async ({ env, lifecycle, logger, registry }) => {
     maxConnections: config.databaseConnectionsMax,
   });
   lifecycle.onClose('database', () => database.close());
-  const eventLog =
-    config.kafkaBrokers === undefined
-      ? null
-      : createKafkaEventLog({ brokers: config.kafkaBrokers, clientId: 'identity', logger, clock });
-  if (eventLog !== null) lifecycle.onClose('event log', () => eventLog.close());
+  const eventLog = openEventLog('identity');
+  const reportLog = openEventLog('identity-reports');
 
   const identity = await createIdentity(
-    { database, eventLog, clock, logger, registry },
+    { database, eventLog, reportLog, clock, logger, registry },
     {
       issuer: config.issuer,
       jwksUrl: config.jwksUrl,
@@ -43,4 +41,11 @@ await runService('identity', async ({ env, lifecycle, logger, registry }) => {
   await identity.app.listen({ host, port: config.restPort });
   await startHealthServer({ host, port: config.metricsPort, registry, ready: () => identity.ready(), lifecycle });
   logger.info({ host, port: config.restPort, grpcPort: grpc.port }, 'listening');
+
+  function openEventLog(clientId: string): EventLog | null {
+    if (config.kafkaBrokers === undefined) return null;
+    const log = createKafkaEventLog({ brokers: config.kafkaBrokers, clientId, logger, clock });
+    lifecycle.onClose(clientId, () => log.close());
+    return log;
+  }
 });

@@ -13,7 +13,11 @@ import {
   type RandomBytes,
   ServiceError,
 } from '@token-gateway/platform';
-import type { Change as ChangeMessage, Provider as ProviderMessage } from '@token-gateway/schemas/identity';
+import type {
+  Change as ChangeMessage,
+  Provider as ProviderMessage,
+  WatermarkRequest,
+} from '@token-gateway/schemas/identity';
 import { ChangeFeed } from './log/feed.ts';
 import { Publisher } from './log/publisher.ts';
 import { answerWatermark, HeadReader } from './log/watermark.ts';
@@ -28,7 +32,8 @@ export interface ProtocolDeps {
   readonly logger: Logger;
   readonly random: RandomBytes;
   readonly onResolved?: (outcome: string) => void;
-  readonly onWatermark?: () => void;
+  /** A question, and the head read after it arrived. */
+  readonly onWatermark?: (request: WatermarkRequest, head: Head) => void;
   /** It leads the publication from now on, in this term; or no more. */
   readonly onTerm?: (term: number | null) => void;
 }
@@ -65,8 +70,9 @@ export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
       }),
     watermark: (request, options) =>
       within(clock, options, async () => {
-        deps.onWatermark?.();
-        return answerWatermark({ store, clock }, await heads.read(), request);
+        const newest = await heads.read();
+        deps.onWatermark?.(request, newest);
+        return answerWatermark({ store, clock }, newest, request);
       }),
     listProviders: (options) =>
       within(clock, options, async () => {

@@ -4,7 +4,15 @@ import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { toChangeEvent } from '@token-gateway/revocation';
 import { ChangeLog } from '@token-gateway/revocation/testing';
-import { ChangeEventSchema, changesTopic, changeTypes, HeartbeatSchema, heartbeatsTopic } from '@token-gateway/schemas';
+import {
+  ChangeEventSchema,
+  changesTopic,
+  changeTypes,
+  HeartbeatSchema,
+  heartbeatsTopic,
+  ReceiptEventSchema,
+  receiptsTopic,
+} from '@token-gateway/schemas';
 import { Check } from 'typebox/value';
 
 const page = readFileSync(new URL('../../../../docs/events.md', import.meta.url), 'utf8');
@@ -18,13 +26,14 @@ describe('docs/events.md', () => {
   });
 
   it('names the topics', () => {
-    for (const topic of [changesTopic, heartbeatsTopic]) assert.ok(page.includes(`| \`${topic}\` |`));
+    for (const topic of [changesTopic, heartbeatsTopic, receiptsTopic]) assert.ok(page.includes(`| \`${topic}\` |`));
   });
 
-  it('shows a change and a heartbeat that are as their schemas say', () => {
-    const [change, heartbeat] = blocks('json').map((text): unknown => JSON.parse(text));
+  it('shows records that are as their schemas say', () => {
+    const [change, heartbeat, receipt] = blocks('json').map((text): unknown => JSON.parse(text));
     assert.ok(Check(ChangeEventSchema, change));
     assert.ok(Check(HeartbeatSchema, heartbeat));
+    assert.ok(Check(ReceiptEventSchema, receipt));
   });
 
   it('checks the hash chain: of its example, of a log, and not of one that was altered', () => {

@@ -81,7 +81,10 @@ export function identityClientConformance(
       };
       identity.providers = { epoch: 3, seq: 9, providers: [provider, { ...provider, id: 'prv_2' }] };
       assert.deepEqual(await client.listProviders({ timeoutMs }), identity.providers);
-      assert.deepEqual(identity.requests, [question, keyQuestion, {}]);
+      const range = { seqFrom: 1, seqTo: Number.MAX_SAFE_INTEGER, ageMs: 12 };
+      const watermark = { ...atStart, receipts: { gatewayId: 'gw-1', epoch: 3, ranges: [range, range] } };
+      await client.watermark(watermark, { timeoutMs });
+      assert.deepEqual(identity.requests, [question, keyQuestion, {}, watermark]);
     });
 
     it('brings a chain of changes that can be verified', async (test) => {

@@ -1,6 +1,7 @@
 import type { Clock, IdentityClient, Logger, Timer } from '@token-gateway/platform';
 import { changeFromRow, type Learned, type RevocationView, type WatermarkAnswer } from '@token-gateway/revocation';
 import type { WatermarkResponse } from '@token-gateway/schemas/identity';
+import type { ReceiptBook } from './receipts.ts';
 
 export interface WatermarkLoopConfig {
   /** The longest time between two questions, milliseconds. */
@@ -14,6 +15,8 @@ export interface WatermarkLoopConfig {
 export interface WatermarkLoopDeps {
   readonly identity: Pick<IdentityClient, 'watermark'>;
   readonly view: RevocationView;
+  /** null = none are reported. */
+  readonly receipts: ReceiptBook | null;
   readonly clock: Clock;
   /** Uniform in [0, 1). */
   readonly random: () => number;
@@ -75,7 +78,7 @@ export class WatermarkLoop {
   }
 
   #ask(): void {
-    const { view, clock, random } = this.#deps;
+    const { view, receipts, clock, random } = this.#deps;
     this.#dueAtMs = Number.POSITIVE_INFINITY;
     const question = view.question(clock.now());
     this.#askedAtMs = question.askedAt.monotonicMs;
@@ -83,16 +86,21 @@ export class WatermarkLoop {
     this.askWithin(this.#intervalMs * (0.8 + 0.2 * random()));
     if (this.#underWay >= underWayMax) return;
     this.#underWay += 1;
+    const report = receipts?.report(question.askedAt);
     const request = {
       epoch: question.epoch,
       applied: question.applied,
       heard: question.heard,
       heardChain: Buffer.from(question.heardChain, 'hex'),
       historyMs: this.#config.longestLifeMs,
+      receipts: report,
     };
     this.#deps.identity
       .watermark(request, { timeoutMs: this.#config.timeoutMs })
-      .then((response) => this.#settle(view.learn(question, answerOf(response), clock.now())))
+      .then((response) => {
+        if (report !== undefined) receipts?.acknowledge(report);
+        this.#settle(view.learn(question, answerOf(response), clock.now()));
+      })
       .catch((error: unknown) => {
         if (!this.#isFailing && !this.#stopped) this.#deps.logger.warn({ err: error }, 'watermark failed');
         this.#isFailing = true;

@@ -3,6 +3,7 @@ import { apiKeyRoutes } from './api-keys.ts';
 import { changeRoutes } from './changes.ts';
 import type { RestContext } from './context.ts';
 import { providerRoutes } from './providers.ts';
+import { receiptRoutes } from './receipts.ts';
 import { sessionRoutes } from './sessions.ts';
 import { tenantRoutes } from './tenants.ts';
 import { userRoutes } from './users.ts';
@@ -16,5 +17,6 @@ export async function createRestApp(logger: Logger, context: RestContext): Promi
   apiKeyRoutes(app, context);
   sessionRoutes(app, context);
   changeRoutes(app, context);
+  receiptRoutes(app, context);
   return app;
 }

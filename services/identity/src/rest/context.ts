@@ -106,8 +106,11 @@ export async function changeStatus(
  * When what was committed before now is true at every gateway: after the largest bound in force. Read after the commit,
  * so that no policy is overlooked that was changed by then; nobody knows the instant of a commit better than that.
  */
-async function effectiveBy({ drizzle, clock }: RestContext, tenantIds: readonly string[]): Promise<string> {
-  const committedBeforeMs = clock.now().wallMs;
+export async function effectiveBy(
+  { drizzle, clock }: RestContext,
+  tenantIds: readonly string[],
+  committedBeforeMs = clock.now().wallMs,
+): Promise<string> {
   const bounds = await drizzle
     .select({ maxStalenessMs: tenants.maxStalenessMs, looserUntil: tenants.looserUntil })
     .from(tenants)

@@ -233,5 +233,32 @@ export const ChangesQuery = Type.Object(
   strict,
 );
 
+export const SeqParams = Type.Object({ seq: Type.String({ pattern: '^[1-9]\\d{0,14}$' }) }, strict);
+export const Receipt = Type.Object(
+  {
+    epoch: Type.Integer(),
+    seq: Type.Integer(),
+    at: Type.String({ format: 'date-time', description: 'When the change was made, right before its commit.' }),
+    effectiveBy: Type.String({ format: 'date-time', description: 'When it is true everywhere, whoever has reported.' }),
+    gateways: Type.Array(
+      Type.Object(
+        {
+          id: Type.String(),
+          effectiveAt: Type.String({
+            format: 'date-time',
+            description: 'In force there since then at the latest; of a gateway that started later, since its start.',
+          }),
+          lagMs: Type.Integer({ description: 'effectiveAt - at; the clocks of replicas may differ.' }),
+        },
+        strict,
+      ),
+    ),
+    missing: Type.Array(Type.String(), {
+      description: 'Gateways that asked for a watermark in the last minute and have not reported the change.',
+    }),
+  },
+  { $id: 'Receipt', ...strict },
+);
+
 export const listOf = <T extends Parameters<typeof Type.Array>[0]>(item: T) =>
   Type.Object({ items: Type.Array(item), nextCursor: Type.Optional(Type.String()) }, strict);

@@ -208,3 +208,25 @@ export const idempotencyKeys = pgTable(
     index('idempotency_keys_by_time').on(table.createdAt, table.actor, table.key),
   ],
 );
+
+/** The gateways that asked for a watermark lately. */
+export const gateways = pgTable('gateways', {
+  id: text().primaryKey(),
+  seenAt: moment().notNull(),
+});
+
+/** Since when the changes of a range are in force at a gateway, of the newest changes. */
+export const changeReceipts = pgTable(
+  'change_receipts',
+  {
+    gatewayId: text().notNull(),
+    epoch: sequence().notNull(),
+    seqFrom: sequence().notNull(),
+    seqTo: sequence().notNull(),
+    effectiveAt: moment().notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.gatewayId, table.epoch, table.seqFrom, table.seqTo] }),
+    index('change_receipts_by_seq').on(table.seqTo),
+  ],
+);

@@ -105,6 +105,25 @@ export interface WatermarkRequest {
   heardChain: Buffer;
   /** How far back a reset has to reach: the longest life of a cached decision. */
   historyMs: number;
+  /** Absent from a caller that is no gateway. Information only: no answer depends on it. */
+  receipts?: ReceiptReport | undefined;
+}
+
+/** Since when changes are in force at a gateway; repeated until a watermark was answered. */
+export interface ReceiptReport {
+  /** The same for as long as the gateway's process runs, and no other's. */
+  gatewayId: string;
+  /** Of all ranges. */
+  epoch: number;
+  ranges: EffectiveRange[];
+}
+
+/** The changes [seq_from, seq_to] are in force, each at the latest since then. */
+export interface EffectiveRange {
+  seqFrom: number;
+  seqTo: number;
+  /** How long ago that was when the question was asked. */
+  ageMs: number;
 }
 
 export interface WatermarkResponse {
@@ -1193,7 +1212,7 @@ export const ResolveResponse: MessageFns<ResolveResponse> = {
 };
 
 function createBaseWatermarkRequest(): WatermarkRequest {
-  return { epoch: 0, applied: 0, heard: 0, heardChain: Buffer.alloc(0), historyMs: 0 };
+  return { epoch: 0, applied: 0, heard: 0, heardChain: Buffer.alloc(0), historyMs: 0, receipts: undefined };
 }
 
 export const WatermarkRequest: MessageFns<WatermarkRequest> = {
@@ -1212,6 +1231,9 @@ export const WatermarkRequest: MessageFns<WatermarkRequest> = {
     }
     if (message.historyMs !== 0) {
       writer.uint32(40).uint64(message.historyMs);
+    }
+    if (message.receipts !== undefined) {
+      ReceiptReport.encode(message.receipts, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -1269,6 +1291,14 @@ export const WatermarkRequest: MessageFns<WatermarkRequest> = {
             message.historyMs = longToNumber(reader.uint64());
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.receipts = ReceiptReport.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1296,6 +1326,7 @@ export const WatermarkRequest: MessageFns<WatermarkRequest> = {
         : isSet(object.history_ms)
         ? globalThis.Number(object.history_ms)
         : 0,
+      receipts: isSet(object.receipts) ? ReceiptReport.fromJSON(object.receipts) : undefined,
     };
   },
 
@@ -1316,6 +1347,9 @@ export const WatermarkRequest: MessageFns<WatermarkRequest> = {
     if (message.historyMs !== 0) {
       obj.historyMs = Math.round(message.historyMs);
     }
+    if (message.receipts !== undefined) {
+      obj.receipts = ReceiptReport.toJSON(message.receipts);
+    }
     return obj;
   },
 
@@ -1329,6 +1363,227 @@ export const WatermarkRequest: MessageFns<WatermarkRequest> = {
     message.heard = object.heard ?? 0;
     message.heardChain = object.heardChain ?? Buffer.alloc(0);
     message.historyMs = object.historyMs ?? 0;
+    message.receipts = (object.receipts !== undefined && object.receipts !== null)
+      ? ReceiptReport.fromPartial(object.receipts)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseReceiptReport(): ReceiptReport {
+  return { gatewayId: "", epoch: 0, ranges: [] };
+}
+
+export const ReceiptReport: MessageFns<ReceiptReport> = {
+  encode(message: ReceiptReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.gatewayId !== "") {
+      writer.uint32(10).string(message.gatewayId);
+    }
+    if (message.epoch !== 0) {
+      writer.uint32(16).uint64(message.epoch);
+    }
+    for (const v of message.ranges) {
+      EffectiveRange.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReceiptReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReceiptReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.gatewayId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.epoch = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.ranges.push(EffectiveRange.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReceiptReport {
+    return {
+      gatewayId: isSet(object.gatewayId)
+        ? globalThis.String(object.gatewayId)
+        : isSet(object.gateway_id)
+        ? globalThis.String(object.gateway_id)
+        : "",
+      epoch: isSet(object.epoch) ? globalThis.Number(object.epoch) : 0,
+      ranges: globalThis.Array.isArray(object?.ranges) ? object.ranges.map((e: any) => EffectiveRange.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: ReceiptReport): unknown {
+    const obj: any = {};
+    if (message.gatewayId !== "") {
+      obj.gatewayId = message.gatewayId;
+    }
+    if (message.epoch !== 0) {
+      obj.epoch = Math.round(message.epoch);
+    }
+    if (message.ranges?.length) {
+      obj.ranges = message.ranges.map((e) => EffectiveRange.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReceiptReport>): ReceiptReport {
+    return ReceiptReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReceiptReport>): ReceiptReport {
+    const message = createBaseReceiptReport();
+    message.gatewayId = object.gatewayId ?? "";
+    message.epoch = object.epoch ?? 0;
+    message.ranges = object.ranges?.map((e) => EffectiveRange.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseEffectiveRange(): EffectiveRange {
+  return { seqFrom: 0, seqTo: 0, ageMs: 0 };
+}
+
+export const EffectiveRange: MessageFns<EffectiveRange> = {
+  encode(message: EffectiveRange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.seqFrom !== 0) {
+      writer.uint32(8).uint64(message.seqFrom);
+    }
+    if (message.seqTo !== 0) {
+      writer.uint32(16).uint64(message.seqTo);
+    }
+    if (message.ageMs !== 0) {
+      writer.uint32(24).uint64(message.ageMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EffectiveRange {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEffectiveRange();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.seqFrom = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.seqTo = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.ageMs = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): EffectiveRange {
+    return {
+      seqFrom: isSet(object.seqFrom)
+        ? globalThis.Number(object.seqFrom)
+        : isSet(object.seq_from)
+        ? globalThis.Number(object.seq_from)
+        : 0,
+      seqTo: isSet(object.seqTo)
+        ? globalThis.Number(object.seqTo)
+        : isSet(object.seq_to)
+        ? globalThis.Number(object.seq_to)
+        : 0,
+      ageMs: isSet(object.ageMs)
+        ? globalThis.Number(object.ageMs)
+        : isSet(object.age_ms)
+        ? globalThis.Number(object.age_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: EffectiveRange): unknown {
+    const obj: any = {};
+    if (message.seqFrom !== 0) {
+      obj.seqFrom = Math.round(message.seqFrom);
+    }
+    if (message.seqTo !== 0) {
+      obj.seqTo = Math.round(message.seqTo);
+    }
+    if (message.ageMs !== 0) {
+      obj.ageMs = Math.round(message.ageMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<EffectiveRange>): EffectiveRange {
+    return EffectiveRange.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<EffectiveRange>): EffectiveRange {
+    const message = createBaseEffectiveRange();
+    message.seqFrom = object.seqFrom ?? 0;
+    message.seqTo = object.seqTo ?? 0;
+    message.ageMs = object.ageMs ?? 0;
     return message;
   },
 };
