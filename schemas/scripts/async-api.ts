@@ -1,4 +1,4 @@
-import { changesTopic, heartbeatsTopic, receiptsTopic } from '../src/index.ts';
+import { changesTopic, headsTopic, heartbeatsTopic, receiptsTopic } from '../src/index.ts';
 
 /** The AsyncAPI 3 document; its payloads are the generated JSON Schemas beside it. */
 export function asyncApi(): object {
@@ -33,11 +33,13 @@ export function asyncApi(): object {
     channels: {
       changes: channel(changesTopic, 'Kafka, one partition, in the order of commits.', 'ChangeEvent'),
       heartbeats: channel(heartbeatsTopic, 'Kafka; for metrics and alerts only.', 'Heartbeat'),
+      heads: channel(headsTopic, 'Kafka; for auditors, to be kept for good.', 'LogHead'),
       receipts: channel(receiptsTopic, 'Kafka; at least once, in no order.', 'ReceiptEvent'),
     },
     operations: {
       publishChanges: operation('send', 'changes', 'identity, after each commit'),
       publishHeartbeats: operation('send', 'heartbeats', 'identity, every few seconds'),
+      publishHeads: operation('send', 'heads', 'identity, every minute and every hundred changes'),
       publishReceipts: operation('send', 'receipts', 'identity, as gateways report'),
       readChanges: operation('receive', 'changes', 'revocation-relay, and whoever wants to know'),
       readHeartbeats: operation('receive', 'heartbeats', 'revocation-relay'),
@@ -46,6 +48,7 @@ export function asyncApi(): object {
       messages: {
         ChangeEvent: message('ChangeEvent', 'change-event', 'One row of the change log (CloudEvents 1.0, structured).'),
         Heartbeat: message('Heartbeat', 'heartbeat', 'Shows how far behind the chain of consumers is.'),
+        LogHead: message('LogHead', 'log-head', 'The newest place in the change log and its hash chain.'),
         ReceiptEvent: message('ReceiptEvent', 'receipt-event', 'Since when changes are in force at a gateway.'),
       },
     },

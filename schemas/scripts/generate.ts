@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { stringify } from 'yaml';
-import { ChangeEventSchema, HeartbeatSchema, ReceiptEventSchema } from '../src/index.ts';
+import { ChangeEventSchema, HeartbeatSchema, LogHeadSchema, ReceiptEventSchema } from '../src/index.ts';
 import { asyncApi } from './async-api.ts';
 
 const schemas = join(import.meta.dirname, '..');
@@ -49,6 +49,7 @@ function eventFiles(): [string, string][] {
   return [
     schema('change-event', ChangeEventSchema),
     schema('heartbeat', HeartbeatSchema),
+    schema('log-head', LogHeadSchema),
     schema('receipt-event', ReceiptEventSchema),
     [
       'asyncapi.yaml',

@@ -1,2 +1,3 @@
 export * from './change-event.ts';
+export * from './log-head.ts';
 export * from './receipt-event.ts';

@@ -1,3 +1,4 @@
+export * from './audit.ts';
 export * from './change.ts';
 export * from './instant.ts';
 export * from './position.ts';

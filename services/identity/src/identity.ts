@@ -16,6 +16,7 @@ import { keySubject, tenantSubject, userSubject } from '@token-gateway/revocatio
 import { eq } from 'drizzle-orm';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { ChangeFeed } from './log/feed.ts';
+import { HeadPublisher } from './log/heads.ts';
 import { startProtocol } from './protocol.ts';
 import { Receipts } from './receipts/receipts.ts';
 import { createRestApp } from './rest/app.ts';
@@ -92,6 +93,9 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   );
   const { client, feed, closing } = protocol;
   metrics = createMetrics(registry, feed, () => leads);
+  const headPublisher =
+    reportLog === null ? null : new HeadPublisher({ store, feed, eventLog: reportLog, clock, logger });
+  headPublisher?.start();
   const unlisten = await database.listen(changesChannel, () => feed.nudge());
 
   const callers = new CallerReader({ store, clock }, config);
@@ -120,6 +124,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
       const ended = protocol.close();
       await app.close();
       await ended;
+      await headPublisher?.close();
       await receipts.close();
       await unlisten().catch(() => {});
     },

@@ -7,6 +7,7 @@ import {
   runService,
   startHealthServer,
 } from '@token-gateway/platform';
+import { headsTopic } from '@token-gateway/schemas';
 import { loadIdentityConfig } from './config.ts';
 import { createIdentity } from './identity.ts';
 
@@ -44,7 +45,13 @@ await runService('identity', async ({ env, lifecycle, logger, registry }) => {
 
   function openEventLog(clientId: string): EventLog | null {
     if (config.kafkaBrokers === undefined) return null;
-    const log = createKafkaEventLog({ brokers: config.kafkaBrokers, clientId, logger, clock });
+    const log = createKafkaEventLog({
+      brokers: config.kafkaBrokers,
+      clientId,
+      logger,
+      clock,
+      keptTopics: [headsTopic],
+    });
     lifecycle.onClose(clientId, () => log.close());
     return log;
   }

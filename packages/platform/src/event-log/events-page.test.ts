@@ -9,7 +9,9 @@ import {
   changesTopic,
   changeTypes,
   HeartbeatSchema,
+  headsTopic,
   heartbeatsTopic,
+  LogHeadSchema,
   ReceiptEventSchema,
   receiptsTopic,
 } from '@token-gateway/schemas';
@@ -26,13 +28,15 @@ describe('docs/events.md', () => {
   });
 
   it('names the topics', () => {
-    for (const topic of [changesTopic, heartbeatsTopic, receiptsTopic]) assert.ok(page.includes(`| \`${topic}\` |`));
+    for (const topic of [changesTopic, heartbeatsTopic, headsTopic, receiptsTopic])
+      assert.ok(page.includes(`| \`${topic}\` |`));
   });
 
   it('shows records that are as their schemas say', () => {
-    const [change, heartbeat, receipt] = blocks('json').map((text): unknown => JSON.parse(text));
+    const [change, heartbeat, head, receipt] = blocks('json').map((text): unknown => JSON.parse(text));
     assert.ok(Check(ChangeEventSchema, change));
     assert.ok(Check(HeartbeatSchema, heartbeat));
+    assert.ok(Check(LogHeadSchema, head));
     assert.ok(Check(ReceiptEventSchema, receipt));
   });
 

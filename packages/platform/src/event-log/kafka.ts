@@ -13,6 +13,8 @@ export interface KafkaEventLogOptions {
   readonly clock: Clock;
   /** Milliseconds after which an append rejects. Default 5 000. */
   readonly appendTimeoutMs?: number;
+  /** Topics whose records are kept for good, if they are made here. */
+  readonly keptTopics?: readonly string[];
 }
 
 /** Every topic has one partition. */
@@ -35,7 +37,7 @@ const requestBytesMax = 512 * 1024;
  * Appends keep their order, also those that are under way at the same time.
  */
 export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
-  const { brokers, clientId, logger, clock, appendTimeoutMs = 5_000 } = options;
+  const { brokers, clientId, logger, clock, appendTimeoutMs = 5_000, keptTopics = [] } = options;
   const kafka = new Kafka({
     brokers: [...brokers],
     clientId,
@@ -81,7 +83,8 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     if (knownTopics.has(topic)) return;
     await withAdmin(async (admin) => {
       if (!(await admin.listTopics()).includes(topic)) {
-        await admin.createTopics({ topics: [{ topic, numPartitions: 1 }], waitForLeaders: true });
+        const configEntries = keptTopics.includes(topic) ? [{ name: 'retention.ms', value: '-1' }] : [];
+        await admin.createTopics({ topics: [{ topic, numPartitions: 1, configEntries }], waitForLeaders: true });
       }
       const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
       const partitions = topics[0]?.partitions.length;
