@@ -40,7 +40,8 @@ interface Source {
 async function readTopic(brokers: string[], topic: string, onRecord: OnRecord): Promise<void> {
   const admin = new Kafka({ brokers, clientId: 'audit', logLevel: logLevel.NOTHING }).admin();
   await admin.connect();
-  const [offsets] = await admin.fetchTopicOffsets(topic).finally(() => admin.disconnect());
+  const [offsets] = await admin.fetchTopicOffsets(topic);
+  await admin.disconnect();
   if (offsets === undefined || offsets.low === offsets.high) return;
   const log = createKafkaEventLog({ brokers, clientId: 'audit', logger, clock: systemClock });
   const isRead = Promise.withResolvers<void>();
@@ -94,16 +95,15 @@ async function fromDatabase(url: string): Promise<Source> {
     seq: Number(row['seq']),
     chain: String(row['chain']),
   });
-  await client
-    .begin('isolation level repeatable read read only', async (sql) => {
-      const rows = sql`select epoch, seq, encode(chain, 'hex') as chain, payload from changes order by seq`;
-      for await (const batch of rows.cursor(batchSize)) {
-        for (const row of batch) check.add({ ...place(row), payload: String(row['payload']) });
-      }
-      const [head] = await sql`select epoch, seq, encode(chain, 'hex') as chain from log_head`;
-      if (head !== undefined) check.addHead(place(head));
-    })
-    .finally(() => client.end({ timeout: 1 }));
+  await client.begin('isolation level repeatable read read only', async (sql) => {
+    const rows = sql`select epoch, seq, encode(chain, 'hex') as chain, payload from changes order by seq`;
+    for await (const batch of rows.cursor(batchSize)) {
+      for (const row of batch) check.add({ ...place(row), payload: String(row['payload']) });
+    }
+    const [head] = await sql`select epoch, seq, encode(chain, 'hex') as chain from log_head`;
+    if (head !== undefined) check.addHead(place(head));
+  });
+  await client.end();
   return { name: 'database', check };
 }
 
@@ -194,4 +194,9 @@ async function main(): Promise<boolean> {
   return false;
 }
 
-process.exitCode = (await main()) ? 0 : 1;
+const isAgreed = await main().catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  return false;
+});
+// A connection that was being used when something failed would keep the process.
+process.exit(isAgreed ? 0 : 1);
