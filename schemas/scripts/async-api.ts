@@ -1,4 +1,4 @@
-import { changesTopic, headsTopic, heartbeatsTopic, receiptsTopic } from '../src/index.ts';
+import { alertsTopic, changesTopic, headsTopic, heartbeatsTopic, receiptsTopic } from '../src/index.ts';
 
 /** The AsyncAPI 3 document; its payloads are the generated JSON Schemas beside it. */
 export function asyncApi(): object {
@@ -35,12 +35,14 @@ export function asyncApi(): object {
       heartbeats: channel(heartbeatsTopic, 'Kafka; for metrics and alerts only.', 'Heartbeat'),
       heads: channel(headsTopic, 'Kafka; for auditors, to be kept for good.', 'LogHead'),
       receipts: channel(receiptsTopic, 'Kafka; at least once, in no order.', 'ReceiptEvent'),
+      alerts: channel(alertsTopic, 'Kafka; should stay empty.', 'AlertEvent'),
     },
     operations: {
       publishChanges: operation('send', 'changes', 'identity, after each commit'),
       publishHeartbeats: operation('send', 'heartbeats', 'identity, every few seconds'),
       publishHeads: operation('send', 'heads', 'identity, every minute and every hundred changes'),
       publishReceipts: operation('send', 'receipts', 'identity, as gateways report'),
+      publishAlerts: operation('send', 'alerts', 'an observer, when a gateway accepts what was revoked'),
       readChanges: operation('receive', 'changes', 'revocation-relay, and whoever wants to know'),
       readHeartbeats: operation('receive', 'heartbeats', 'revocation-relay'),
     },
@@ -50,6 +52,7 @@ export function asyncApi(): object {
         Heartbeat: message('Heartbeat', 'heartbeat', 'Shows how far behind the chain of consumers is.'),
         LogHead: message('LogHead', 'log-head', 'The newest place in the change log and its hash chain.'),
         ReceiptEvent: message('ReceiptEvent', 'receipt-event', 'Since when changes are in force at a gateway.'),
+        AlertEvent: message('AlertEvent', 'alert-event', 'A gateway accepted a revoked credential after D.'),
       },
     },
   };

@@ -1,3 +1,4 @@
+export * from './alert-event.ts';
 export * from './change-event.ts';
 export * from './log-head.ts';
 export * from './receipt-event.ts';

@@ -10,6 +10,7 @@ import {
   systemClock,
 } from '@token-gateway/platform';
 import { loadRelayConfig } from './config.ts';
+import { startObserver } from './observer/start.ts';
 import { createRelay } from './relay.ts';
 
 /** Nobody waits for what the relay removes, so it has more time than a gateway that looks an entry up. */
@@ -31,6 +32,10 @@ await runService('revocation-relay', async ({ env, lifecycle, logger, registry }
 
   const { host, metricsPort: port } = config;
   await startHealthServer({ host, port, registry, ready: async () => relay.ready(), lifecycle });
+  if (config.observer !== null) {
+    const alertLog = config.kafkaBrokers === undefined ? null : eventLog;
+    startObserver({ eventLog: alertLog, clock, random: Math.random, logger, registry, lifecycle }, config.observer);
+  }
   await relay.start();
 
   function openEventLog(): EventLog {

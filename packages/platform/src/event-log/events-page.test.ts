@@ -5,6 +5,8 @@ import { describe, it } from 'node:test';
 import { toChangeEvent } from '@token-gateway/revocation';
 import { ChangeLog } from '@token-gateway/revocation/testing';
 import {
+  AlertEventSchema,
+  alertsTopic,
   ChangeEventSchema,
   changesTopic,
   changeTypes,
@@ -28,16 +30,17 @@ describe('docs/events.md', () => {
   });
 
   it('names the topics', () => {
-    for (const topic of [changesTopic, heartbeatsTopic, headsTopic, receiptsTopic])
+    for (const topic of [changesTopic, heartbeatsTopic, headsTopic, receiptsTopic, alertsTopic])
       assert.ok(page.includes(`| \`${topic}\` |`));
   });
 
   it('shows records that are as their schemas say', () => {
-    const [change, heartbeat, head, receipt] = blocks('json').map((text): unknown => JSON.parse(text));
+    const [change, heartbeat, head, receipt, alert] = blocks('json').map((text): unknown => JSON.parse(text));
     assert.ok(Check(ChangeEventSchema, change));
     assert.ok(Check(HeartbeatSchema, heartbeat));
     assert.ok(Check(LogHeadSchema, head));
     assert.ok(Check(ReceiptEventSchema, receipt));
+    assert.ok(Check(AlertEventSchema, alert));
   });
 
   it('checks the hash chain: of its example, of a log, and not of one that was altered', () => {
