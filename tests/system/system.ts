@@ -28,7 +28,12 @@ export interface SystemOptions {
   readonly triggers: readonly Trigger[];
   /** Envoy in front of each gateway; else the built-in reverse proxy. */
   readonly envoy: boolean;
+  /** What lies between the processes; absent: nothing. */
+  readonly link?: Link;
 }
+
+/** The port at which `from` reaches `to`, which listens on `port` of this machine. */
+export type Link = (from: string, to: string, port: number) => Promise<number>;
 
 /** Kafka, relay and Redis as in the default deployment, two gateways, each behind an Envoy of its own. */
 export const fullChain: SystemOptions = {
@@ -71,7 +76,14 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     options.kafka ? (shared.kafka ?? parts.kafka()) : null,
     options.redis ? parts.redis() : null,
   ]);
-  const [identityDatabase, authServerDatabase] = [await postgres.createDatabase(), await postgres.createDatabase()];
+  const link = options.link ?? (async (_from, _to, port) => port);
+  const linked = async (from: string, to: string, target: string): Promise<string> => {
+    const url = new URL(target);
+    url.port = String(await link(from, to, Number(url.port)));
+    return url.href.replace(/\/$/, '');
+  };
+  const identityDatabase = await linked('identity', 'postgres', await postgres.createDatabase());
+  const authServerDatabase = await linked('auth-server', 'postgres', await postgres.createDatabase());
   const [identityPort = 0, grpcPort = 0, authServerPort = 0, upstreamPort = 0, ...others] = await freePorts(
     8 + options.gateways * 3,
   );
@@ -93,7 +105,9 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     return started;
   };
   const brokers: Record<string, string> = kafka === null ? {} : { TG_KAFKA_BROKERS: kafka.brokers.join(',') };
-  const identityAddress = { TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPort}` };
+  const identityAddress = async (from: string) => ({
+    TG_IDENTITY_ADDRESSES: `127.0.0.1:${await link(from, 'identity', grpcPort)}`,
+  });
   const issuer = { TG_ISSUER: authServerUrl };
 
   const identity = service('identity', 'services/identity/src/main.ts', {
@@ -108,7 +122,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   });
   const authServer = service('auth-server', 'services/auth-server/src/main.ts', {
     ...issuer,
-    ...identityAddress,
+    ...(await identityAddress('auth-server')),
     TG_DATABASE_URL: authServerDatabase,
     TG_AUTH_SERVER_PORT: `${authServerPort}`,
     TG_CLIENTS_FILE: clientsFile,
@@ -118,8 +132,8 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     redis === null
       ? null
       : service('revocation-relay', 'services/revocation-relay/src/main.ts', {
-          ...(kafka === null ? identityAddress : brokers),
-          TG_REDIS_URL: redis.url,
+          ...(kafka === null ? await identityAddress('relay') : brokers),
+          TG_REDIS_URL: await linked('relay', 'redis', redis.url),
         });
   const upstream = service('upstream', 'embedded/src/demo-upstream-main.ts', {
     ...issuer,
@@ -128,11 +142,12 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     TG_JWKS_URL: `${authServerUrl}/.well-known/jwks.json`,
     TG_AUDIENCE: 'internal',
   });
-  const gateways = Array.from({ length: options.gateways }, (_, index) => {
+  const startGateway = async (index: number) => {
+    const name = `gateway-${index}`;
     const extAuthzPort = port();
     const edgePort = port();
-    const gateway = service(`gateway-${index}`, 'services/gateway/src/main.ts', {
-      ...identityAddress,
+    const gateway = service(name, 'services/gateway/src/main.ts', {
+      ...(await identityAddress(name)),
       TG_HOST: '0.0.0.0',
       TG_EXT_AUTHZ_PORT: `${extAuthzPort}`,
       TG_EDGE_PORT: `${edgePort}`,
@@ -141,10 +156,11 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
       TG_CLIENT_KEY: clientKey,
       TG_FLEET_SECRET: fleetSecret,
       TG_SIGNALS: options.triggers.join(','),
-      ...(redis === null ? {} : { TG_REDIS_URL: redis.url }),
+      ...(redis === null ? {} : { TG_REDIS_URL: await linked(name, 'redis', redis.url) }),
     });
     return { gateway, extAuthzPort, edgePort };
-  });
+  };
+  const gateways = await Promise.all(Array.from({ length: options.gateways }, (_, index) => startGateway(index)));
 
   const dispose = async () => {
     await Promise.all(processes.map((process) => process[Symbol.asyncDispose]()));

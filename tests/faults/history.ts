@@ -1,0 +1,153 @@
+/**
+ * What was asked, answered and revoked, on one monotonic clock; checked afterwards. An accept is wrong when its request
+ * began after the bound: the use-check lies between a request's beginning and its end, and a commit before its answer.
+ */
+
+export const outcomes = ['allow', 'deny', 'unavailable', 'no-answer'] as const;
+export type Outcome = (typeof outcomes)[number];
+
+/** Milliseconds of one clock throughout. */
+export interface Revocation {
+  readonly credential: number;
+  readonly askedAt: number;
+  /** Infinity: it was never answered, so nobody knows whether it happened. */
+  readonly answeredAt: number;
+  /** Whether the answer promised that it is in effect everywhere. */
+  readonly isEffective: boolean;
+  /** When it was allowed again (asked, not answered); infinity = never. */
+  readonly endsAt: number;
+}
+
+export interface Window {
+  readonly name: string;
+  readonly from: number;
+  /** When the fault was mended. */
+  readonly healedAt: number;
+  readonly until: number;
+}
+
+export interface WindowResult {
+  readonly fault: string;
+  readonly decisions: number;
+  readonly accepts: number;
+  readonly wrong: number;
+  /** What to look at, when there is any. */
+  readonly firstWrong?: string;
+  readonly falseRefusals: number;
+  readonly unavailable: number;
+  readonly revocations: number;
+  readonly unanswered: number;
+  /** From mending to the last valid request that got no decision, milliseconds. */
+  readonly healMs: number;
+  readonly latency: { readonly p50: number; readonly p99: number; readonly max: number };
+}
+
+const chunkSize = 65_536;
+
+/** Decisions in the order of their ends, compactly: a run has millions. */
+export class History {
+  readonly revocations: Revocation[] = [];
+  readonly #times: Float64Array[] = [];
+  readonly #facts: Int32Array[] = [];
+  length = 0;
+
+  /** `isGood`: of a credential that nothing in this run revokes. */
+  add(
+    credential: number,
+    gateway: number,
+    startedAt: number,
+    endedAt: number,
+    outcome: Outcome,
+    isGood: boolean,
+  ): void {
+    const index = this.length % chunkSize;
+    if (index === 0) {
+      this.#times.push(new Float64Array(chunkSize * 2));
+      this.#facts.push(new Int32Array(chunkSize * 2));
+    }
+    this.#times.at(-1)?.set([startedAt, endedAt], index * 2);
+    this.#facts
+      .at(-1)
+      ?.set([credential, (gateway << 8) | (outcomes.indexOf(outcome) << 1) | (isGood ? 1 : 0)], index * 2);
+    this.length += 1;
+  }
+
+  *decisions() {
+    for (let index = 0; index < this.length; index += 1) {
+      const chunk = Math.floor(index / chunkSize);
+      const place = (index % chunkSize) * 2;
+      const flags = this.#facts[chunk]?.[place + 1] ?? 0;
+      yield {
+        credential: this.#facts[chunk]?.[place] ?? -1,
+        gateway: flags >> 8,
+        outcome: outcomes[(flags >> 1) & 0x7f] ?? 'no-answer',
+        isGood: (flags & 1) === 1,
+        startedAt: this.#times[chunk]?.[place] ?? 0,
+        endedAt: this.#times[chunk]?.[place + 1] ?? 0,
+      };
+    }
+  }
+}
+
+/** The result of each window, by when a request began. `boundMs` is D of every credential in the history. */
+export function checkHistory(history: History, windows: readonly Window[], boundMs: number): WindowResult[] {
+  const ofCredential = new Map<number, { revocation: Revocation; lastAcceptAt: number }[]>();
+  for (const revocation of history.revocations) {
+    const known = ofCredential.get(revocation.credential) ?? [];
+    known.push({ revocation, lastAcceptAt: 0 });
+    ofCredential.set(revocation.credential, known);
+  }
+  const counts = windows.map((window) => ({
+    window,
+    decisions: 0,
+    accepts: 0,
+    wrong: 0,
+    falseRefusals: 0,
+    unavailable: 0,
+    lastGapAt: 0,
+    firstWrong: '',
+  }));
+  for (const { credential, gateway, outcome, isGood, startedAt, endedAt } of history.decisions()) {
+    const count = counts.find(({ window }) => startedAt >= window.from && startedAt < window.until);
+    if (count === undefined) continue;
+    count.decisions += 1;
+    if (isGood && outcome !== 'allow') {
+      if (outcome === 'deny') count.falseRefusals += 1;
+      else count.unavailable += 1;
+      count.lastGapAt = Math.max(count.lastGapAt, startedAt);
+    }
+    if (outcome !== 'allow') continue;
+    count.accepts += 1;
+    for (const known of ofCredential.get(credential) ?? []) {
+      const { answeredAt, isEffective, endsAt } = known.revocation;
+      // The use-check lies between the two: one that ends after the credential was allowed again may be right.
+      if (startedAt < answeredAt || endedAt >= endsAt) continue;
+      known.lastAcceptAt = Math.max(known.lastAcceptAt, endedAt);
+      if (startedAt <= answeredAt + (isEffective ? 0 : boundMs)) continue;
+      count.wrong += 1;
+      const afterMs = Math.round(startedAt - answeredAt);
+      const promise = isEffective ? 'wait=effective' : 'the answer';
+      count.firstWrong ||= `credential ${credential} at gateway ${gateway}, begun ${afterMs} ms after ${promise}`;
+    }
+  }
+  const all = [...ofCredential.values()].flat();
+  return counts.map(({ window, lastGapAt, firstWrong, ...count }) => {
+    const own = all.filter(({ revocation: { askedAt } }) => askedAt >= window.from && askedAt < window.until);
+    const answered = own.filter(({ revocation }) => Number.isFinite(revocation.answeredAt));
+    const latencies = answered
+      .filter(({ revocation }) => !revocation.isEffective)
+      .map(({ revocation, lastAcceptAt }) => Math.max(0, lastAcceptAt - revocation.answeredAt))
+      .sort((a, b) => a - b);
+    const at = (share: number) =>
+      Math.round(latencies[Math.min(latencies.length - 1, Math.floor(share * latencies.length))] ?? 0);
+    return {
+      fault: window.name,
+      ...count,
+      ...(firstWrong === '' ? {} : { firstWrong }),
+      revocations: answered.length,
+      unanswered: own.length - answered.length,
+      healMs: Math.round(Math.max(0, lastGapAt - window.healedAt)),
+      latency: { p50: at(0.5), p99: at(0.99), max: at(1) },
+    };
+  });
+}
