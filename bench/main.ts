@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 type Benchmark = (args: readonly string[]) => Promise<Record<string, unknown>>;
 
 const benchmarks: Record<string, () => Promise<Benchmark>> = {
+  fleet: async () => (await import('./fleet.ts')).benchmarkFleet,
   revocation: async () => (await import('./revocation.ts')).benchmarkRevocation,
 };
 

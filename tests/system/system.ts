@@ -64,6 +64,8 @@ export interface System extends AsyncDisposable {
   readonly authServer: ServiceProcess;
   readonly relay: ServiceProcess | null;
   readonly edges: readonly Edge[];
+  /** What a further gateway needs to know. */
+  readonly gatewayEnvironment: Readonly<Record<string, string>>;
   /** Every service process, for what must hold of all their output. */
   readonly processes: readonly ServiceProcess[];
 }
@@ -142,6 +144,12 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     TG_JWKS_URL: `${authServerUrl}/.well-known/jwks.json`,
     TG_AUDIENCE: 'internal',
   });
+  const gatewayEnvironment = {
+    TG_AUTH_SERVER_URL: authServerUrl,
+    TG_CLIENT_KEY: clientKey,
+    TG_FLEET_SECRET: fleetSecret,
+    TG_SIGNALS: options.triggers.join(','),
+  };
   const startGateway = async (index: number) => {
     const name = `gateway-${index}`;
     const extAuthzPort = port();
@@ -152,10 +160,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
       TG_EXT_AUTHZ_PORT: `${extAuthzPort}`,
       TG_EDGE_PORT: `${edgePort}`,
       TG_UPSTREAM_URL: `http://127.0.0.1:${upstreamPort}`,
-      TG_AUTH_SERVER_URL: authServerUrl,
-      TG_CLIENT_KEY: clientKey,
-      TG_FLEET_SECRET: fleetSecret,
-      TG_SIGNALS: options.triggers.join(','),
+      ...gatewayEnvironment,
       ...(redis === null ? {} : { TG_REDIS_URL: await linked(name, 'redis', redis.url) }),
     });
     return { gateway, extAuthzPort, edgePort };
@@ -192,6 +197,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
       authServer,
       relay,
       edges,
+      gatewayEnvironment: { ...gatewayEnvironment, TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPort}` },
       processes,
       async [Symbol.asyncDispose]() {
         await Promise.all(edges.map(({ envoy }) => envoy?.stop()));

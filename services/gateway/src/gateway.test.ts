@@ -20,9 +20,10 @@ async function started(options: Options = {}) {
   const clock = options.clock ?? createTestClock();
   const authority = options.authority ?? new Authority(() => clock.now().wallMs);
   let heard: SignalListener | null = null;
+  const telemetry = createSilentTelemetry();
   const gateway = createGateway(
     {
-      ...createSilentTelemetry(),
+      ...telemetry,
       identity: authority.identity,
       exchange: authority.exchange,
       tokenCache: options.tokenCache ?? null,
@@ -50,6 +51,10 @@ async function started(options: Options = {}) {
     authority,
     gateway,
     signal,
+    /** A line of what the gateway exports. */
+    async exports(line: string): Promise<boolean> {
+      return (await telemetry.registry.metrics()).includes(`${line}\n`);
+    },
     /** Decides for a request with the key, and moves the clock until it is decided. */
     async ask(key: string): Promise<Decision> {
       return gateway.decide(requestWith({ authorization: [`Token ${key}`] }));
@@ -137,7 +142,7 @@ describe('a gateway', () => {
   });
 
   it('does not use the result of an exchange that a revocation overtook', async () => {
-    const { authority, ask, signal, clock, gateway } = await started();
+    const { authority, ask, signal, clock, gateway, exports } = await started();
     const { id, key } = newKey();
     authority.exchangeValve.hold();
     const decision = ask(key);
@@ -146,6 +151,7 @@ describe('a gateway', () => {
     authority.exchangeValve.open();
     assert.equal(outcomeOf(await decision), 'user_disabled');
     assert.equal(authority.exchangeCount, 2);
+    assert.ok(await exports('tg_gateway_grants_total{admission="tombstoned"} 1'));
     await gateway.close();
   });
 

@@ -86,6 +86,8 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       onMaxStaleness: (maxStalenessMs) => watermarks.noteMaxStaleness(maxStalenessMs),
       onSuspicion: () => watermarks.askSoon(),
       onDecision: metrics.decision,
+      onUnusable: metrics.unusable,
+      onAdmission: metrics.admission,
     },
     {
       audience: config.audience,

@@ -1,5 +1,5 @@
 import type { Clock } from '@token-gateway/platform';
-import type { Heard, RevocationView } from '@token-gateway/revocation';
+import type { Admission, Heard, RevocationView, UseCheck } from '@token-gateway/revocation';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { DecisionSource } from './decision/decide.ts';
 import type { Decision } from './decision/decision.ts';
@@ -17,6 +17,18 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
     name: 'tg_gateway_decisions_total',
     help: 'Decisions by where they came from, outcome and code.',
     labelNames: ['source', 'outcome', 'code'],
+    registers,
+  });
+  const unusable = new Counter({
+    name: 'tg_gateway_cached_unusable_total',
+    help: 'Cached decisions that were not used, by what the use-check said.',
+    labelNames: ['check'],
+    registers,
+  });
+  const admissions = new Counter({
+    name: 'tg_gateway_grants_total',
+    help: 'Grants of exchanges by what became of them on arrival.',
+    labelNames: ['admission'],
     registers,
   });
   const signals = new Counter({
@@ -79,6 +91,12 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
   return {
     decision(source: DecisionSource, decision: Decision): void {
       decisions.inc({ source, outcome: decision.outcome, code: decision.outcome === 'allow' ? '' : decision.code });
+    },
+    unusable(check: UseCheck): void {
+      unusable.inc({ check });
+    },
+    admission(admission: Admission): void {
+      admissions.inc({ admission });
     },
     signal(trigger: string, result: Heard | 'malformed'): void {
       signals.inc({ trigger, result });

@@ -15,6 +15,7 @@ import {
   toServiceError,
 } from '@token-gateway/platform';
 import {
+  type Admission,
   type Asked,
   ageMs,
   type CachedDecision,
@@ -22,6 +23,7 @@ import {
   exchangeAgeBoundMs,
   type Instant,
   type RevocationView,
+  type UseCheck,
 } from '@token-gateway/revocation';
 import { LRUCache } from 'lru-cache';
 import { Type } from 'typebox';
@@ -61,6 +63,10 @@ export interface DecideDeps {
   /** Something was seen that only a watermark can settle. */
   readonly onSuspicion: () => void;
   readonly onDecision: (source: DecisionSource, decision: Decision) => void;
+  /** A cached decision was not used. */
+  readonly onUnusable: (check: Exclude<UseCheck, 'usable'>) => void;
+  /** What became of a grant when it arrived. */
+  readonly onAdmission: (admission: Admission) => void;
 }
 
 export type DecisionSource = 'request' | 'l1' | 'negative' | 'l2' | 'exchange';
@@ -167,6 +173,7 @@ export class DecisionCore {
     if (entry === undefined) return null;
     const check = this.#deps.view.check(entry, now);
     if (check === 'usable') return entry;
+    this.#deps.onUnusable(check);
     // A stale view may become fresh again; nothing else mends an entry.
     if (check !== 'stale') cache.delete(cacheKey);
     return null;
@@ -265,6 +272,7 @@ export class DecisionCore {
     }
     this.#noteMaxStaleness(result.facts.maxStalenessMs);
     const admission = view.admit(result.facts, flight.asked(), now);
+    this.#deps.onAdmission(admission);
     switch (admission) {
       case 'tombstoned':
       case 'replaced-epoch':

@@ -60,6 +60,12 @@ describe('the store of a database whose history is replaced under it', () => {
     assert.equal((await store.published()).seq, place.seq);
   });
 
+  it('mints an epoch when an operator asks for one, as the documentation of failures says', async () => {
+    const { epoch: before } = await store.head();
+    await database.drizzle.execute(sql`UPDATE log_head SET history_id = ''`);
+    assert.ok((await store.head()).epoch > before);
+  });
+
   it('lets one candidate lead at a time, and nobody but the leader of the term say how far', async () => {
     await store.lead('a', 0);
     const first = await store.lead('b', 60_000);

@@ -1,0 +1,178 @@
+/**
+ * Fifty gateways in one process, with connections of their own to identity, Redis and the auth server: whether the bound
+ * holds for all of them, and what one more gateway costs identity and Redis.
+ */
+
+import { createGateway, createHttpExchangeClient, type Decision, type Gateway } from '@token-gateway/gateway';
+import {
+  systemClock as clock,
+  createGrpcIdentityClient,
+  createRedisPubSubSource,
+  createRedisTokenCache,
+} from '@token-gateway/platform';
+import { createSilentTelemetry } from '@token-gateway/platform/testing';
+import { Redis } from 'ioredis';
+import { openParts } from '../tests/parts/index.ts';
+import { fullChain, type System, startSystem } from '../tests/system/system.ts';
+import { formatTable, inMs, summarize } from './statistics.ts';
+
+const fleetSize = 50;
+const idleMs = 15_000;
+const pollMs = 5;
+const boundMs = 1000;
+const giveUpMs = 3000;
+
+export async function benchmarkFleet(args: readonly string[]): Promise<Record<string, unknown>> {
+  const count = (name: string, other: number) =>
+    Number(args.find((argument) => argument.startsWith(`--${name}=`))?.split('=')[1] ?? other);
+  const size = count('gateways', fleetSize);
+  const parts = await openParts(['postgres', 'kafka', 'redis']);
+  await using system = await startSystem(parts, { ...fullChain, gateways: 1, envoy: false });
+  const alone = await cost(system);
+  const fleet = await Promise.all(Array.from({ length: size }, () => startGateway(system)));
+  await untilReady(fleet);
+  const together = await cost(system);
+
+  const { id: tenantId } = await system.admin.createTenant();
+  const bySignal = await revocations(system, fleet, tenantId, count('revocations', 100));
+  await system.relay?.stop();
+  const byWatermark = await revocations(system, fleet, tenantId, 20);
+  await Promise.all(fleet.map((gateway) => gateway.close()));
+
+  const [signal, watermark] = [summarize(bySignal.latencies), summarize(byWatermark.latencies)];
+  const row = (name: string, { p50, p99, max, count: n }: typeof signal) => [
+    name,
+    inMs(p50),
+    inMs(p99),
+    inMs(max),
+    `${n}`,
+  ];
+  console.log(
+    formatTable([
+      [`answer -> last accept at any of ${size} gateways, ms`, 'p50', 'p99', 'max', 'n'],
+      row('by signal', signal),
+      row('without the relay, by watermark', watermark),
+    ]),
+  );
+  const perGateway = {
+    identityCpuMs: ((together.identityCpu - alone.identityCpu) / size) * 1000,
+    redisCpuMs: ((together.redisCpu - alone.redisCpu) / size) * 1000,
+  };
+  console.log(
+    `idle, CPU per second: identity ${(alone.identityCpu * 1000).toFixed(1)} ms with 1 gateway, ` +
+      `${(together.identityCpu * 1000).toFixed(1)} ms with ${size + 1}: ${perGateway.identityCpuMs.toFixed(2)} ms each; ` +
+      `Redis ${perGateway.redisCpuMs.toFixed(3)} ms each`,
+  );
+  const late = bySignal.late + byWatermark.late;
+  console.log(
+    `${bySignal.decisions + byWatermark.decisions} decisions, ${late} accepted after the bound of ${boundMs} ms`,
+  );
+  if (late > 0) process.exitCode = 1;
+  return { size, signal, watermark, perGateway, alone, together, late };
+}
+
+async function startGateway(system: System): Promise<Gateway> {
+  const env = system.gatewayEnvironment;
+  const telemetry = createSilentTelemetry();
+  const { logger } = telemetry;
+  const url = system.redis?.url ?? '';
+  const identity = createGrpcIdentityClient({ addresses: [env['TG_IDENTITY_ADDRESSES'] ?? ''], logger, clock });
+  const exchange = await createHttpExchangeClient(
+    { clock },
+    {
+      url: env['TG_AUTH_SERVER_URL'] ?? '',
+      clientId: 'gateway',
+      clientKey: JSON.parse(env['TG_CLIENT_KEY'] ?? '{}') as Record<string, string>,
+    },
+  );
+  const tokenCache = createRedisTokenCache({ url, logger });
+  const gateway = createGateway(
+    {
+      ...telemetry,
+      identity,
+      exchange,
+      tokenCache,
+      signals: [createRedisPubSubSource({ url, logger, clock })],
+      clock,
+      random: Math.random,
+    },
+    { audience: 'internal', fleetSecret: Buffer.from(env['TG_FLEET_SECRET'] ?? ''), entriesMax: 1000 },
+  );
+  gateway.start();
+  return {
+    ...gateway,
+    async close() {
+      await gateway.close();
+      await Promise.all([identity.close(), exchange.close(), tokenCache.close()]);
+    },
+  };
+}
+
+async function untilReady(fleet: readonly Gateway[]): Promise<void> {
+  while (fleet.some((gateway) => gateway.notReady().length > 0)) await sleep(20);
+}
+
+/** Seconds of CPU per second, while nothing but watermarks is asked. */
+async function cost(system: System): Promise<{ identityCpu: number; redisCpu: number }> {
+  const redis = new Redis(system.redis?.url ?? '');
+  const read = async () => {
+    const metrics = await (await fetch(system.identity.metricsUrl)).text();
+    const info = await redis.info('cpu');
+    const number = (text: string, pattern: RegExp) => Number(pattern.exec(text)?.[1] ?? Number.NaN);
+    return {
+      identity: number(metrics, /^process_cpu_seconds_total (\S+)/m),
+      redis: number(info, /used_cpu_user:(\S+)/) + number(info, /used_cpu_sys:(\S+)/),
+      at: performance.now(),
+    };
+  };
+  await sleep(2000);
+  const before = await read();
+  await sleep(idleMs);
+  const after = await read();
+  redis.disconnect();
+  const seconds = (after.at - before.at) / 1000;
+  return {
+    identityCpu: (after.identity - before.identity) / seconds,
+    redisCpu: (after.redis - before.redis) / seconds,
+  };
+}
+
+async function revocations({ admin }: System, fleet: readonly Gateway[], tenantId: string, count: number) {
+  const latencies: number[] = [];
+  let late = 0;
+  let decisions = 0;
+  for (let index = 0; index < count; index += 1) {
+    const user = await admin.createUser(tenantId);
+    const { id, key } = await admin.createKey(user.id);
+    const request = { method: 'GET', path: '/', header: (name: string) => (name === 'x-api-key' ? [key] : []) };
+    const ask = async (gateway: Gateway): Promise<Decision['outcome']> => {
+      decisions += 1;
+      return (await gateway.decide(request)).outcome;
+    };
+    const warm = await Promise.all(fleet.map(ask));
+    if (warm.some((outcome) => outcome !== 'allow')) throw new Error(`a good key is not accepted: ${warm.join(' ')}`);
+    if (index % 2 === 0) await admin.revokeKey(id);
+    else await admin.disableUser(user.id);
+    const answeredAt = performance.now();
+    let lastAcceptAt = answeredAt;
+    let waiting = [...fleet];
+    while (waiting.length > 0 && performance.now() - answeredAt < giveUpMs) {
+      const startedAt = performance.now();
+      const outcomes = await Promise.all(waiting.map(ask));
+      waiting = waiting.filter((_gateway, place) => outcomes[place] !== 'deny');
+      if (!outcomes.includes('allow')) continue;
+      lastAcceptAt = performance.now();
+      if (startedAt - answeredAt > boundMs) late += 1;
+      await sleep(pollMs);
+    }
+    // And none accepts it again.
+    const after = await Promise.all(fleet.map(ask));
+    late += after.filter((outcome) => outcome === 'allow').length;
+    latencies.push(lastAcceptAt - answeredAt);
+  }
+  return { latencies, late, decisions };
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
