@@ -48,7 +48,7 @@ const settledAtMs = 7500;
 /** A definitive refusal may be told again for so long after it became untrue, and one under way arrives then. */
 const refusalOutlivesMs = 2300;
 const bounds = [1000, 400, 0];
-const requestEveryMs = 40;
+const requestEveryMs = 60;
 const changeEveryMs = 150;
 
 // Errors are part of what is simulated, by the thousands.
