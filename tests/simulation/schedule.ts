@@ -1,5 +1,5 @@
 /** What breaks, when and for how long: drawn from a seed, and small enough to read. */
-import type { Change } from '@token-gateway/revocation';
+import { type Change, changePayload, nextChain, type Position } from '@token-gateway/revocation';
 import { Random } from './random.ts';
 import {
   authServerNames,
@@ -124,7 +124,33 @@ const draws: readonly Draw[] = [
         redis.publish(forge(store.rows.length + ahead, store.rows.at(-1)?.epoch ?? 1, subjects)),
     };
   },
+  (_random, forMs) => ({
+    name: 'a forger keeps one ahead, with a chain that fits',
+    inject: (system) => {
+      const { redis, world } = system;
+      const endMs = world.nowMs + forMs;
+      const publish = (): void => {
+        const newest = system.store.rows.at(-1);
+        if (newest !== undefined) redis.publish(forgeNext(newest));
+        if (world.nowMs + forgeEveryMs < endMs) world.after(forgeEveryMs, publish);
+      };
+      publish();
+    },
+  }),
 ];
+
+const forgeEveryMs = 25;
+
+/** The next link after a change, true in everything but that it was never committed. */
+function forgeNext({ epoch, seq, chain }: Position & { readonly chain: string }): Change {
+  const content = {
+    type: 'tg.user.changed' as const,
+    subjects: ['user:nobody'],
+    actor: 'forger',
+    at: '2026-01-01T00:00:00.000Z',
+  };
+  return { ...content, epoch, seq: seq + 1, chain: nextChain(chain, epoch, seq + 1, changePayload(content)) };
+}
 
 function forge(seq: number, epoch: number, subjects: string[]): Change {
   const at = '2026-01-01T00:00:00.000Z';
