@@ -37,11 +37,9 @@ export function faultsOf(system: System, links: ReadonlyMap<string, Link>): Faul
     {
       name: `restart ${target.name}`,
       holdMs: 0,
-      inject: async () => {
-        await target.stop();
-        await target.start();
-      },
-      heal: async () => {},
+      inject: async () => void (await target.stop()),
+      // Starting waits for readiness, which another fault may prevent until it is healed, too.
+      heal: () => target.start(),
     },
   ];
   const ofPart = (name: string, part: Part): Fault[] => [
