@@ -120,7 +120,7 @@ async function cost(system: System): Promise<{ identityCpu: number; redisCpu: nu
     const info = await redis.info('cpu');
     const number = (text: string, pattern: RegExp) => Number(pattern.exec(text)?.[1] ?? Number.NaN);
     return {
-      identity: number(metrics, /^process_cpu_seconds_total (\S+)/m),
+      identity: number(metrics, /^process_cpu_seconds_total(?:\{.*\})? (\S+)/m),
       redis: number(info, /used_cpu_user:(\S+)/) + number(info, /used_cpu_sys:(\S+)/),
       at: performance.now(),
     };
