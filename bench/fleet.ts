@@ -2,7 +2,7 @@
  * Fifty gateways in one process, with connections of their own to identity, Redis and the auth server: whether the bound
  * holds for all of them, and what one more gateway costs identity and Redis.
  */
-
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createGateway, createHttpExchangeClient, type Decision, type Gateway } from '@token-gateway/gateway';
 import {
   systemClock as clock,
@@ -171,8 +171,4 @@ async function revocations({ admin }: System, fleet: readonly Gateway[], tenantI
     latencies.push(lastAcceptAt - answeredAt);
   }
   return { latencies, late, decisions };
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -6,32 +6,20 @@
  *     npm run guards -- fresh   those whose name has the word
  * @module
  */
-import { spawnSync } from 'node:child_process';
 import { copySources } from './copy.ts';
 import { guards } from './list.ts';
+import { failingTests, usualTests } from './tests.ts';
 
-const tests = ['packages/revocation/src/**/*.test.ts', 'services/gateway/src/**/*.test.ts'];
 const copy = await copySources();
-
-/** The names of the tests that fail; empty when all pass. */
-function failingTests(files: readonly string[] = tests): string[] {
-  const run = spawnSync(process.execPath, ['--test', '--test-reporter=tap', ...files], {
-    cwd: copy.folder,
-    encoding: 'utf8',
-  });
-  const failed = [...run.stdout.matchAll(/^\s+not ok \d+ - (.*)$/gm)].map(([, name = '']) => name);
-  if (run.status !== 0 && failed.length === 0) return ['(the test run itself failed)'];
-  return failed;
-}
 
 try {
   const word = process.argv[2] ?? '';
-  const all = new Set([...tests, ...guards.flatMap((guard) => guard.tests ?? [])]);
-  const unguarded = failingTests([...all]);
+  const all = new Set([...usualTests, ...guards.flatMap((guard) => guard.tests ?? [])]);
+  const unguarded = await failingTests(copy.folder, { tests: [...all] });
   if (unguarded.length > 0) throw new Error(`tests fail although every guard is on: ${unguarded.join('; ')}`);
   let missed = 0;
   for (const guard of guards.filter(({ name }) => name.includes(word))) {
-    const failed = await copy.without(guard, () => failingTests(guard.tests));
+    const failed = await copy.without(guard, () => failingTests(copy.folder, guard));
     if (failed.length === 0) missed += 1;
     console.log(`${failed.length === 0 ? 'NOT NOTICED' : 'noticed    '}  without: ${guard.name}`);
     for (const name of failed.slice(0, 3)) console.log(`               ${name}`);

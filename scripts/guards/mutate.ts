@@ -7,16 +7,15 @@
  *     npm run faults:mutate -- --seeds 2000         that many seeds of the simulation for each; default 600
  * @module
  */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { parseArgs } from 'node:util';
 import { copySources } from './copy.ts';
-import { type Guard, guards } from './list.ts';
+import { guards } from './list.ts';
+import { failingTests, run } from './tests.ts';
 
 const root = join(import.meta.dirname, '../..');
-const tests = ['packages/revocation/src/**/*.test.ts', 'services/gateway/src/**/*.test.ts'];
 const { values } = parseArgs({ options: { only: { type: 'string' }, seeds: { type: 'string' } } });
 const seeds = values.seeds ?? '600';
 
@@ -28,13 +27,6 @@ async function noticedByModel(): Promise<ReadonlySet<string>> {
   return new Set(variants.flatMap(({ guard }) => (guard === null ? [] : [guard])));
 }
 
-async function run(folder: string, args: readonly string[]): Promise<{ status: number | null; output: string }> {
-  const child = spawn(process.execPath, args, { cwd: folder, stdio: ['ignore', 'pipe', 'ignore'] });
-  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
-  const output = await text(child.stdout);
-  return { status: await ended, output };
-}
-
 /** The seed that fails, or null when none does. */
 async function noticedBySimulation(folder: string): Promise<string | null> {
   const { status, output } = await run(folder, ['tests/simulation/main.ts', '--seeds', seeds, '--stop']);
@@ -42,11 +34,6 @@ async function noticedBySimulation(folder: string): Promise<string | null> {
   const seed = /^seed (\d+):/m.exec(output)?.[1];
   if (seed === undefined) throw new Error(`the simulation itself failed: ${output}`);
   return seed;
-}
-
-async function failingTests(folder: string, guard: Guard): Promise<number> {
-  const { status, output } = await run(folder, ['--test', '--test-reporter=tap', ...(guard.tests ?? tests)]);
-  return status === 0 ? 0 : [...output.matchAll(/^\s+not ok \d+ - /gm)].length;
 }
 
 const copy = await copySources();
@@ -61,8 +48,13 @@ try {
       await noticedBySimulation(copy.folder),
       await failingTests(copy.folder, guard),
     ]);
-    const noticed = [model, seed !== null, failed > 0].filter(Boolean).length;
-    const row = { guard: guard.name, model, simulation: seed === null ? '-' : `seed ${seed}`, 'failing tests': failed };
+    const noticed = [model, seed !== null, failed.length > 0].filter(Boolean).length;
+    const row = {
+      guard: guard.name,
+      model,
+      simulation: seed === null ? '-' : `seed ${seed}`,
+      'failing tests': failed.length,
+    };
     console.log(noticed >= 2 ? 'noticed    ' : 'NOT ENOUGH ', JSON.stringify(row));
     rows.push({ ...row, ok: noticed >= 2 });
   }

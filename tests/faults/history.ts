@@ -72,8 +72,11 @@ export class History {
     this.length += 1;
   }
 
-  *decisions() {
-    for (let index = 0; index < this.length; index += 1) {
+  /** Those that ended at `endedFrom` or later, and some that ended before: whole chunks are passed over. */
+  *decisions(endedFrom = 0) {
+    const isOver = (times: Float64Array) => (times.at(-1) ?? 0) > 0 && (times.at(-1) ?? 0) < endedFrom;
+    const first = this.#times.findIndex((times) => !isOver(times));
+    for (let index = Math.max(0, first) * chunkSize; index < this.length; index += 1) {
       const chunk = Math.floor(index / chunkSize);
       const place = (index % chunkSize) * 2;
       const flags = this.#facts[chunk]?.[place + 1] ?? 0;
@@ -91,6 +94,8 @@ export class History {
 
 /** The result of each window, by when a request began. `boundMs` is D of every credential in the history. */
 export function checkHistory(history: History, windows: readonly Window[], boundMs: number): WindowResult[] {
+  // A request that began in a window ended in it or later.
+  const earliest = Math.min(...windows.map(({ from }) => from));
   const ofCredential = new Map<number, { revocation: Revocation; lastAcceptAt: number }[]>();
   for (const revocation of history.revocations) {
     const known = ofCredential.get(revocation.credential) ?? [];
@@ -107,7 +112,7 @@ export function checkHistory(history: History, windows: readonly Window[], bound
     lastGapAt: 0,
     firstWrong: '',
   }));
-  for (const { credential, gateway, outcome, isGood, startedAt, endedAt } of history.decisions()) {
+  for (const { credential, gateway, outcome, isGood, startedAt, endedAt } of history.decisions(earliest)) {
     const count = counts.find(({ window }) => startedAt >= window.from && startedAt < window.until);
     if (count === undefined) continue;
     count.decisions += 1;

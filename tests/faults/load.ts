@@ -1,5 +1,6 @@
 /** Steady requests of good credentials at every gateway, and revocations all the time, recorded. */
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { checkRequest, createExtAuthzClient, type ExtAuthzClient } from '../../bench/ext-authz-client.ts';
 import type { Issuer } from '../system/issuer.ts';
 import type { System } from '../system/system.ts';
@@ -189,8 +190,4 @@ export async function startLoad({ system, issuer, history, rate, onError }: Load
       for (const client of clients) client.close();
     },
   };
-}
-
-export function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -8,6 +8,7 @@
  * @module
  */
 import { writeFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { openParts } from '../parts/index.ts';
 import { Random } from '../simulation/random.ts';
@@ -16,7 +17,7 @@ import { fullChain, startSystem } from '../system/system.ts';
 import { type Fault, faultsOf, together } from './faults.ts';
 import { checkHistory, History, type Window } from './history.ts';
 import { Link } from './link.ts';
-import { sleep, startLoad } from './load.ts';
+import { startLoad } from './load.ts';
 
 const { values } = parseArgs({
   options: {

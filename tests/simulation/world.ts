@@ -4,6 +4,7 @@
  * @module
  */
 import type { Clock } from '@token-gateway/platform';
+import { sleepBy } from '@token-gateway/platform/testing';
 import { Random } from './random.ts';
 
 interface Event {
@@ -150,21 +151,7 @@ export class Machine {
         },
       };
     };
-    return {
-      now,
-      setTimer,
-      sleep: (delayMs, signal) =>
-        new Promise((resolve) => {
-          if (signal?.aborted) return resolve();
-          const done = (): void => {
-            timer.cancel();
-            signal?.removeEventListener('abort', done);
-            resolve();
-          };
-          const timer = setTimer(done, delayMs);
-          signal?.addEventListener('abort', done);
-        }),
-    };
+    return { now, setTimer, sleep: sleepBy(setTimer) };
   }
 
   /** Runs something in a life of the process: now, when it goes on, or never when that life is over. */

@@ -1,3 +1,4 @@
+export { sleepBy } from './clock/sleep.ts';
 export * from './clock/test.ts';
 export * from './database/conformance.ts';
 export * from './database/pglite-test.ts';

@@ -1,24 +1,24 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { ChainCheck, type LoggedChange } from './audit.ts';
-import { type Change, changePayload } from './change.ts';
+import { ChainCheck } from './audit.ts';
+import { type Change, type ChangeRow, changePayload } from './change.ts';
 import { ChangeLog } from './testing.ts';
 
-const rowOf = (change: Change): LoggedChange => ({ ...change, payload: changePayload(change) });
+const rowOf = (change: Change): ChangeRow => ({ ...change, payload: changePayload(change) });
 
-function rows(count: number, log = new ChangeLog()): LoggedChange[] {
+function rows(count: number, log = new ChangeLog()): ChangeRow[] {
   for (let index = 0; index < count; index += 1) log.append([`key:${index}`]);
   return log.changes.map(rowOf);
 }
 
-function check(...logs: (readonly LoggedChange[])[]): ChainCheck {
+function check(...logs: (readonly ChangeRow[])[]): ChainCheck {
   const checked = new ChainCheck();
   for (const row of logs.flat()) checked.add(row);
   return checked;
 }
 
 /** The history up to `kept`, and then another in a larger epoch. */
-function restored(kept: number, count: number): LoggedChange[] {
+function restored(kept: number, count: number): ChangeRow[] {
   const log = new ChangeLog();
   rows(kept, log);
   log.epoch = 2;
@@ -26,7 +26,7 @@ function restored(kept: number, count: number): LoggedChange[] {
   return log.changes.map(rowOf);
 }
 
-const headOf = ({ epoch, seq, chain }: LoggedChange) => ({ epoch, seq, chain, at: '2026-01-01T00:00:00.000Z' });
+const headOf = ({ epoch, seq, chain }: ChangeRow) => ({ epoch, seq, chain, at: '2026-01-01T00:00:00.000Z' });
 
 describe('the check of a change log', () => {
   it('finds every link in order, also with repetitions and from the middle', () => {
@@ -43,7 +43,7 @@ describe('the check of a change log', () => {
     const altered = log.map((row) => (row.seq >= 3 ? { ...row, payload: row.payload.replace('key', 'kez') } : row));
     assert.match(check(altered).disagreement ?? '', /^1:3 its chain/);
     assert.match(check(log.toSpliced(2, 1)).disagreement ?? '', /^1:4 does not follow 1:2/);
-    const forged = { ...log[2], seq: 7 } as LoggedChange;
+    const forged = { ...log[2], seq: 7 } as ChangeRow;
     assert.match(check([...log, forged]).disagreement ?? '', /^1:7 its chain/);
     const [first, second] = log;
     assert.ok(first !== undefined && second !== undefined);
@@ -87,7 +87,7 @@ describe('the check of a change log', () => {
       published.map((head) => rewritten.compare(head, [])),
       ['confirmed', 'confirmed', 'disagrees', 'disagrees', 'disagrees', 'disagrees'],
     );
-    assert.equal(check(log.slice(4)).compare(published[0] ?? headOf(log[0] as LoggedChange), []), 'not-kept');
+    assert.equal(check(log.slice(4)).compare(published[0] ?? headOf(log[0] as ChangeRow), []), 'not-kept');
   });
 
   it('takes a replaced history for a restore only when told of it', () => {

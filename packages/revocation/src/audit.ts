@@ -2,15 +2,8 @@
  * Checks a change log as an auditor does: each link of its hash chain, and heads that were published earlier.
  */
 import type { LogHead } from '@token-gateway/schemas';
-import { genesisChain, nextChain } from './change.ts';
+import { type ChangeRow, genesisChain, nextChain } from './change.ts';
 import { formatPosition, type Position } from './position.ts';
-
-/** A change as it was stored or received. */
-export interface LoggedChange extends Position {
-  readonly chain: string;
-  /** The canonical text that the chain covers. */
-  readonly payload: string;
-}
 
 interface Link {
   readonly epoch: number;
@@ -39,7 +32,7 @@ export class ChainCheck {
   #disagreement: string | null = null;
 
   /** Nothing is read after the first disagreement. */
-  add(change: LoggedChange): void {
+  add(change: ChangeRow): void {
     if (this.#disagreement !== null) return;
     const { epoch, seq, chain } = change;
     const why = this.#contradiction(change);
@@ -58,7 +51,7 @@ export class ChainCheck {
     return this.#links.get(seq)?.epoch === epoch;
   }
 
-  #contradiction(change: LoggedChange): string | null {
+  #contradiction(change: ChangeRow): string | null {
     const { epoch, seq, chain, payload } = change;
     const previous = this.chainAt(seq - 1);
     const isKnown = this.#isKnown(change);

@@ -8,13 +8,21 @@
  */
 import { createHash } from 'node:crypto';
 import type { Change, ChangeEvent } from '@token-gateway/schemas';
-import { formatPosition } from './position.ts';
+import { formatPosition, type Position } from './position.ts';
 import { allSubject, type Subject } from './subject.ts';
 
 export type { Change };
 
 /** What a change says, before it has a place in the log. */
 export type ChangeContent = Omit<Change, 'epoch' | 'seq' | 'chain'>;
+
+/** A change as it is stored or received. */
+export interface ChangeRow extends Position {
+  /** 64 hex digits. */
+  readonly chain: string;
+  /** The canonical text that the chain covers. */
+  readonly payload: string;
+}
 
 /** The chain value before the first change. */
 export const genesisChain = '0'.repeat(64);
@@ -52,7 +60,7 @@ export function chainAfter(previous: string, change: Change): string {
 }
 
 /** A change from a stored or received row. The payload is trusted to be canonical only as far as the chain agrees. */
-export function changeFromRow(row: { epoch: number; seq: number; chain: string; payload: string }): Change {
+export function changeFromRow(row: ChangeRow): Change {
   const content = JSON.parse(row.payload) as ChangeContent;
   return { ...content, epoch: row.epoch, seq: row.seq, chain: row.chain };
 }

@@ -167,7 +167,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       watermarks.start();
       pruneLoop().catch((error: unknown) => logger.error({ err: error }, 'pruning ended'));
     },
-    applied: () => ({ epoch: view.epoch, seq: view.applied }),
+    applied: () => positionOf(view),
     notReady() {
       return view.epoch === 0 ? ['no watermark yet'] : [];
     },

@@ -15,9 +15,8 @@ import {
 import { keySubject, tenantSubject, userSubject } from '@token-gateway/revocation';
 import { eq } from 'drizzle-orm';
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { ChangeFeed } from './log/feed.ts';
 import { HeadPublisher } from './log/heads.ts';
-import { startProtocol } from './protocol.ts';
+import { type Protocol, startProtocol } from './protocol.ts';
 import { Receipts } from './receipts/receipts.ts';
 import { createRestApp } from './rest/app.ts';
 import { CallerReader, platformScope } from './rest/caller.ts';
@@ -72,17 +71,17 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   receipts.start();
 
   let leads = false;
-  let metrics: ReturnType<typeof createMetrics> | null = null;
-  const protocol = startProtocol(
+  const metrics = createMetrics(registry, { newestSeq: () => protocol.feed.newest.seq, leads: () => leads });
+  const protocol: Protocol = startProtocol(
     {
       store,
       eventLog,
       clock,
       logger,
       random,
-      onResolved: (outcome) => metrics?.resolves.inc({ outcome }),
+      onResolved: (outcome) => metrics.resolves.inc({ outcome }),
       onWatermark(request, at) {
-        metrics?.watermarks.inc();
+        metrics.watermarks.inc();
         if (request.receipts !== undefined) receipts.note(request.receipts, at);
       },
       onTerm: (term) => {
@@ -92,7 +91,6 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     head,
   );
   const { client, feed, closing } = protocol;
-  metrics = createMetrics(registry, feed, () => leads);
   const headPublisher =
     reportLog === null ? null : new HeadPublisher({ store, feed, eventLog: reportLog, clock, logger });
   headPublisher?.start();
@@ -131,14 +129,14 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   };
 }
 
-function createMetrics(registry: Registry, feed: ChangeFeed, leads: () => boolean) {
+function createMetrics(registry: Registry, { newestSeq, leads }: { newestSeq: () => number; leads: () => boolean }) {
   const registers = [registry];
   new Gauge({
     name: 'tg_identity_newest_seq',
     help: 'Newest change known to this replica.',
     registers,
     collect() {
-      this.set(feed.newest.seq);
+      this.set(newestSeq());
     },
   });
   new Gauge({

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from './port.ts';
+import { sleepBy } from './sleep.ts';
 
 /** setTimeout fires at once for anything longer. */
 const timerLimitMs = 2 ** 31 - 1;
@@ -18,16 +19,5 @@ function setTimer(callback: () => void, delayMs: number): Timer {
 export const systemClock: Clock = {
   now: () => ({ monotonicMs: performance.now(), wallMs: Date.now() }),
   setTimer,
-  sleep(delayMs, signal) {
-    return new Promise((resolve) => {
-      if (signal?.aborted) return resolve();
-      const done = (): void => {
-        timer.cancel();
-        signal?.removeEventListener('abort', done);
-        resolve();
-      };
-      const timer = setTimer(done, delayMs);
-      signal?.addEventListener('abort', done);
-    });
-  },
+  sleep: sleepBy(setTimer),
 };

@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Clock, Instant } from './port.ts';
+import { sleepBy } from './sleep.ts';
 
 /** A clock that stands still until a test moves it. */
 export interface TestClock extends Clock {
@@ -21,25 +22,16 @@ export function createTestClock(start: Partial<Instant> = {}): TestClock {
   let wallMs = start.wallMs ?? Date.UTC(2026, 0, 1);
   const timers = new Set<TestTimer>();
 
+  const setTimer: Clock['setTimer'] = (callback, delayMs) => {
+    const timer: TestTimer = { dueMs: monotonicMs + Math.max(0, delayMs), callback };
+    timers.add(timer);
+    return { cancel: () => void timers.delete(timer) };
+  };
+
   const clock: TestClock = {
     now: () => ({ monotonicMs, wallMs }),
-    setTimer(callback, delayMs) {
-      const timer: TestTimer = { dueMs: monotonicMs + Math.max(0, delayMs), callback };
-      timers.add(timer);
-      return { cancel: () => void timers.delete(timer) };
-    },
-    sleep(delayMs, signal) {
-      return new Promise((resolve) => {
-        if (signal?.aborted) return resolve();
-        const done = (): void => {
-          timer.cancel();
-          signal?.removeEventListener('abort', done);
-          resolve();
-        };
-        const timer = clock.setTimer(done, delayMs);
-        signal?.addEventListener('abort', done);
-      });
-    },
+    setTimer,
+    sleep: sleepBy(setTimer),
     async advance(ms) {
       const endMs = monotonicMs + ms;
       await settle();

@@ -1,6 +1,6 @@
 import { type Clock, type Logger, ServiceError } from '@token-gateway/platform';
-import type { Position } from '@token-gateway/revocation';
-import type { ChangeRow, ChangeStore, Head } from '../store/port.ts';
+import type { ChangeRow, Position } from '@token-gateway/revocation';
+import type { ChangeStore, Head } from '../store/port.ts';
 
 const keptMax = 2000;
 const pollMs = 250;

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createTestClock } from '@token-gateway/platform/testing';
-import { genesisChain, nextChain } from '@token-gateway/revocation';
-import type { ChangeRow, ChangeStore, Head } from '../store/port.ts';
+import { type ChangeRow, genesisChain, nextChain } from '@token-gateway/revocation';
+import type { ChangeStore, Head } from '../store/port.ts';
 import { answerWatermark, HeadReader } from './watermark.ts';
 
 const epoch = 7;

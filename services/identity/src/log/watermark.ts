@@ -1,6 +1,7 @@
 import type { Clock } from '@token-gateway/platform';
+import type { ChangeRow } from '@token-gateway/revocation';
 import type { WatermarkRequest, WatermarkResponse } from '@token-gateway/schemas/identity';
-import type { ChangeRow, ChangeStore, Head } from '../store/port.ts';
+import type { ChangeStore, Head } from '../store/port.ts';
 
 /** A gateway that lacks more changes than this starts again; no reset reaches back further. */
 const catchUpMax = 10_000;

@@ -7,7 +7,7 @@ import {
   ServiceError,
   sqlStateOf,
 } from '@token-gateway/platform';
-import type { Position } from '@token-gateway/revocation';
+import { exchangeAgeBoundMs, type Position } from '@token-gateway/revocation';
 import { and, eq, inArray, lt, type SQL } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
@@ -30,8 +30,6 @@ export interface RestContext {
   readonly closing: AbortSignal;
 }
 
-/** D is never below the age bound of an exchange. */
-const boundMinMs = 250;
 const idempotencyLifeMs = 24 * 3600 * 1000;
 /** unique_violation */
 const uniqueViolation = '23505';
@@ -115,10 +113,11 @@ export async function effectiveBy(
     .select({ maxStalenessMs: tenants.maxStalenessMs, looserUntil: tenants.looserUntil })
     .from(tenants)
     .where(inArray(tenants.id, [...tenantIds]));
+  // D is never below the age bound of an exchange.
   const untilMs = bounds.map(({ maxStalenessMs, looserUntil }) =>
-    Math.max(committedBeforeMs + Math.max(maxStalenessMs, boundMinMs), looserUntil?.getTime() ?? 0),
+    Math.max(committedBeforeMs + exchangeAgeBoundMs(maxStalenessMs), looserUntil?.getTime() ?? 0),
   );
-  return new Date(Math.max(committedBeforeMs + boundMinMs, ...untilMs)).toISOString();
+  return new Date(Math.max(committedBeforeMs + exchangeAgeBoundMs(0), ...untilMs)).toISOString();
 }
 
 /** What a change says of its reason, when there is one. */

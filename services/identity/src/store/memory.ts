@@ -4,10 +4,9 @@
  * @module
  */
 import type { Clock } from '@token-gateway/platform';
-import { changePayload, genesisChain, nextChain, type Position } from '@token-gateway/revocation';
+import { type ChangeRow, changePayload, genesisChain, nextChain, type Position } from '@token-gateway/revocation';
 import type {
   ApiKeyState,
-  ChangeRow,
   ExternalState,
   Head,
   NewChange,

@@ -2,19 +2,13 @@
  * What the protocol needs of the database. An adapter answers from the primary, and from no history but the one whose
  * epoch it names: where the database behind it was restored or replaced, it mints a new epoch before it answers.
  */
-import type { ChangeContent, Position } from '@token-gateway/revocation';
+import type { ChangeContent, ChangeRow, Position } from '@token-gateway/revocation';
 
 /** The newest place in the change log. */
 export interface Head extends Position {
   /** chain(seq), 64 hex digits. */
   readonly chain: string;
   readonly minSigningGeneration: number;
-}
-
-export interface ChangeRow extends Position {
-  readonly chain: string;
-  /** The canonical text that the chain covers. */
-  readonly payload: string;
 }
 
 /** What a caller says of a change; the log adds time and place. */

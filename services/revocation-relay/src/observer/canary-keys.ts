@@ -1,5 +1,5 @@
 import { type Clock, ServiceError } from '@token-gateway/platform';
-import type { Position } from '@token-gateway/revocation';
+import { exchangeAgeBoundMs, type Position } from '@token-gateway/revocation';
 import type { CanaryKeys } from './observer.ts';
 
 export interface CanaryKeysConfig {
@@ -14,8 +14,6 @@ export interface CanaryKeysConfig {
 const timeoutMs = 5000;
 /** A key that could not be revoked ends by itself. */
 const keyLifeMs = 600_000;
-/** D is never below the age bound of an exchange. */
-const boundMinMs = 250;
 
 /** The canary's keys by identity's REST API. */
 export function createCanaryKeys({ clock }: { readonly clock: Clock }, config: CanaryKeysConfig): CanaryKeys {
@@ -41,7 +39,8 @@ export function createCanaryKeys({ clock }: { readonly clock: Clock }, config: C
     async boundMs() {
       const { tenantId } = await call<{ tenantId: string }>('GET', `/v1/users/${config.userId}`);
       const { policy } = await call<{ policy: { maxStalenessMs: number } }>('GET', `/v1/tenants/${tenantId}`);
-      return Math.max(policy.maxStalenessMs, boundMinMs);
+      // D is never below the age bound of an exchange.
+      return exchangeAgeBoundMs(policy.maxStalenessMs);
     },
     create() {
       const expiresAt = new Date(clock.now().wallMs + keyLifeMs).toISOString();
