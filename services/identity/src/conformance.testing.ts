@@ -10,11 +10,12 @@ import {
   systemClock,
 } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
-import { type Change, chainAfter, genesisChain } from '@token-gateway/revocation';
+import { type Change, chainAfter, changeFromRow, genesisChain } from '@token-gateway/revocation';
 import { type ChangeEvent, changesTopic } from '@token-gateway/schemas';
 import type { ExternalCredential, ResolveResponse, WatermarkRequest } from '@token-gateway/schemas/identity';
 import { sql } from 'drizzle-orm';
 import { createIdentity, type Identity } from './identity.ts';
+import { createDrizzleStore } from './store/drizzle.ts';
 
 const adminKey = createApiKey(randomBytes, Date.now()).key;
 const config = {
@@ -113,6 +114,31 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         assert.deepEqual(placeOf(repeated.body), placeOf(first.body));
       }
       assert.equal((await rest<{ seq: number }>('DELETE', `/v1/api-keys/${keyId}`)).status, 200);
+    });
+
+    it('writes revocations that come together each once, and lets none that is refused spoil the others', async () => {
+      const own = await fixture(identity);
+      const other = await fixture(identity);
+      const path = `/v1/users/${own.userId}/api-keys`;
+      const keys = await Promise.all(
+        Array.from({ length: 20 }, async () => (await own.rest<Created>('POST', path, { name: 'k' })).body),
+      );
+      // Of one user: somebody else's key does not exist for it.
+      const rest = client(identity, own.key);
+      const ids = [...keys.map(({ id }) => id), keys[0]?.id ?? '', other.keyId, 'absent'];
+      const answers = await Promise.all(ids.map((id) => rest<Place>('POST', `/v1/api-keys/${id}/revoke`, {})));
+      const statuses = answers.map(({ status }) => status);
+      assert.deepEqual(statuses, [...Array<number>(21).fill(200), 404, 404]);
+      const seqs = answers.slice(0, 20).map(({ body }) => body.seq);
+      assert.equal(new Set(seqs).size, 20);
+      assert.deepEqual(placeOf(answers[20]?.body as Place), placeOf(answers[0]?.body as Place));
+      for (const { key } of keys) assert.equal(outcomeOf(await resolveKey(identity, key)), 'key_revoked');
+      assert.equal(outcomeOf(await resolveKey(identity, other.key)), 'granted');
+      // The log has a change for each, at the place that was answered, about that key.
+      const first = Math.min(...seqs);
+      const { rows } = await createDrizzleStore({ database, clock: systemClock }).read(first - 1, 20);
+      const named = new Map(rows.map((row) => [row.seq, changeFromRow(row).subjects]));
+      for (const [index, { id }] of keys.entries()) assert.deepEqual(named.get(seqs[index] ?? 0), [`key:${id}`]);
     });
 
     it('refuses everything of a disabled user and a suspended tenant, and grants it again afterwards', async () => {

@@ -20,6 +20,7 @@ import { type Protocol, startProtocol } from './protocol.ts';
 import { Receipts } from './receipts/receipts.ts';
 import { createRestApp } from './rest/app.ts';
 import { CallerReader, platformScope } from './rest/caller.ts';
+import { createBoundReader } from './rest/context.ts';
 import { changesChannel, createDrizzleStore, type DrizzleStore } from './store/drizzle.ts';
 import { apiKeys, tenants, users } from './store/schema.ts';
 
@@ -103,6 +104,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     clock,
     random,
     callers,
+    readBound: createBoundReader(drizzle),
     onCommit: () => feed.nudge(),
     closing,
   });

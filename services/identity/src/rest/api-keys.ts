@@ -1,12 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import { createApiKey, type Drizzle, type HttpApp, ServiceError } from '@token-gateway/platform';
-import { keySubject } from '@token-gateway/revocation';
-import { and, asc, eq, gt, sql } from 'drizzle-orm';
+import { keySubject, type Position } from '@token-gateway/revocation';
+import { and, asc, eq, gt, inArray, sql } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
+import { gather } from '../gather.ts';
 import { apiKeys, users } from '../store/schema.ts';
 import { type Caller, type Limits, requireAdminOf, requireGrantable, withinLimits } from './caller.ts';
-import { changeStatus, create, found, now, pageAnswer, pageOf, type RestContext, reasonOf } from './context.ts';
+import { commit, create, effectOf, found, now, pageAnswer, pageOf, type RestContext, reasonOf } from './context.ts';
 import {
   ApiKey,
   ApiKeyCreate,
@@ -23,6 +24,12 @@ import {
 
 type Row = typeof apiKeys.$inferSelect;
 type Status = Static<typeof ApiKey>['status'];
+
+interface Revocation {
+  readonly id: string;
+  readonly caller: Caller;
+  readonly reason: { readonly reason?: string };
+}
 
 export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
   const { drizzle, callers, clock, random } = context;
@@ -185,30 +192,77 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     },
   );
 
+  /**
+   * Revocations that come together commit together: one by one they would wait for the disk in turn. What may stand in an id
+   * or a reason cannot fail the statement, so none of them can spoil the others'.
+   */
+  const revokeTogether = gather((wanted: readonly Revocation[]) =>
+    commit(context, async (tx) => {
+      const ids = [...new Set(wanted.map(({ id }) => id))];
+      // In one order, so that no two groups wait for each other.
+      const locked = await tx
+        .select()
+        .from(apiKeys)
+        .where(inArray(apiKeys.id, ids))
+        .orderBy(asc(apiKeys.id))
+        .for('no key update');
+      const keys = new Map(locked.map((key) => [key.id, key]));
+      const outcomes = wanted.map((revocation) => {
+        const key = keys.get(revocation.id);
+        if (key === undefined) return new ServiceError('not_found', { detail: `key ${revocation.id}` });
+        try {
+          requireReach(revocation.caller, key);
+          return { ...revocation, key };
+        } catch (error) {
+          return error as Error;
+        }
+      });
+      // Of several that revoke the same key the first does it, and the others are repetitions.
+      const places = new Map<string, Position>();
+      const revoked: (Revocation & { key: Row })[] = [];
+      for (const outcome of outcomes) {
+        if (outcome instanceof Error || places.has(outcome.id)) continue;
+        const { revokedEpoch: epoch, revokedSeq: seq } = outcome.key;
+        if (epoch !== null && seq !== null) places.set(outcome.id, { epoch, seq });
+        else if (revoked.every(({ id }) => id !== outcome.id)) revoked.push(outcome);
+      }
+      for (const [index, place] of (await appendRevoked(tx, revoked)).entries()) {
+        places.set(revoked[index]?.id ?? '', place);
+      }
+      return outcomes.map((outcome) => {
+        if (outcome instanceof Error) return outcome;
+        return { place: found(places.get(outcome.id), 'its place'), tenantId: outcome.key.tenantId };
+      });
+    }),
+  );
+
+  async function appendRevoked(tx: Drizzle, revoked: readonly (Revocation & { key: Row })[]) {
+    if (revoked.length === 0) return [];
+    const revokedChanges = revoked.map(({ key, caller, reason }) => ({
+      type: 'tg.key.revoked' as const,
+      subjects: [keySubject(key.id)],
+      actor: caller.actor,
+      ...reason,
+      details: { keyId: key.id, tenantId: key.tenantId, userId: key.userId },
+    }));
+    const ids = JSON.stringify(revoked.map(({ id }) => id));
+    return context.store.appendAll(
+      tx,
+      revokedChanges,
+      sql`UPDATE api_keys SET revoked_epoch = head.epoch, revoked_seq = head.seq,
+        revoked_at = ${now(context).toISOString()}::timestamptz
+        FROM head JOIN jsonb_array_elements_text(${ids}::jsonb) WITH ORDINALITY AS revoked (id, n) USING (n)
+        WHERE api_keys.id = revoked.id`,
+    );
+  }
+
   const revocation = {
     schema: { params: IdParams, querystring: WaitQuery, body: OptionalReason, response: { 200: Effect } },
   };
   const revoke = async (request: FastifyRequest<{ Params: { id: string }; Body: { reason?: string } | null }>) => {
     const caller = await callers.read(request);
-    return changeStatus(context, request, async (tx) => {
-      const { id } = request.params;
-      const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, id)).for('no key update');
-      const key = found(locked, `key ${id}`);
-      requireReach(caller, key);
-      return {
-        already: key.revokedSeq === null ? null : { epoch: key.revokedEpoch, seq: key.revokedSeq },
-        tenantIds: [key.tenantId],
-        change: {
-          type: 'tg.key.revoked',
-          subjects: [keySubject(key.id)],
-          actor: caller.actor,
-          ...reasonOf(request.body),
-          details: { keyId: key.id, tenantId: key.tenantId, userId: key.userId },
-        },
-        apply: sql`UPDATE api_keys SET revoked_epoch = head.epoch, revoked_seq = head.seq,
-          revoked_at = ${now(context).toISOString()}::timestamptz FROM head WHERE api_keys.id = ${key.id}`,
-      };
-    });
+    const { place, tenantId } = await revokeTogether({ id: request.params.id, caller, reason: reasonOf(request.body) });
+    return effectOf(context, request, place, [tenantId]);
   };
   app.post('/v1/api-keys/:id/revoke', revocation, revoke);
   app.delete('/v1/api-keys/:id', revocation, revoke);

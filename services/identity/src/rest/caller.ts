@@ -3,6 +3,7 @@ import { timingSafeEqual } from 'node:crypto';
 import { type Clock, parseApiKey, ServiceError } from '@token-gateway/platform';
 import type { FastifyRequest } from 'fastify';
 import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify } from 'jose';
+import { gather } from '../gather.ts';
 import { apiKeyRefusal, apiKeyScopes, defaultScopes, externalRefusal } from '../resolve.ts';
 import type { ApiKeyState, CredentialStore, UserState } from '../store/port.ts';
 
@@ -40,10 +41,21 @@ export class CallerReader {
   readonly #deps: CallerReaderDeps;
   readonly #config: CallerConfig;
   readonly #keys: ReturnType<typeof createRemoteJWKSet>;
+  /** One read serves all who call with the same key and waited when it began. */
+  readonly #readKey: (keyId: string) => Promise<ApiKeyState | null>;
 
   constructor(deps: CallerReaderDeps, config: CallerConfig) {
     this.#deps = deps;
     this.#config = config;
+    this.#readKey = gather(async (keyIds) => {
+      const reads = new Map<string, Promise<ApiKeyState | null>>();
+      for (const id of new Set(keyIds))
+        reads.set(
+          id,
+          deps.store.apiKey(id).then(({ state }) => state),
+        );
+      return Promise.all(keyIds.map((id) => reads.get(id) ?? null));
+    });
     this.#keys = createRemoteJWKSet(new URL(config.jwksUrl), { timeoutDuration: 2000, cooldownDuration: 1000 });
   }
 
@@ -70,7 +82,7 @@ export class CallerReader {
     const parsed = parseApiKey(text);
     if (parsed === null) throw refused('malformed API key');
     const { keyId, secretSha256 } = parsed;
-    const { state } = await this.#deps.store.apiKey(keyId);
+    const state = await this.#readKey(keyId);
     if (state === null || !timingSafeEqual(state.secretSha256, secretSha256)) throw refused('unknown API key');
     if (state.audiences?.includes(this.#config.audience) === false) {
       throw new ServiceError('audience_not_allowed', { detail: `key ${keyId}` });
@@ -120,7 +132,7 @@ export class CallerReader {
   }
 
   async #ofTokenOfKey(sub: string, keyId: string): Promise<Caller> {
-    const { state } = await this.#deps.store.apiKey(keyId);
+    const state = await this.#readKey(keyId);
     if (state === null) throw refused('internal token of an unknown key');
     return this.#ofKey(keyId, state, `user:${sub}`);
   }

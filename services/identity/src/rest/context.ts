@@ -11,6 +11,7 @@ import { exchangeAgeBoundMs, type Position } from '@token-gateway/revocation';
 import { and, eq, inArray, lt, type SQL } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
+import { gather } from '../gather.ts';
 import type { DrizzleStore } from '../store/drizzle.ts';
 import type { NewChange } from '../store/port.ts';
 import { idempotencyKeys, tenants } from '../store/schema.ts';
@@ -24,6 +25,8 @@ export interface RestContext {
   readonly clock: Clock;
   readonly random: RandomBytes;
   readonly callers: Pick<CallerReader, 'read'>;
+  /** The bound in force for a tenant, read after it was asked for; null = no such tenant. */
+  readonly readBound: (tenantId: string) => Promise<TenantBound | null>;
   /** A change was committed here: whoever waits for changes need not wait for the notification. */
   readonly onCommit: () => void;
   /** Aborts when the service closes: held answers are given at once. */
@@ -91,6 +94,16 @@ export async function changeStatus(
     const first = already?.epoch != null && already.seq != null ? { epoch: already.epoch, seq: already.seq } : null;
     return { place: first ?? (await append(context, tx, change, apply)), tenantIds };
   });
+  return effectOf(context, request, place, tenantIds);
+}
+
+/** The answer about a change that was committed; with `wait=effective` only when it is true everywhere. */
+export async function effectOf(
+  context: RestContext,
+  request: FastifyRequest,
+  place: Position,
+  tenantIds: readonly string[],
+): Promise<Effect> {
   const effect = { epoch: place.epoch, seq: place.seq, effectiveBy: await effectiveBy(context, tenantIds) };
   const { wait } = request.query as { wait?: string };
   if (wait === 'effective') {
@@ -105,19 +118,32 @@ export async function changeStatus(
  * so that no policy is overlooked that was changed by then; nobody knows the instant of a commit better than that.
  */
 export async function effectiveBy(
-  { drizzle, clock }: RestContext,
+  { readBound, clock }: RestContext,
   tenantIds: readonly string[],
   committedBeforeMs = clock.now().wallMs,
 ): Promise<string> {
-  const bounds = await drizzle
-    .select({ maxStalenessMs: tenants.maxStalenessMs, looserUntil: tenants.looserUntil })
-    .from(tenants)
-    .where(inArray(tenants.id, [...tenantIds]));
+  const bounds = (await Promise.all(tenantIds.map((id) => readBound(id)))).filter((bound) => bound !== null);
   // D is never below the age bound of an exchange.
   const untilMs = bounds.map(({ maxStalenessMs, looserUntil }) =>
     Math.max(committedBeforeMs + exchangeAgeBoundMs(maxStalenessMs), looserUntil?.getTime() ?? 0),
   );
   return new Date(Math.max(committedBeforeMs + exchangeAgeBoundMs(0), ...untilMs)).toISOString();
+}
+
+export interface TenantBound {
+  readonly maxStalenessMs: number;
+  readonly looserUntil: Date | null;
+}
+
+export function createBoundReader(drizzle: Drizzle): RestContext['readBound'] {
+  return gather(async (ids) => {
+    const rows = await drizzle
+      .select({ id: tenants.id, maxStalenessMs: tenants.maxStalenessMs, looserUntil: tenants.looserUntil })
+      .from(tenants)
+      .where(inArray(tenants.id, [...new Set(ids)]));
+    const byId = new Map(rows.map((row) => [row.id, row]));
+    return ids.map((id) => byId.get(id) ?? null);
+  });
 }
 
 /** What a change says of its reason, when there is one. */

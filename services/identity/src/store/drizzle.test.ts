@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type Database, systemClock } from '@token-gateway/platform';
 import { createTestDatabase } from '@token-gateway/platform/testing';
+import { type ChangeRow, changeFromRow, nextChain } from '@token-gateway/revocation';
 import { sql } from 'drizzle-orm';
 import { createDrizzleStore, type DrizzleStore } from './drizzle.ts';
 import type { NewChange } from './port.ts';
@@ -49,6 +50,28 @@ describe('the store of a database whose history is replaced under it', () => {
       epoch = next;
     });
   }
+
+  it('chains several changes of one statement as one by one, also over one that was rolled back', async () => {
+    const before = await store.head();
+    await assert.rejects(
+      store.transaction(async (tx) => {
+        await store.append(tx, change);
+        throw new Error('rolled back');
+      }),
+    );
+    const places = await store.transaction((tx) =>
+      store.appendAll(tx, [change, { ...change, reason: '"\u0000' }, change]),
+    );
+    assert.deepEqual(
+      places.map(({ seq }) => seq - before.seq),
+      [1, 2, 3],
+    );
+    const { head, rows } = await store.read(before.seq, 10);
+    let chain = before.chain;
+    for (const row of rows) chain = nextChain(chain, row.epoch, row.seq, row.payload);
+    assert.deepEqual([rows.length, head.chain], [3, chain]);
+    assert.equal(changeFromRow(rows[1] as ChangeRow).reason, '"\u0000');
+  });
 
   it('does not let whoever published in the replaced epoch say how far', async () => {
     const place = await store.transaction((tx) => store.append(tx, change));

@@ -42,6 +42,8 @@ export interface DrizzleStore extends Store {
    * orders all commits. `stamp` writes in the same statement, and may use `head.epoch` and `head.seq`.
    */
   append(tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position>;
+  /** Appends several in their order, in one statement: `head` has a row for each, numbered from 1 by `head.n`. */
+  appendAll(tx: Drizzle, changes: readonly NewChange[], stamp?: SQL): Promise<readonly Position[]>;
 }
 
 /** The store in Postgres or PGlite. Each answer compares the history it comes from in its own statement. */
@@ -162,24 +164,39 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
     return inCurrentHistory(() => drizzle.transaction(work));
   }
 
-  async function append(tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position> {
+  async function appendAll(tx: Drizzle, given: readonly NewChange[], stamp?: SQL): Promise<readonly Position[]> {
     const at = new Date(clock.now().wallMs).toISOString();
-    const payload = changePayload({ ...change, at });
+    const payloads = JSON.stringify(given.map((change) => changePayload({ ...change, at })));
     const rows = await rowsOf<{ epoch: string; seq: string }>(
       tx,
-      sql`WITH head AS (
-        UPDATE log_head SET seq = seq + 1, chain = sha256(
-          chain || int8send(epoch) || int8send(seq + 1) || convert_to(${payload}, 'UTF8')
-        ) WHERE history_id = ${history} RETURNING epoch, seq, chain
+      sql`WITH RECURSIVE locked AS (
+        SELECT epoch, seq, chain FROM log_head WHERE history_id = ${history} FOR UPDATE
+      ), links (n, epoch, seq, chain, payload) AS (
+        SELECT 0, epoch, seq, chain, NULL::text FROM locked
+        UNION ALL
+        SELECT n + 1, epoch, seq + 1,
+          sha256(chain || int8send(epoch) || int8send(seq + 1) || convert_to(next, 'UTF8')), next
+        FROM links, LATERAL (SELECT ${payloads}::jsonb ->> n) AS given (next) WHERE next IS NOT NULL
+      ), head AS (
+        SELECT * FROM links WHERE n > 0
+      ), moved AS (
+        UPDATE log_head SET seq = newest.seq, chain = newest.chain
+        FROM (SELECT seq, chain FROM head ORDER BY n DESC LIMIT 1) AS newest
       )${stamp === undefined ? sql`` : sql`, stamped AS (${stamp})`}, appended AS (
         INSERT INTO changes (seq, epoch, chain, payload, at)
-        SELECT seq, epoch, chain, ${payload}, ${at}::timestamptz FROM head
+        SELECT seq, epoch, chain, payload, ${at}::timestamptz FROM head
+      ), notified AS (
+        SELECT pg_notify(${changesChannel}, max(seq)::text) FROM head
       )
-      SELECT epoch::text, seq::text, pg_notify(${changesChannel}, seq::text) FROM head`,
+      SELECT epoch::text, seq::text FROM head, notified ORDER BY n`,
     );
-    const [row] = rows;
-    if (row === undefined) throw new HistoryReplaced();
-    return { epoch: Number(row.epoch), seq: Number(row.seq) };
+    if (rows.length !== given.length) throw new HistoryReplaced();
+    return rows.map(({ epoch, seq }) => ({ epoch: Number(epoch), seq: Number(seq) }));
+  }
+
+  async function append(tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position> {
+    const [place] = await appendAll(tx, [change], stamp);
+    return place as Position;
   }
 
   return {
@@ -325,6 +342,7 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
 
     transaction,
     append,
+    appendAll,
   };
 }
 
