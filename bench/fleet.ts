@@ -14,6 +14,7 @@ import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { Redis } from 'ioredis';
 import { openParts } from '../tests/parts/index.ts';
 import { fullChain, type System, startSystem } from '../tests/system/system.ts';
+import { numberOf } from './options.ts';
 import { formatTable, inMs, summarize } from './statistics.ts';
 
 const fleetSize = 50;
@@ -23,9 +24,7 @@ const boundMs = 1000;
 const giveUpMs = 3000;
 
 export async function benchmarkFleet(args: readonly string[]): Promise<Record<string, unknown>> {
-  const count = (name: string, other: number) =>
-    Number(args.find((argument) => argument.startsWith(`--${name}=`))?.split('=')[1] ?? other);
-  const size = count('gateways', fleetSize);
+  const size = numberOf(args, 'gateways', fleetSize);
   const parts = await openParts(['postgres', 'kafka', 'redis']);
   await using system = await startSystem(parts, { ...fullChain, gateways: 1, envoy: false });
   const alone = await cost(system);
@@ -34,7 +33,7 @@ export async function benchmarkFleet(args: readonly string[]): Promise<Record<st
   const together = await cost(system);
 
   const { id: tenantId } = await system.admin.createTenant();
-  const bySignal = await revocations(system, fleet, tenantId, count('revocations', 100));
+  const bySignal = await revocations(system, fleet, tenantId, numberOf(args, 'revocations', 100));
   await system.relay?.stop();
   const byWatermark = await revocations(system, fleet, tenantId, 20);
   await Promise.all(fleet.map((gateway) => gateway.close()));

@@ -6,6 +6,7 @@ type Benchmark = (args: readonly string[]) => Promise<Record<string, unknown>>;
 
 const benchmarks: Record<string, () => Promise<Benchmark>> = {
   fleet: async () => (await import('./fleet.ts')).benchmarkFleet,
+  'mass-revocation': async () => (await import('./mass-revocation.ts')).benchmarkMassRevocation,
   revocation: async () => (await import('./revocation.ts')).benchmarkRevocation,
 };
 

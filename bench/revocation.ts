@@ -9,59 +9,16 @@ import { openParts } from '../tests/parts/index.ts';
 import { untilEverywhere, withToken } from '../tests/system/caller.ts';
 import { startIssuer } from '../tests/system/issuer.ts';
 import { fullChain, type System, startSystem } from '../tests/system/system.ts';
-import { checkRequest, createExtAuthzClient, type ExtAuthzClient } from './ext-authz-client.ts';
+import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
+import { numberOf } from './options.ts';
+import { boundMs, measureEnding } from './probe.ts';
 import { measureHops } from './revocation-hops.ts';
 import { formatTable, inMs, type Summary, summarize } from './statistics.ts';
 
 const gatewayCount = 3;
-const ratePerGateway = 500;
+/** Requests a second at each gateway. */
+const defaultRate = 100;
 const warmCredentials = 200;
-const probeEveryMs = 2;
-/** Probing goes on this long after the last gateway refused, so that a late accept would be seen. */
-const watchAfterMs = 30;
-/** D of the tenants under test: the default. */
-const boundMs = 1000;
-
-interface Probe {
-  /** When the answer of the last accepted request arrived, and of the first refused one. */
-  lastAcceptedAt: number;
-  firstRefusedAt: number;
-  acceptedAfterBound: number;
-  probes: number;
-  largestGapMs: number;
-}
-
-/** Probes one gateway until told to stop; a request is sent every 2 ms, whether or not the one before was answered. */
-function probe(client: ExtAuthzClient, request: Buffer, boundEndsAt: () => number, signal: AbortSignal): Probe {
-  const state: Probe = { lastAcceptedAt: 0, firstRefusedAt: 0, acceptedAfterBound: 0, probes: 0, largestGapMs: 0 };
-  let sentAt = performance.now();
-  const send = () => {
-    const now = performance.now();
-    state.largestGapMs = Math.max(state.largestGapMs, now - sentAt);
-    sentAt = now;
-    state.probes += 1;
-    client.check(request).then(
-      (status) => {
-        const at = performance.now();
-        if (status === 0) {
-          state.lastAcceptedAt = at;
-          if (now > boundEndsAt()) state.acceptedAfterBound += 1;
-        } else if (state.firstRefusedAt === 0) {
-          state.firstRefusedAt = at;
-        }
-      },
-      () => undefined,
-    );
-  };
-  send();
-  // Looks every millisecond: a timer of 2 ms fires late as often as not.
-  const timer = setInterval(() => {
-    if (performance.now() - sentAt >= probeEveryMs - 0.5) send();
-  }, 1);
-  signal.addEventListener('abort', () => clearInterval(timer));
-  return state;
-}
-
 async function prepareCredentials(system: System, tokens: readonly string[]): Promise<string[]> {
   const { tenantId } = await system.admin.tenantFixture();
   const keys: string[] = [];
@@ -73,8 +30,8 @@ async function prepareCredentials(system: System, tokens: readonly string[]): Pr
 }
 
 export async function benchmarkRevocation(args: readonly string[]): Promise<Record<string, unknown>> {
-  const countText = args.find((argument) => argument.startsWith('--revocations='))?.split('=')[1];
-  const revocationCount = Number(countText ?? 500);
+  const revocationCount = numberOf(args, 'revocations', 500);
+  const rate = numberOf(args, 'rate', defaultRate);
   const parts = await openParts(['postgres', 'kafka', 'redis']);
   const [postgres, kafka] = await Promise.all([parts.postgres(), parts.kafka()]);
   try {
@@ -112,7 +69,7 @@ export async function benchmarkRevocation(args: readonly string[]): Promise<Reco
     }
     const load = spawn(
       process.execPath,
-      [fileURLToPath(new URL('./steady-load.ts', import.meta.url)), addresses.join(','), `${ratePerGateway}`],
+      [fileURLToPath(new URL('./steady-load.ts', import.meta.url)), addresses.join(','), `${rate}`],
       { stdio: ['pipe', 'pipe', 'inherit', 'ipc'] },
     );
     load.stdin?.end(authorizations.join('\n'));
@@ -130,25 +87,13 @@ export async function benchmarkRevocation(args: readonly string[]): Promise<Reco
         const fixture = fixtures[index];
         if (fixture === undefined) break;
         const request = checkRequest(`Token ${fixture.key}`);
-        for (const client of clients) {
-          if ((await client.check(request)) !== 0) throw new Error('a credential is refused before it is revoked');
-        }
-        const stop = new AbortController();
-        let answeredAt = Number.POSITIVE_INFINITY;
-        const states = clients.map((client) => probe(client, request, () => answeredAt + boundMs, stop.signal));
-        await new Promise((resolve) => setTimeout(resolve, 10));
-        if (index % 2 === 0) await system.admin.revokeKey(fixture.keyId);
-        else await system.admin.disableUser(fixture.userId);
-        answeredAt = performance.now();
-        while (!states.every(({ firstRefusedAt }) => firstRefusedAt > 0)) {
-          await new Promise((resolve) => setTimeout(resolve, 5));
-        }
-        await new Promise((resolve) => setTimeout(resolve, watchAfterMs));
-        stop.abort();
-        latencies.push(Math.max(0, ...states.map(({ lastAcceptedAt }) => lastAcceptedAt - answeredAt)));
-        gaps.push(...states.map(({ largestGapMs }) => largestGapMs));
-        acceptedAfterBound += states.reduce((sum, state) => sum + state.acceptedAfterBound, 0);
-        probes += states.reduce((sum, state) => sum + state.probes, 0);
+        const end = () =>
+          index % 2 === 0 ? system.admin.revokeKey(fixture.keyId) : system.admin.disableUser(fixture.userId);
+        const ending = await measureEnding(clients, request, end);
+        latencies.push(ending.latencyMs);
+        gaps.push(...ending.gapsMs);
+        acceptedAfterBound += ending.acceptedAfterBound;
+        probes += ending.probes;
       }
     } finally {
       load.kill('SIGTERM');

@@ -55,8 +55,11 @@ export interface Edge {
 
 export interface System extends AsyncDisposable {
   readonly admin: Admin;
+  readonly adminKey: string;
   readonly identityUrl: string;
   readonly authServerUrl: string;
+  /** Where identity has its data. */
+  readonly identityDatabaseUrl: string;
   readonly postgres: PostgresPart;
   readonly kafka: KafkaPart | null;
   readonly redis: RedisPart | null;
@@ -84,7 +87,8 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     url.port = String(await link(from, to, Number(url.port)));
     return url.href.replace(/\/$/, '');
   };
-  const identityDatabase = await linked('identity', 'postgres', await postgres.createDatabase());
+  const identityDatabaseUrl = await postgres.createDatabase();
+  const identityDatabase = await linked('identity', 'postgres', identityDatabaseUrl);
   const authServerDatabase = await linked('auth-server', 'postgres', await postgres.createDatabase());
   const [identityPort = 0, grpcPort = 0, authServerPort = 0, upstreamPort = 0, ...others] = await freePorts(
     8 + options.gateways * 3,
@@ -188,8 +192,10 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     const admin = new Admin(identityUrl, adminKey);
     return {
       admin,
+      adminKey,
       identityUrl,
       authServerUrl,
+      identityDatabaseUrl,
       postgres,
       kafka,
       redis,

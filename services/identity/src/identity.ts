@@ -95,7 +95,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   const headPublisher =
     reportLog === null ? null : new HeadPublisher({ store, feed, eventLog: reportLog, clock, logger });
   headPublisher?.start();
-  const unlisten = await database.listen(changesChannel, () => feed.nudge());
+  const unlisten = await database.listen(changesChannel, (seq) => feed.nudge(Number(seq) || undefined));
 
   const callers = new CallerReader({ store, clock }, config);
   const app = await createRestApp(logger, {

@@ -15,17 +15,16 @@ type Sql = postgres.Sql;
 
 /** Rejects with `database_unavailable` what has no answer in time, and what failed because of the connection. */
 export async function answered<T>(operation: PromiseLike<T>, clock: Clock, deadlineMs: number): Promise<T> {
-  const done = new AbortController();
-  const late = clock.sleep(deadlineMs, done.signal).then(() => {
-    if (done.signal.aborted) return undefined as never;
-    throw new ServiceError('database_unavailable', { detail: `no answer within ${deadlineMs} ms` });
-  });
+  const late = Promise.withResolvers<never>();
+  const timer = clock.setTimer(() => {
+    late.reject(new ServiceError('database_unavailable', { detail: `no answer within ${deadlineMs} ms` }));
+  }, deadlineMs);
   try {
-    return await Promise.race([operation, late]);
+    return await Promise.race([operation, late.promise]);
   } catch (error) {
     throw isUnavailable(error) ? new ServiceError('database_unavailable', { cause: error }) : error;
   } finally {
-    done.abort();
+    timer.cancel();
   }
 }
 

@@ -29,6 +29,7 @@ const stallCheckMs = 1_000;
 /** Leaving politely is worth no more than this. */
 const disconnectTimeoutMs = 1_000;
 const pendingCheckMs = 10;
+const commitEveryMs = 500;
 /** Of one request: a broker refuses more than a megabyte. A record that is larger goes alone. */
 const requestBytesMax = 512 * 1024;
 
@@ -277,7 +278,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         }
       }
       let isCommitting = false;
-      /** For lag tools only: the place is kept here, and beyond this process by the caller. One is under way at a time. */
+      /** For lag tools only: the place is kept here, and beyond this process by the caller. Not for each record: it costs the broker a write. */
       function commit(): void {
         if (isCommitting || signal.aborted) return;
         isCommitting = true;
@@ -285,6 +286,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         consumer
           .commitOffsets([{ topic, partition, offset: committed.toString() }])
           .catch((error: unknown) => logger.debug({ err: error, topic }, 'offset was not committed'))
+          .then(() => clock.sleep(commitEveryMs, signal))
           .finally(() => {
             isCommitting = false;
             if (committed !== next) commit();

@@ -40,8 +40,9 @@ export class ChangeFeed {
     this.#loop = this.#run();
   }
 
-  /** There may be something new. */
-  nudge(): void {
+  /** There may be something new: up to this sequence, where it is known. */
+  nudge(seq = Number.POSITIVE_INFINITY): void {
+    if (seq <= this.#newestSeq) return;
     this.#isDirty = true;
     this.#wake();
   }
@@ -102,7 +103,7 @@ export class ChangeFeed {
         isFailing = false;
         if (head.epoch !== this.#epoch) this.#startAgain(head);
         else if (rows.length > 0) this.#keep(rows);
-        if (rows.length > 0) continue;
+        if (rows.length === batchMax) continue;
       } catch (err) {
         if (!isFailing) logger.warn({ err }, 'change log cannot be read');
         isFailing = true;
@@ -130,7 +131,7 @@ export class ChangeFeed {
 
   async #idle(): Promise<void> {
     const idle = new AbortController();
-    this.#wake = () => idle.abort();
+    this.#wake = () => idle.abort(null);
     await this.#deps.clock.sleep(pollMs, AbortSignal.any([idle.signal, this.#closing.signal]));
     this.#wake = () => {};
   }

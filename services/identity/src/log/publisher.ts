@@ -11,10 +11,11 @@ const candidatePollMs = 250;
 const retryMinMs = 100;
 const retryMaxMs = 2000;
 const heartbeatMs = 2000;
+const markMs = 100;
 
 export interface PublisherDeps {
   readonly store: Pick<ChangeStore, 'head' | 'published' | 'markPublished' | 'lead'>;
-  readonly feed: Pick<ChangeFeed, 'next'>;
+  readonly feed: Pick<ChangeFeed, 'next' | 'newest'>;
   readonly eventLog: EventLog;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -98,8 +99,9 @@ export class Publisher {
   }
 
   async #publish(term: number, ended: AbortSignal): Promise<void> {
-    const { store, feed, eventLog } = this.#deps;
+    const { store, feed, eventLog, clock } = this.#deps;
     let published = await store.published();
+    let markedAtMs = Number.NEGATIVE_INFINITY;
     while (!ended.aborted) {
       const rows = await feed.next(published, ended);
       const last = rows.at(-1);
@@ -108,8 +110,12 @@ export class Publisher {
       // The change may be of an older epoch than the one it is read in.
       const place = { epoch: published.epoch, seq: last.seq };
       await this.#persist(ended, () => eventLog.append(changesTopic, events));
-      await this.#persist(ended, () => store.markPublished(place, term));
       published = place;
+      // While there is more at once it is noted now and then: a write for each batch would cost more than to repeat some.
+      const nowMs = clock.now().monotonicMs;
+      if (feed.newest.seq > last.seq && nowMs - markedAtMs < markMs) continue;
+      await this.#persist(ended, () => store.markPublished(place, term));
+      markedAtMs = nowMs;
     }
   }
 
