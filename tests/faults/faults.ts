@@ -1,9 +1,12 @@
 /** What breaks: each process killed, stopped and restarted, each path between two of them cut, silent, slow and lossy. */
+import { changesTopic } from '@token-gateway/schemas';
 import { Redis } from 'ioredis';
+import { Kafka, logLevel } from 'kafkajs';
 import type { Part } from '../parts/index.ts';
 import type { ServiceProcess } from '../system/service-process.ts';
 import type { System } from '../system/system.ts';
 import type { Link, LinkState } from './link.ts';
+import { PortRule } from './port-rule.ts';
 
 export interface Fault {
   readonly name: string;
@@ -64,6 +67,17 @@ export function faultsOf(system: System, links: ReadonlyMap<string, Link>): Faul
       return { name: `${state} ${name}`, holdMs: 3000, inject: set(state), heal: set('through'), isTelling };
     });
 
+  const ofPorts = (name: string, ports: readonly number[]): Fault[] => {
+    const path = new PortRule(ports);
+    return (['cut', 'black-hole', 'lossy'] as const).map((state) => ({
+      name: `${state} ${name}`,
+      holdMs: 3000,
+      inject: () => path.set(state),
+      heal: () => path.set('through'),
+    }));
+  };
+  const kafkaPorts = kafka.brokers.map((broker) => Number(broker.split(':')[1]));
+
   const envoy = first.envoy;
   return [
     ...ofProcess(identity, true),
@@ -87,6 +101,19 @@ export function faultsOf(system: System, links: ReadonlyMap<string, Link>): Faul
       inject: onRedis((client) => client.config('SET', 'maxmemory', '1')),
       heal: onRedis((client) => client.config('SET', 'maxmemory', '0')),
     },
+    {
+      name: 'kafka topic deleted',
+      holdMs: 3000,
+      inject: async () => {
+        const admin = new Kafka({ brokers: [...kafka.brokers], logLevel: logLevel.NOTHING }).admin();
+        await admin.connect();
+        await admin.deleteTopics({ topics: [changesTopic] });
+        await admin.disconnect();
+      },
+      heal: async () => {},
+    },
+    ...ofPorts('identity and relay>kafka', kafkaPorts),
+    ...ofPorts('gateways>auth-server', [Number(new URL(system.authServerUrl).port)]),
     {
       name: 'SIGSTOP identity for 30 s',
       holdMs: 30_000,
