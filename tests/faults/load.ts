@@ -123,7 +123,7 @@ export async function startLoad({ system, issuer, history, rate, onError }: Load
   async function revoke(victim: Victim, count: number): Promise<boolean> {
     victim.activeAt = performance.now();
     await sleep(150);
-    const isEffective = count % 5 === 0;
+    const isEffective = count % 2 === 0;
     const askedAt = performance.now();
     const record = { credential: victim.index, askedAt, isEffective };
     const answered = await victim.end(isEffective ? '?wait=effective' : '').then(
