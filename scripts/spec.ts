@@ -70,8 +70,10 @@ async function perform({ model, name, defines, mustHold }: Search) {
     const states = Number(/([\d.e+]+) states, stored/.exec(stdout)?.[1]);
     const depth = Number(/depth reached (\d+)/.exec(stdout)?.[1]);
     const isWhole = !/max search depth too small|out of memory|Search not completed/.test(stdout);
-    const isGood = mustHold ? errors === 0 && isWhole : errors > 0;
-    const outcome = errors > 0 ? 'found wrong' : isWhole ? 'holds' : 'search was cut';
+    // A deadlock of the model itself is no finding.
+    const isWrong = /assertion violated/.test(stdout);
+    const isGood = mustHold ? errors === 0 && isWhole : isWrong;
+    const outcome = isWrong ? 'found wrong' : errors > 0 ? 'stuck' : isWhole ? 'holds' : 'search was cut';
     const seconds = Number(((performance.now() - begin) / 1000).toFixed(1));
     return { model, name, expected: mustHold ? 'holds' : 'found wrong', outcome, states, depth, seconds, ok: isGood };
   } finally {
