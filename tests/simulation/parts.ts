@@ -13,26 +13,37 @@ import {
 import { type Change, comparePositions, type Position } from '@token-gateway/revocation';
 import type { Machine, Network } from './world.ts';
 
-/** The store as a replica of identity reaches it: each method is one statement or transaction on the primary. */
-export function connectStore(from: Machine, network: Network, primary: () => { machine: Machine; store: MemoryStore }) {
+export interface Database {
+  readonly machine: Machine;
+  readonly primary: MemoryStore;
+  /** What reads get: the primary, unless a deposed one still answers. */
+  readonly readable: MemoryStore;
+}
+
+/** The store as a replica of identity reaches it: each method is one statement or transaction. */
+export function connectStore(from: Machine, network: Network, database: () => Database) {
   const ask = <T>(statement: (store: MemoryStore) => Promise<T>): Promise<T> => {
-    const { machine, store } = primary();
-    return network.call(from, machine, 3000, () => statement(store));
+    const { machine, primary } = database();
+    return network.call(from, machine, 3000, () => statement(primary));
+  };
+  const query = <T>(statement: (store: MemoryStore) => Promise<T>): Promise<T> => {
+    const { machine, readable } = database();
+    return network.call(from, machine, 3000, () => statement(readable));
   };
   return {
     open: () => ask((store) => store.open()),
-    head: () => ask((store) => store.head()),
-    read: (after: number, limit: number) => ask((store) => store.read(after, limit)),
-    chains: (seqs: readonly number[]) => ask((store) => store.chains(seqs)),
-    seqBefore: (since: number, until: number, limit: number) => ask((store) => store.seqBefore(since, until, limit)),
+    head: () => query((store) => store.head()),
+    read: (after: number, limit: number) => query((store) => store.read(after, limit)),
+    chains: (seqs: readonly number[]) => query((store) => store.chains(seqs)),
+    seqBefore: (since: number, until: number, limit: number) => query((store) => store.seqBefore(since, until, limit)),
     published: () => ask((store) => store.published()),
     markPublished: (position: Position, term: number) => ask((store) => store.markPublished(position, term)),
     lead: (candidate: string, leaseMs: number) => ask((store) => store.lead(candidate, leaseMs)),
-    apiKey: (keyId: string) => ask((store) => store.apiKey(keyId)),
+    apiKey: (keyId: string) => query((store) => store.apiKey(keyId)),
     external: (name: Parameters<MemoryStore['external']>[0]) => ask((store) => store.external(name)),
     provision: (...args: Parameters<MemoryStore['provision']>) => ask((store) => store.provision(...args)),
     providers: () => ask((store) => store.providers()),
-  } satisfies Omit<MemoryStore, 'commit' | 'state' | 'rows' | 'promote'>;
+  } satisfies Omit<MemoryStore, 'commit' | 'state' | 'rows' | 'promote' | 'rollBack'>;
 }
 
 const kafkaTimeoutMs = 1000;
@@ -126,6 +137,8 @@ export class Redis {
   #state: RedisState = { newest: { epoch: 0, seq: 0 }, offset: null };
   #dump: RedisState = { ...this.#state };
   #cache: TokenCache;
+  /** The keys of L2 by what their entries depend on, which is the same for the audiences of one credential. */
+  #keysBySubjects = new Map<string, Set<string>>();
   #subscribers = new Set<{ machine: Machine; generation: number; listener: SignalListener }>();
 
   constructor(machine: Machine, network: Network) {
@@ -150,6 +163,26 @@ export class Redis {
 
   restoreDump(): void {
     this.#state = { ...this.#dump };
+  }
+
+  /** Somebody who can write moves the entries of each credential to its next audience. */
+  async swapEntries(): Promise<void> {
+    for (const [subjects, keys] of this.#keysBySubjects) {
+      const cache = this.#cache;
+      const values = await Promise.all([...keys].map((key) => cache.get(key)));
+      const moved = [...values.slice(1), values[0]];
+      for (const [index, key] of [...keys].entries()) {
+        const value = moved[index];
+        if (value) await cache.set(key, value, 1000, subjects.split(' '));
+      }
+    }
+  }
+
+  #setEntry(...[cacheKey, value, ttlMs, subjects]: Parameters<TokenCache['set']>): Promise<void> {
+    const name = subjects.join(' ');
+    const keys = this.#keysBySubjects.get(name) ?? new Set();
+    this.#keysBySubjects.set(name, keys.add(cacheKey));
+    return this.#cache.set(cacheKey, value, ttlMs, subjects);
   }
 
   /** Connections end with the process. */
@@ -219,7 +252,7 @@ export class Redis {
       this.#network.call(from, this.machine, redisTimeoutMs, handle);
     return {
       get: (cacheKey) => call(() => this.#cache.get(cacheKey)),
-      set: (cacheKey, value, ttlMs, subjects) => call(() => this.#cache.set(cacheKey, value, ttlMs, subjects)),
+      set: (...entry) => call(() => this.#setEntry(...entry)),
       removeBySubjects: (subjects) => call(() => this.#cache.removeBySubjects(subjects)),
       close: async () => undefined,
     };

@@ -4,6 +4,7 @@ import type { Decision, DecisionRequest } from '@token-gateway/gateway';
 import type { MemoryState } from '@token-gateway/identity';
 import { createApiKey, parseApiKey } from '@token-gateway/platform';
 import {
+  type ChangeRow,
   changeFromRow,
   exchangeAgeBoundMs,
   keySubject,
@@ -16,7 +17,8 @@ import {
 import { type ChangeEvent, changesTopic } from '@token-gateway/schemas';
 import { Random } from './random.ts';
 import { drawFaults, type Fault, healedAtMs } from './schedule.ts';
-import { createSystem, gatewayNames, machineNames, type System } from './system.ts';
+import type { RoleName, Stage } from './stories.ts';
+import { createSystem, type GatewayName, gatewayNames, machineNames, type System } from './system.ts';
 
 export interface Outcome {
   readonly violations: readonly string[];
@@ -53,6 +55,13 @@ const refusalOutlivesMs = 2300;
 const bounds = [1000, 400, 0];
 const requestEveryMs = 60;
 const changeEveryMs = 150;
+/** Credentials of the load, and of stories: each of these has a tenant of its own. */
+const loadCount = 6;
+const storyTenants: readonly (readonly [RoleName, number])[] = [
+  ['steady', 1000],
+  ['hasty', 400],
+];
+const audiences = ['internal', 'internal', 'internal', 'reports'];
 
 // Errors are part of what is simulated, by the thousands.
 Error.stackTraceLimit = 0;
@@ -68,44 +77,93 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
   const violation = (text: string) => violations.push(`${world.nowMs.toFixed(1)} ms: ${text}`);
 
   const credentials = seedState(system, random);
-
-  function change(): void {
-    if (world.nowMs < settledAtMs - 1500) world.after(-Math.log(1 - random.next()) * changeEveryMs, change);
-    const target = random.pick(credentials);
-    const kind = random.below(6);
-    const database = system.machine('database');
-    if (!database.isUp || database.isPaused) return;
-    const { subjects, mutate } = changeOf(kind, target);
-    system.store.commit({ type: 'tg.user.changed', subjects, actor: 'system' }, mutate);
+  const load = credentials.slice(0, loadCount);
+  const roles = rolesOf(credentials, random);
+  let quietUntilMs = 0;
+  /** Accepts of a gateway for a credential and an audience that did not come from its cache, when nothing breaks any more. */
+  const uncached = new Map<string, { count: number; latestMs: number }>();
+  system.onCommit.add(() => {
     recheck(credentials, system.store.state, world.nowMs, () => {
       count.revocations += 1;
     });
-    system.notify();
+  });
+
+  const stage: Stage = {
+    ask: (gateway, role) => ask(gateway, roles[role], 'internal'),
+    revoke: (role) => system.commit(...disabling(roles[role].userId, true)),
+    fill(changes) {
+      for (let change = 0; change < changes; change += 1) system.commit([userSubject('nobody')], () => {});
+    },
+    keepQuiet(forMs) {
+      quietUntilMs = world.nowMs + forMs;
+    },
+  };
+
+  function change(): void {
+    if (world.nowMs < settledAtMs - 1500) world.after(-Math.log(1 - random.next()) * changeEveryMs, change);
+    const target = random.pick(load);
+    const kind = random.below(6);
+    const database = system.machine('database');
+    if (!database.isUp || database.isPaused || world.nowMs < quietUntilMs) return;
+    system.commit(...changeOf(kind, target));
   }
 
-  function request(gatewayName: (typeof gatewayNames)[number]): void {
+  function request(gatewayName: GatewayName): void {
     if (world.nowMs < endMs - 300) {
       world.after(-Math.log(1 - random.next()) * requestEveryMs, () => request(gatewayName));
     }
-    const credential = random.pick(credentials);
+    ask(gatewayName, random.pick(load), random.pick(audiences));
+  }
+
+  function ask(gatewayName: GatewayName, credential: Credential, audience: string): void {
     const machine = system.machine(gatewayName);
     machine.execute(machine.generation, () => {
       const gateway = gateways.get(gatewayName);
       if (gateway === undefined) return;
-      const answered = (decision: Decision) => check(gatewayName, gateway.applied(), credential, decision);
-      const decision = gateway.decide(requestOf(credential));
-      if (decision instanceof Promise) void decision.then(answered);
-      else answered(decision);
+      const askedAtMs = world.nowMs;
+      const answered = (decision: Decision) => check(gatewayName, gateway.applied(), credential, audience, decision);
+      const decision = gateway.decide(requestOf(credential, audience));
+      if (decision instanceof Promise) {
+        void decision.then((later) => {
+          answered(later);
+          if (later.outcome === 'allow') checkCaching(gatewayName, credential, audience, askedAtMs);
+        });
+      } else answered(decision);
     });
   }
 
-  function check(gatewayName: string, applied: Position, credential: Credential, decision: Decision): void {
+  /**
+   * When nothing breaks any more, what was decided once is decided from the cache: no forged claim stays in its way. It may
+   * have come from L2 at the end of its life, so that it is decided twice.
+   */
+  function checkCaching(
+    gatewayName: string,
+    { userId, maxStalenessMs }: Credential,
+    audience: string,
+    askedAtMs: number,
+  ) {
+    if (askedAtMs < settledAtMs || maxStalenessMs === 0) return;
+    const name = `${gatewayName} ${userId} ${audience}`;
+    const { count: times, latestMs } = uncached.get(name) ?? { count: 0, latestMs: 0 };
+    if (askedAtMs <= latestMs) return;
+    uncached.set(name, { count: times + 1, latestMs: world.nowMs });
+    if (times >= 2) violation(`${gatewayName} does not use its cache again for ${userId}`);
+  }
+
+  function check(
+    gatewayName: string,
+    applied: Position,
+    credential: Credential,
+    audience: string,
+    decision: Decision,
+  ): void {
     const { nowMs } = world;
     trace.push(`${nowMs.toFixed(3)} ${gatewayName} ${credential.keyId} ${decision.outcome}`);
     const { revokedAtMs } = credential;
     if (decision.outcome === 'allow') {
       count.accepts += 1;
-      const { rev } = JSON.parse(decision.token) as { rev: string };
+      const { rev, aud } = JSON.parse(decision.token) as { rev: string; aud: string };
+      if (aud !== audience) violation(`${gatewayName} accepted for ${audience} what is for ${aud}`);
       const who = `${gatewayName} accepted ${credential.userId} (read at ${rev})`;
       if (revokedAtMs !== null) {
         latestAcceptMs = Math.max(latestAcceptMs, nowMs - revokedAtMs);
@@ -113,8 +171,9 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
           violation(`${who} ${(nowMs - revokedAtMs).toFixed(1)} ms after its revocation`);
         }
       }
-      const [epoch, seq] = rev.split(':').map(Number);
-      if (epoch === applied.epoch && system.store.rows.at(-1)?.epoch === epoch) {
+      const [epoch, seq = 0] = rev.split(':').map(Number);
+      const isHistoryKnown = system.store.rows.at(-1)?.epoch === epoch && !system.wentBack(applied.epoch);
+      if (epoch === applied.epoch && isHistoryKnown) {
         for (const row of system.store.rows.slice(seq, applied.seq)) {
           const concerned = subjectsOf(changeFromRow(row)).some((subject) => credential.subjects.includes(subject));
           if (concerned) violation(`${who} under the applied change ${row.seq}`);
@@ -135,7 +194,7 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
 
   for (const fault of faults) {
     world.at(fault.atMs, () => {
-      fault.inject(system);
+      fault.inject(system, stage);
       recheck(credentials, system.store.state, world.nowMs, () => {});
     });
   }
@@ -154,10 +213,15 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
 }
 
 function seedState({ store }: System, random: Random): Credential[] {
-  return [0, 1, 2, 3, 4, 5].map((index) => {
-    const userId = `user-${index}`;
-    const tenantId = `tenant-${index % bounds.length}`;
-    const maxStalenessMs = bounds[index % bounds.length] ?? 1000;
+  const ofLoad = Array.from({ length: loadCount }, (_, index) => ({
+    name: `${index}`,
+    tenant: `${index % bounds.length}`,
+    maxStalenessMs: bounds[index % bounds.length] ?? 1000,
+  }));
+  const ofStories = storyTenants.map(([role, maxStalenessMs]) => ({ name: role, tenant: role, maxStalenessMs }));
+  return [...ofLoad, ...ofStories].map(({ name, tenant, maxStalenessMs }, index) => {
+    const userId = `user-${name}`;
+    const tenantId = `tenant-${tenant}`;
     const { key, keyId } = createApiKey(random.bytes, index + 1);
     const secretSha256 = parseApiKey(key)?.secretSha256 ?? Buffer.alloc(0);
     const subjects = [keySubject(keyId), userSubject(userId), tenantSubject(tenantId)];
@@ -173,32 +237,48 @@ function seedState({ store }: System, random: Random): Credential[] {
   });
 }
 
-function changeOf(kind: number, { userId, tenantId }: Credential) {
-  const ofUser = (isDisabled: boolean) => ({
-    subjects: [userSubject(userId)],
-    mutate({ users }: MemoryState) {
+/** Those of the stories; the stranger has no key that identity knows. */
+function rolesOf(credentials: readonly Credential[], random: Random): Readonly<Record<RoleName, Credential>> {
+  const [steady, hasty] = credentials.slice(loadCount);
+  if (steady === undefined || hasty === undefined) throw new Error('no credentials for stories');
+  const { key, keyId } = createApiKey(random.bytes, credentials.length + 1);
+  return { steady, hasty, stranger: { ...steady, key, keyId, userId: 'stranger', revokedAtMs: 0 } };
+}
+
+type ChangeParts = Parameters<System['commit']>;
+
+function disabling(userId: string, isDisabled: boolean): ChangeParts {
+  return [
+    [userSubject(userId)],
+    ({ users }) => {
       const user = users.get(userId);
       if (user !== undefined) user.isDisabled = isDisabled;
     },
-  });
-  const ofTenant = (isSuspended: boolean) => ({
-    subjects: [tenantSubject(tenantId)],
-    mutate({ tenants }: MemoryState) {
+  ];
+}
+
+function suspending(tenantId: string, isSuspended: boolean): ChangeParts {
+  return [
+    [tenantSubject(tenantId)],
+    ({ tenants }) => {
       const tenant = tenants.get(tenantId);
       if (tenant !== undefined) tenant.isSuspended = isSuspended;
     },
-  });
+  ];
+}
+
+function changeOf(kind: number, { userId, tenantId }: Credential): ChangeParts {
   switch (kind) {
     case 0:
     case 1:
-      return ofUser(true);
+      return disabling(userId, true);
     case 2:
     case 3:
-      return ofUser(false);
+      return disabling(userId, false);
     case 4:
-      return ofTenant(true);
+      return suspending(tenantId, true);
     default:
-      return ofTenant(false);
+      return suspending(tenantId, false);
   }
 }
 
@@ -220,20 +300,24 @@ function recheck(credentials: Credential[], state: MemoryState, nowMs: number, o
   }
 }
 
-function requestOf({ key }: Credential): DecisionRequest {
-  return { method: 'GET', path: '/', header: (name) => (name === 'x-api-key' ? [key] : []) };
+function requestOf({ key }: Credential, audience: string): DecisionRequest {
+  return { method: 'GET', path: '/', audience, header: (name) => (name === 'x-api-key' ? [key] : []) };
 }
 
 /** Every change of the present history is in the topic, none before one that precedes it; Redis and the gateways have the last. */
-function checkPublication({ kafka, store, redis, gateways }: System, violation: (text: string) => void): void {
+function checkPublication(system: System, violation: (text: string) => void): void {
+  const { kafka, store, redis, gateways } = system;
   const newest = store.rows.at(-1);
   if (newest === undefined) return;
   const seen = new Set<string>();
   let next = 1;
+  // Where a history went back, the publisher may have been ahead of it.
+  const isDone = (row: ChangeRow | undefined) =>
+    row !== undefined && (seen.has(row.chain) || system.wentBack(row.epoch));
   for (const value of kafka.topic(changesTopic).values) {
     const { data } = JSON.parse(value) as ChangeEvent;
     seen.add(data.chain);
-    while (seen.has(store.rows[next - 1]?.chain ?? '')) next += 1;
+    while (isDone(store.rows[next - 1])) next += 1;
   }
   if (next <= store.rows.length) violation(`change ${next} of ${store.rows.length} was not published in order`);
   if (redis.newest.seq !== newest.seq || redis.newest.epoch !== newest.epoch) {

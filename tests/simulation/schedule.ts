@@ -1,6 +1,7 @@
 /** What breaks, when and for how long: drawn from a seed, and small enough to read. */
 import { type Change, changePayload, nextChain, type Position } from '@token-gateway/revocation';
 import { Random } from './random.ts';
+import { type Stage, tellStory } from './stories.ts';
 import {
   authServerNames,
   gatewayNames,
@@ -15,9 +16,12 @@ export interface Fault {
   readonly atMs: number;
   readonly forMs: number;
   readonly name: string;
-  inject(system: System): void;
+  /** Part of a story, of which nothing can be left out. */
+  readonly isTold?: boolean;
+  inject(system: System, stage: Stage): void;
 }
 
+const storyShare = 0.3;
 /** Faults begin and end between these. */
 const faultsFromMs = 800;
 export const healedAtMs = 4500;
@@ -137,7 +141,32 @@ const draws: readonly Draw[] = [
       publish();
     },
   }),
+  (_random, forMs) => ({
+    name: 'a forger alters each change, and copies its chain',
+    inject: (system) => {
+      const { redis, world, onCommit } = system;
+      const publish = (): void => {
+        const newest = system.store.rows.at(-1);
+        if (newest !== undefined) redis.publish(alteredCopy(newest));
+      };
+      onCommit.add(publish);
+      world.after(forMs, () => onCommit.delete(publish));
+    },
+  }),
+  (_random, forMs) => ({
+    name: 'somebody moves the entries of L2',
+    inject: ({ redis, world }) => {
+      const endMs = world.nowMs + forMs;
+      const swap = (): void => {
+        void redis.swapEntries();
+        if (world.nowMs + swapEveryMs < endMs) world.after(swapEveryMs, swap);
+      };
+      swap();
+    },
+  }),
 ];
+
+const swapEveryMs = 50;
 
 const forgeEveryMs = 25;
 
@@ -152,14 +181,20 @@ function forgeNext({ epoch, seq, chain }: Position & { readonly chain: string })
   return { ...content, epoch, seq: seq + 1, chain: nextChain(chain, epoch, seq + 1, changePayload(content)) };
 }
 
+/** A change with its own sequence and chain, about somebody else. */
+function alteredCopy({ epoch, seq, chain }: Position & { readonly chain: string }): Change {
+  return { ...forge(seq, epoch, ['user:nobody']), chain };
+}
+
 function forge(seq: number, epoch: number, subjects: string[]): Change {
   const at = '2026-01-01T00:00:00.000Z';
   return { epoch, seq, chain: 'f'.repeat(64), type: 'tg.user.changed', subjects, actor: 'forger', at };
 }
 
-/** Two to eight faults, in the order of their beginning. */
+/** Two to eight faults in the order of their beginning, or a story. */
 export function drawFaults(seed: number): Fault[] {
   const random = new Random(seed, 'faults');
+  if (random.chance(storyShare)) return tellStory(random);
   const count = 2 + random.below(7);
   const faults = Array.from({ length: count }, (): Fault => {
     const atMs = Math.round(random.between(faultsFromMs, healedAtMs - 700));

@@ -5,18 +5,27 @@
  */
 import { createExchange } from '@token-gateway/auth-server';
 import { createGateway, type Gateway } from '@token-gateway/gateway';
-import { createMemoryStore, type MemoryStore, type Protocol, startProtocol } from '@token-gateway/identity';
+import {
+  createMemoryStore,
+  type MemoryState,
+  type MemoryStore,
+  type Protocol,
+  startProtocol,
+} from '@token-gateway/identity';
 import { type IdentityClient, ServiceError } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
+import type { Subject } from '@token-gateway/revocation';
 import { createRelay } from '@token-gateway/revocation-relay';
 import { createDirectExchangeClient } from '../../embedded/src/exchange-client.ts';
-import { connectStore, Kafka, Redis } from './parts.ts';
+import { connectStore, type Database, Kafka, Redis } from './parts.ts';
 import { Random } from './random.ts';
 import { Machine, Network, World } from './world.ts';
 
 const { logger } = createSilentTelemetry();
 const fleetSecret = new Uint8Array(32).fill(7);
 const bootRetryMs = 100;
+/** Short enough that tombstones are dropped within a run. */
+const longestLifeMs = 2500;
 
 export const gatewayNames = ['gateway-0', 'gateway-1', 'gateway-2'] as const;
 export const identityNames = ['identity-0', 'identity-1'] as const;
@@ -32,6 +41,10 @@ export const machineNames = [
   'redis',
 ] as const;
 export type MachineName = (typeof machineNames)[number];
+export type GatewayName = (typeof gatewayNames)[number];
+
+type Exchange = ReturnType<typeof createExchange>;
+type Mutation = (state: MemoryState) => void;
 
 export interface System {
   readonly world: World;
@@ -44,8 +57,18 @@ export interface System {
   machine(name: MachineName): Machine;
   /** A standby takes over that lacks the last commits; the old primary is fenced. */
   failOver(lostCommits: number): void;
-  /** Commits have happened: replicas hear of it, or not. */
-  notify(): void;
+  /** A snapshot is restored unseen: the last commits are gone, and the epoch is the same. */
+  rollBack(lostCommits: number): void;
+  /** Whether a history under this epoch went back. */
+  wentBack(epoch: number): boolean;
+  /** The primary that was deposed last answers reads again, or no more. */
+  setHaunted(isHaunted: boolean): void;
+  /** Auth servers tell again what they know of unknown keys, without asking identity; or no more. */
+  setRepeating(isRepeating: boolean): void;
+  /** One transaction; replicas hear of it, or not. */
+  commit(subjects: Subject[], mutate: Mutation): void;
+  /** Called in the moment of each commit. */
+  readonly onCommit: Set<() => void>;
 }
 
 export function createSystem(seed: number): System {
@@ -61,7 +84,16 @@ export function createSystem(seed: number): System {
 
   machine('database').start(() => {});
   let store = createMemoryStore({ clock: machine('database').clock() });
-  const primary = () => ({ machine: machine('database'), store });
+  let deposed = store;
+  let isHaunted = false;
+  let isRepeating = false;
+  const onCommit = new Set<() => void>();
+  const epochsGoneBack = new Set<number>();
+  const database = (): Database => ({
+    machine: machine('database'),
+    primary: store,
+    readable: isHaunted ? deposed : store,
+  });
   const kafka = new Kafka(machine('kafka'), network);
   machine('kafka').start(() => {});
   const redis = new Redis(machine('redis'), network);
@@ -75,7 +107,7 @@ export function createSystem(seed: number): System {
       protocols.delete(name);
       const clock = own.clock();
       const { generation } = own;
-      const connected = connectStore(own, network, primary);
+      const connected = connectStore(own, network, database);
       const boot = async (): Promise<void> => {
         const head = await connected.open();
         if (own.generation !== generation) return;
@@ -114,7 +146,16 @@ export function createSystem(seed: number): System {
     };
   }
 
-  const exchanges = new Map<string, ReturnType<typeof createExchange>>();
+  const exchanges = new Map<string, Exchange>();
+  const refusals = new Map<string, Awaited<ReturnType<Exchange>>>();
+  async function exchangeAt(name: string, request: Parameters<Exchange>[0]): ReturnType<Exchange> {
+    const { value } = request.credential;
+    const known = refusals.get(value);
+    if (isRepeating && known !== undefined) return known;
+    const result = await (exchanges.get(name) ?? notSimulated)(request);
+    if (result.outcome === 'refused' && result.code === 'key_unknown') refusals.set(value, result);
+    return result;
+  }
   const notSimulated = () => Promise.reject(new ServiceError('provider_unavailable'));
   for (const name of authServerNames) {
     const own = machine(name);
@@ -172,8 +213,7 @@ export function createSystem(seed: number): System {
             exchange: (request) => {
               const to = authServerNames[turn++ % authServerNames.length] ?? '';
               const failure = (detail: string) => new ServiceError('auth_server_unavailable', { detail });
-              const handle = () => (exchanges.get(to) ?? notSimulated)(request);
-              return network.call(own, machine(to), 1000, handle, failure);
+              return network.call(own, machine(to), 1000, () => exchangeAt(to, request), failure);
             },
           },
         },
@@ -190,7 +230,7 @@ export function createSystem(seed: number): System {
           logger,
           registry,
         },
-        { audience: 'internal', fleetSecret, entriesMax: 100 },
+        { audience: 'internal', fleetSecret, entriesMax: 100, longestLifeMs },
       );
       gateways.set(name, gateway);
       gateway.start();
@@ -210,13 +250,28 @@ export function createSystem(seed: number): System {
     failOver(lostCommits) {
       // What was under way on the old primary is never answered: it is fenced.
       machine('database').crash(Number.POSITIVE_INFINITY);
+      deposed = store;
       store = store.promote(Math.max(0, store.rows.length - lostCommits));
       machine('database').restart();
     },
-    notify() {
+    rollBack(lostCommits) {
+      epochsGoneBack.add(store.rows.at(-1)?.epoch ?? 0);
+      store = store.rollBack(Math.max(0, store.rows.length - lostCommits));
+    },
+    wentBack: (epoch) => epochsGoneBack.has(epoch),
+    setHaunted(isNow) {
+      isHaunted = isNow;
+    },
+    setRepeating(isNow) {
+      isRepeating = isNow;
+    },
+    commit(subjects, mutate) {
+      store.commit({ type: 'tg.user.changed', subjects, actor: 'system' }, mutate);
+      for (const listener of onCommit) listener();
       for (const name of identityNames) {
         network.send(machine('database'), machine(name), () => protocols.get(name)?.feed.nudge());
       }
     },
+    onCommit,
   };
 }

@@ -216,12 +216,14 @@ export class Machine {
   }
 }
 
-type Link = 'cut' | 'black-hole' | 'slow' | 'lossy';
+/** A number: so many milliseconds later than usual. */
+export type Link = 'cut' | 'black-hole' | 'slow' | 'lossy' | number;
 
 /** What lies between machines. Every direction of every pair fails by itself. */
 export class Network {
   readonly #world: World;
   readonly #links = new Map<string, Link>();
+  #onAnswer: { from: string; to: readonly string[]; run: () => void } | null = null;
 
   constructor(world: World) {
     this.#world = world;
@@ -236,6 +238,11 @@ export class Network {
     this.#links.clear();
   }
 
+  /** Something to happen as soon as one of them has answered the next call: the answer is on its way. */
+  onNextAnswer(from: string, to: readonly string[], run: () => void): void {
+    this.#onAnswer = { from, to, run };
+  }
+
   /** The delay of a message, or null when it is lost. */
   #delay(from: Machine, to: Machine): number | null {
     const { random } = this.#world;
@@ -243,6 +250,7 @@ export class Network {
     const usualMs = 0.1 + random.next() ** 4 * 5;
     if (link === 'cut' || link === 'black-hole') return null;
     if (link === 'lossy' && random.chance(0.3)) return random.chance(0.5) ? null : usualMs + 200;
+    if (typeof link === 'number') return usualMs + link;
     return link === 'slow' ? usualMs + 200 : usualMs;
   }
 
@@ -297,6 +305,10 @@ export class Network {
             to.execute(answering, () => {
               const backMs = this.#delay(to, from);
               if (backMs !== null) this.#world.after(backMs, () => settle(how));
+              const expected = this.#onAnswer;
+              if (expected === null || expected.from !== from.name || !expected.to.includes(to.name)) return;
+              this.#onAnswer = null;
+              expected.run();
             });
           (async () => handle())().then(
             (result) => answer(() => resolve(result)),

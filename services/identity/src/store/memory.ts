@@ -57,6 +57,8 @@ export interface MemoryStore extends Store {
   readonly rows: readonly ChangeRow[];
   /** Another database with the first `seq` commits of this one: of another history, so that opening it mints an epoch. */
   promote(seq: number): MemoryStore;
+  /** The same under its epoch: a snapshot restored unseen. */
+  rollBack(seq: number): MemoryStore;
 }
 
 /** The name of what a provider knows by an id of its own: a link, a session, a cut-off. */
@@ -65,12 +67,14 @@ function memoryName(providerId: string, id: string): string {
 }
 
 export function createMemoryStore({ clock }: { readonly clock: Clock }): MemoryStore {
-  return createFrom({ clock, epoch: 0, publishedSeq: 0, lease: { leader: '', term: 0, endsAtMs: 0 }, commits: [] });
+  const lease = { leader: '', term: 0, endsAtMs: 0 };
+  return createFrom({ clock, epoch: 0, isOpened: false, publishedSeq: 0, lease, commits: [] });
 }
 
 function createFrom(origin: {
   readonly clock: Clock;
   readonly epoch: number;
+  readonly isOpened: boolean;
   readonly publishedSeq: number;
   readonly lease: Lease;
   readonly commits: readonly Commit[];
@@ -89,8 +93,7 @@ function createFrom(origin: {
     cutoffs: new Map(),
   };
   for (const { row, mutate } of commits) mutate(state, row);
-  let { epoch, publishedSeq, lease } = origin;
-  let isOpened = false;
+  let { epoch, isOpened, publishedSeq, lease } = origin;
 
   const chainAt = (seq: number): string | undefined => (seq === 0 ? genesisChain : rows[seq - 1]?.chain);
 
@@ -118,12 +121,22 @@ function createFrom(origin: {
     return { ...tenant };
   }
 
+  const copy = (seq: number, isOpenedThere: boolean): MemoryStore =>
+    createFrom({
+      clock,
+      epoch,
+      isOpened: isOpenedThere,
+      lease,
+      publishedSeq: Math.min(publishedSeq, seq),
+      commits: commits.slice(0, seq),
+    });
+
   return {
     state,
     rows,
     commit,
-    promote: (seq) =>
-      createFrom({ clock, epoch, lease, publishedSeq: Math.min(publishedSeq, seq), commits: commits.slice(0, seq) }),
+    promote: (seq) => copy(seq, false),
+    rollBack: (seq) => copy(seq, true),
     open: async () => head(),
     head: async () => head(),
     read: async (after, limit) => ({ head: head(), rows: rows.slice(after, after + limit) }),
