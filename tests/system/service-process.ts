@@ -71,7 +71,8 @@ export class ServiceProcess implements AsyncDisposable {
       });
     }
     await until(`${this.name} is ready`, startTimeoutMs, async () => {
-      if (child.exitCode !== null) throw new Error(`${this.name} ended with ${child.exitCode}:\n${this.output}`);
+      const ended = child.exitCode ?? child.signalCode;
+      if (ended !== null) throw new Error(`${this.name} ended with ${ended}:\n${this.output}`);
       return (await fetch(this.#readyUrl, { signal: AbortSignal.timeout(1000) })).ok;
     }).catch((cause: unknown) => {
       throw new Error(`${this.name} did not become ready:\n${this.output.slice(-4000)}`, { cause });
