@@ -34,6 +34,7 @@ export interface WindowResult {
   /** What to look at, when there is any. */
   readonly firstWrong?: string;
   readonly falseRefusals: number;
+  readonly firstFalseRefusal?: string;
   readonly unavailable: number;
   readonly revocations: number;
   readonly unanswered: number;
@@ -111,14 +112,18 @@ export function checkHistory(history: History, windows: readonly Window[], bound
     unavailable: 0,
     lastGapAt: 0,
     firstWrong: '',
+    firstFalseRefusal: '',
   }));
   for (const { credential, gateway, outcome, isGood, startedAt, endedAt } of history.decisions(earliest)) {
     const count = counts.find(({ window }) => startedAt >= window.from && startedAt < window.until);
     if (count === undefined) continue;
     count.decisions += 1;
     if (isGood && outcome !== 'allow') {
-      if (outcome === 'deny') count.falseRefusals += 1;
-      else count.unavailable += 1;
+      if (outcome === 'deny') {
+        count.falseRefusals += 1;
+        const place = `${Math.round(startedAt - count.window.from)} ms after the fault`;
+        count.firstFalseRefusal ||= `credential ${credential} at gateway ${gateway}, begun ${place}`;
+      } else count.unavailable += 1;
       count.lastGapAt = Math.max(count.lastGapAt, startedAt);
     }
     if (outcome !== 'allow') continue;
@@ -136,7 +141,7 @@ export function checkHistory(history: History, windows: readonly Window[], bound
     }
   }
   const all = [...ofCredential.values()].flat();
-  return counts.map(({ window, lastGapAt, firstWrong, ...count }) => {
+  return counts.map(({ window, lastGapAt, firstWrong, firstFalseRefusal, ...count }) => {
     const own = all.filter(({ revocation: { askedAt } }) => askedAt >= window.from && askedAt < window.until);
     const answered = own.filter(({ revocation }) => Number.isFinite(revocation.answeredAt));
     const latencies = answered
@@ -149,6 +154,7 @@ export function checkHistory(history: History, windows: readonly Window[], bound
       fault: window.name,
       ...count,
       ...(firstWrong === '' ? {} : { firstWrong }),
+      ...(firstFalseRefusal === '' ? {} : { firstFalseRefusal }),
       revocations: answered.length,
       unanswered: own.length - answered.length,
       healMs: Math.round(Math.max(0, lastGapAt - window.healedAt)),

@@ -89,6 +89,15 @@ async function watch(fault: Fault): Promise<void> {
   windows.push({ name: fault.name, from, healedAt, until: performance.now() });
   const [result] = checkHistory(history, windows.slice(-1), boundMs);
   console.log(`${fault.name}: ${JSON.stringify(result)}`);
+  if (result !== undefined && result.falseRefusals > 0) console.log(unusualRefusals());
+}
+
+/** What auth servers refused for other reasons than those the load gives them. */
+function unusualRefusals(): string {
+  const lines = system.processes.flatMap(({ output }) => output.split('\n'));
+  const isUnusual = (line: string) =>
+    line.includes('exchange refused') && !/"(?:user_disabled|session_revoked)"/.test(line);
+  return lines.filter(isUnusual).slice(-20).join('\n');
 }
 
 /** Until for a while every good credential was decided, or for as long as that may take. */
