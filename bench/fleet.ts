@@ -79,7 +79,7 @@ async function startGateway(system: System): Promise<Gateway> {
   const exchange = await createHttpExchangeClient(
     { clock },
     {
-      url: env['TG_AUTH_SERVER_URL'] ?? '',
+      urls: [env['TG_AUTH_SERVER_URL'] ?? ''],
       clientId: 'gateway',
       clientKey: JSON.parse(env['TG_CLIENT_KEY'] ?? '{}') as Record<string, string>,
     },

@@ -33,6 +33,13 @@ describe('the configuration of the gateway', () => {
     assert.deepEqual(problemsOf({ TG_SIGNALS: 'watch' }), []);
   });
 
+  it('is refused with replicas of the auth server that have nothing in common, or are no URLs', () => {
+    const replicas = 'http://a:8081,http://b:8081';
+    assert.equal(problemsOf({ TG_AUTH_SERVER_URL: replicas }).length, 1);
+    assert.deepEqual(problemsOf({ TG_AUTH_SERVER_URL: replicas, TG_ISSUER: 'https://issuer.example' }), []);
+    assert.equal(problemsOf({ TG_AUTH_SERVER_URL: 'auth-server:8081' }).length, 1);
+  });
+
   it('is refused with an id that identity would not take', () => {
     assert.deepEqual(problemsOf({ TG_GATEWAY_ID: 'eu-1.gateway_2' }), []);
     for (const id of ['gateway 1', 'a:b', 'x'.repeat(65)]) assert.equal(problemsOf({ TG_GATEWAY_ID: id }).length, 1);

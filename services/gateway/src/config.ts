@@ -28,7 +28,9 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       edgePort: port('TG_EDGE_PORT', 8080),
       upstreamUrl: optional(url('TG_UPSTREAM_URL', { schemes: ['http', 'https'] })),
       identityAddresses: list('TG_IDENTITY_ADDRESSES', { default: ['127.0.0.1:9002'] }),
-      authServerUrl: url('TG_AUTH_SERVER_URL', { default: 'http://127.0.0.1:8081', schemes: ['http', 'https'] }),
+      authServerUrls: list('TG_AUTH_SERVER_URL', { default: ['http://127.0.0.1:8081'] }),
+      /** What client assertions are addressed to; absent: the token endpoint. */
+      issuer: optional(url('TG_ISSUER', { schemes: ['http', 'https'] })),
       clientId: text('TG_CLIENT_ID', { default: 'gateway' }),
       clientKey: secret('TG_CLIENT_KEY'),
       redisUrl: optional(secret('TG_REDIS_URL')),
@@ -48,6 +50,12 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   if (signals.length < config.signals.length) problems.push(`TG_SIGNALS must be some of ${triggers.join(', ')}`);
   if (config.redisUrl === undefined && signals.some((trigger) => trigger !== 'watch')) {
     problems.push('TG_SIGNALS has a trigger that needs TG_REDIS_URL');
+  }
+  if (!config.authServerUrls.every((item) => /^https?:\/\//.test(item) && URL.canParse(item))) {
+    problems.push('TG_AUTH_SERVER_URL must be URLs with http:// or https://');
+  }
+  if (config.authServerUrls.length > 1 && config.issuer === undefined) {
+    problems.push('TG_AUTH_SERVER_URL with several replicas needs TG_ISSUER, which is what they have in common');
   }
   if (config.gatewayId !== undefined && !/^[\w.-]{1,64}$/.test(config.gatewayId)) {
     problems.push('TG_GATEWAY_ID must be up to 64 letters, digits, dots, hyphens and underscores');

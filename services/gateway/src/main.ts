@@ -29,7 +29,7 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
   lifecycle.onClose('identity client', () => identity.close());
   const exchange = await createHttpExchangeClient(
     { clock },
-    { url: config.authServerUrl, clientId: config.clientId, clientKey },
+    { urls: config.authServerUrls, issuer: config.issuer, clientId: config.clientId, clientKey },
   );
   lifecycle.onClose('exchange client', () => exchange.close());
   const tokenCache = redisUrl === undefined || !config.keepL2 ? null : createRedisTokenCache({ url: redisUrl, logger });

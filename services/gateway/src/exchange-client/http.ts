@@ -5,8 +5,10 @@ import { readExchangeAnswer } from './answer.ts';
 import type { ExchangeClient, ExchangeRequest } from './port.ts';
 
 export interface HttpExchangeClientConfig {
-  /** The auth server's base URL. */
-  readonly url: string;
+  /** Base URLs of the auth server's replicas. */
+  readonly urls: readonly string[];
+  /** Their issuer, to which client assertions are addressed; absent: the token endpoint of the first. */
+  readonly issuer?: string | undefined;
   readonly clientId: string;
   /** Private JWK, with `alg`, for `private_key_jwt`. */
   readonly clientKey: JWK;
@@ -14,12 +16,20 @@ export interface HttpExchangeClientConfig {
 
 const assertionLifeSeconds = 60;
 
-/** The token endpoint over HTTP, authenticated by `private_key_jwt` (RFC 7523 section 2.2). */
+/**
+ * The token endpoint over HTTP, authenticated by `private_key_jwt` (RFC 7523 section 2.2). A replica that cannot be reached,
+ * or whose connection ends without an answer, is passed over for the next: an exchange changes nothing that a second would
+ * not. An answer is an answer, whatever it says.
+ */
 export async function createHttpExchangeClient(
   { clock }: { clock: Clock },
   config: HttpExchangeClientConfig,
 ): Promise<ExchangeClient> {
-  const endpoint = new URL('/oauth2/token', config.url);
+  const endpoints = config.urls.map((url) => new URL('/oauth2/token', url));
+  const [first] = endpoints;
+  if (first === undefined) throw new Error('no auth server');
+  const audience = config.issuer ?? first.href;
+  let preferred = 0;
   const algorithm = config.clientKey.alg ?? 'ES256';
   const key = await importJWK(config.clientKey, algorithm);
 
@@ -32,35 +42,47 @@ export async function createHttpExchangeClient(
       })
       .setIssuer(config.clientId)
       .setSubject(config.clientId)
-      .setAudience(endpoint.href)
+      .setAudience(audience)
       .setIssuedAt(issuedAt)
       .setExpirationTime(issuedAt + assertionLifeSeconds)
       .setJti(randomUUID())
       .sign(key);
   }
 
+  /** An error where there is no answer. */
+  async function post(endpoint: URL, request: ExchangeRequest, timeoutMs: number): Promise<[number, unknown] | Error> {
+    const body = requestBody(request);
+    body.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
+    body.set('client_assertion', await assertion());
+    try {
+      const signal = AbortSignal.timeout(Math.ceil(timeoutMs));
+      const response = await fetch(endpoint, { method: 'POST', body, redirect: 'error', signal });
+      return [response.status, await response.json()];
+    } catch (error) {
+      return error instanceof Error ? error : new Error('no answer', { cause: error });
+    }
+  }
+
   return {
     async exchange(request, { timeoutMs }) {
-      const body = requestBody(request);
-      body.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
-      body.set('client_assertion', await assertion());
-      let status: number;
-      let answer: unknown;
       // The lifetime in the answer counts from before the request: never longer than the token's own.
       const askedAtWallMs = clock.now().wallMs;
-      try {
-        const response = await fetch(endpoint, {
-          method: 'POST',
-          body,
-          redirect: 'error',
-          signal: AbortSignal.timeout(timeoutMs),
-        });
-        status = response.status;
-        answer = await response.json();
-      } catch (cause) {
-        throw new ServiceError('auth_server_unavailable', { cause });
+      const askedAtMs = clock.now().monotonicMs;
+      // Also the only replica gets a second attempt: it may have closed a connection that was about to be used.
+      const attempts = Math.max(2, endpoints.length);
+      let cause: Error | undefined;
+      for (let attempt = 0; attempt < attempts; attempt += 1) {
+        const remainingMs = timeoutMs - (clock.now().monotonicMs - askedAtMs);
+        if (remainingMs <= 0) break;
+        const index = preferred % endpoints.length;
+        // A silent replica leaves time for the others.
+        const share = endpoints.length === 1 ? remainingMs : remainingMs / (attempts - attempt);
+        const answer = await post(endpoints[index] ?? first, request, share);
+        if (!(answer instanceof Error)) return readExchangeAnswer(...answer, askedAtWallMs);
+        cause = answer;
+        if (preferred % endpoints.length === index) preferred = index + 1;
       }
-      return readExchangeAnswer(status, answer, askedAtWallMs);
+      throw new ServiceError('auth_server_unavailable', { cause });
     },
     async close() {},
   };

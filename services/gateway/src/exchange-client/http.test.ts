@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, it, type TestContext } from 'node:test';
+import { systemClock as clock, ServiceError } from '@token-gateway/platform';
+import { decodeJwt, exportJWK, generateKeyPair } from 'jose';
+import { createHttpExchangeClient } from './http.ts';
+import type { ExchangeRequest } from './port.ts';
+
+const request: ExchangeRequest = { kind: 'api-key', credential: 'tgk_key', audience: 'internal' };
+const { privateKey } = await generateKeyPair('ES256', { extractable: true });
+const clientKey = { ...(await exportJWK(privateKey)), alg: 'ES256' };
+const issuer = 'https://issuer.example';
+
+/** A replica that answers as told; resolves with its URL and what it was sent. */
+async function replica(test: TestContext, listener: RequestListener) {
+  const bodies: URLSearchParams[] = [];
+  const server = createServer(async (message, response) => {
+    let body = '';
+    for await (const chunk of message) body += String(chunk);
+    bodies.push(new URLSearchParams(body));
+    listener(message, response);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  test.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, bodies };
+}
+
+const refuses: RequestListener = (_message, response) => {
+  response.writeHead(400, { 'content-type': 'application/json' }).end('{"error":"invalid_grant"}');
+};
+const breaks: RequestListener = (message) => void message.socket.destroy();
+
+async function clientOf(urls: readonly string[]) {
+  return createHttpExchangeClient({ clock }, { urls, issuer, clientId: 'gateway', clientKey });
+}
+
+describe('an exchange', () => {
+  it('goes to the next replica when a connection ends without an answer, and stays there', async (test) => {
+    const broken = await replica(test, breaks);
+    const good = await replica(test, refuses);
+    const client = await clientOf([broken.url, good.url]);
+    const first = await client.exchange(request, { timeoutMs: 5000 }).catch((error: unknown) => error);
+    const second = await client.exchange(request, { timeoutMs: 5000 }).catch((error: unknown) => error);
+    assert.deepEqual([broken.bodies.length, good.bodies.length], [1, 2]);
+    for (const answer of [first, second]) {
+      assert.notEqual((answer as Partial<ServiceError>).code, 'auth_server_unavailable');
+    }
+    // Each attempt is authenticated by an assertion of its own, addressed to what the replicas have in common.
+    const assertions = [...broken.bodies, ...good.bodies].map((body) => decodeJwt(body.get('client_assertion') ?? ''));
+    assert.equal(new Set(assertions.map(({ jti }) => jti)).size, 3);
+    assert.ok(assertions.every(({ aud }) => aud === issuer));
+  });
+
+  it('takes an answer for an answer: no other replica is asked', async (test) => {
+    const [one, other] = [await replica(test, refuses), await replica(test, refuses)];
+    const client = await clientOf([one.url, other.url]);
+    await client.exchange(request, { timeoutMs: 5000 }).catch(() => undefined);
+    assert.deepEqual([one.bodies.length, other.bodies.length], [1, 0]);
+  });
+
+  it('leaves time for another replica when the first is silent', async (test) => {
+    const silent = await replica(test, () => {});
+    const good = await replica(test, refuses);
+    const client = await clientOf([silent.url, good.url]);
+    await client.exchange(request, { timeoutMs: 600 }).catch(() => undefined);
+    assert.equal(good.bodies.length, 1);
+  });
+
+  it('is unavailable when no replica answers', async (test) => {
+    const broken = await replica(test, breaks);
+    const client = await clientOf([broken.url]);
+    const isUnavailable = (error: unknown) => error instanceof ServiceError && error.code === 'auth_server_unavailable';
+    await assert.rejects(client.exchange(request, { timeoutMs: 1000 }), isUnavailable);
+    assert.equal(broken.bodies.length, 2);
+  });
+});
