@@ -59,7 +59,13 @@ export const guards: readonly Guard[] = [
   },
   {
     name: 'the gateway computes the hash chain of what it hears',
-    patches: [{ file: view, find: "if (chain !== change.chain) return 'chain-mismatch';", replace: '' }],
+    patches: [
+      {
+        file: view,
+        find: 'const chain = chainAfter(last?.chain ?? this.#appliedChain, change);',
+        replace: 'const { chain } = change;',
+      },
+    ],
   },
   {
     name: 'identity compares the hash chain of what a gateway has heard',

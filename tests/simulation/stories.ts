@@ -175,7 +175,7 @@ function aDeposedPrimaryAnswers(tell: Tell, _random: Random, startMs: number): v
     keepQuiet(3000);
   });
   tell(startMs, 'the database fails over and loses 3 commits', ({ failOver }) => failOver(3));
-  askAgain(tell, { gateways, role: 'steady', fromMs: startMs + 900, untilMs: startMs + 2700, everyMs: 50 });
+  askAgain(tell, { gateways, role: 'steady', fromMs: startMs + 900, untilMs: startMs + 2700, everyMs: 120 });
   tell(startMs + 1000, 'revoked', (_system, { revoke }) => revoke('steady'));
   tell(startMs + 1200, 'the deposed primary answers', ({ setHaunted }) => setHaunted(true));
   tell(startMs + 2700, 'it is fenced', ({ setHaunted }) => setHaunted(false));
@@ -214,7 +214,7 @@ function twoChangesAreAppliedEverywhere(tell: Tell, startMs: number): void {
   const gateways = gatewayNames;
   tell(startMs - 400, 'the story has the database for itself', (_system, { keepQuiet }) => keepQuiet(3200));
   tell(startMs - 50, 'two changes that will be lost', (_system, { fill }) => fill(2));
-  askAgain(tell, { gateways, role: 'steady', fromMs: startMs + 150, untilMs: startMs + 2300, everyMs: 50 });
+  askAgain(tell, { gateways, role: 'steady', fromMs: startMs + 150, untilMs: startMs + 2300, everyMs: 120 });
 }
 
 /** One gateway knows the lost changes by a grant alone. */
