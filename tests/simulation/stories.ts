@@ -147,14 +147,18 @@ function suspendedWhileTheWallClockGoesBack(tell: Tell, random: Random, startMs:
   tell(resumedAtMs + 600, 'all links are as before', ({ network }) => network.heal());
 }
 
+/** Auth servers that have lost identity say what they remember; no grant shows the gateway that there is something newer. */
 function refusalsFromMemory(tell: Tell, random: Random, startMs: number): void {
   const [gateway, other] = random.chance(0.5)
     ? (['gateway-0', 'gateway-1'] as const)
     : (['gateway-2', 'gateway-0'] as const);
+  tell(startMs - 400, 'the story has the database for itself', (_system, { keepQuiet }) => keepQuiet(1000));
   tell(startMs - 300, `${other} is told that there is no stranger`, (_system, { ask }) => ask(other, 'stranger'));
   tell(startMs - 100, `${gateway} has it cached`, (_system, { ask }) => ask(gateway, 'steady'));
-  tell(startMs, `auth servers refuse from memory, ${gateway} is cut off`, (system) => {
+  tell(startMs, `auth servers are cut off and refuse from memory, ${gateway} is cut off`, (system) => {
     system.setRepeating(true);
+    setLinks(system.network, authServerNames, identityNames, 'cut');
+    setLinks(system.network, identityNames, authServerNames, 'cut');
     cutOff(system, gateway);
   });
   tell(startMs + 20, 'revoked', (_system, { revoke }) => revoke('steady'));
