@@ -283,7 +283,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         if (isCommitting || signal.aborted) return;
         isCommitting = true;
         const committed = next;
-        consumer
+        void consumer
           .commitOffsets([{ topic, partition, offset: committed.toString() }])
           .catch((error: unknown) => logger.debug({ err: error, topic }, 'offset was not committed'))
           .then(() => clock.sleep(commitEveryMs, signal))

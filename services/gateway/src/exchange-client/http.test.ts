@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { describe, it, type TestContext } from 'node:test';
 import { systemClock as clock, ServiceError } from '@token-gateway/platform';
 import { decodeJwt, exportJWK, generateKeyPair } from 'jose';
@@ -16,11 +17,11 @@ const issuer = 'https://issuer.example';
 /** A replica that answers as told; resolves with its URL and what it was sent. */
 async function replica(test: TestContext, listener: RequestListener) {
   const bodies: URLSearchParams[] = [];
-  const server = createServer(async (message, response) => {
-    let body = '';
-    for await (const chunk of message) body += String(chunk);
-    bodies.push(new URLSearchParams(body));
-    listener(message, response);
+  const server = createServer((message, response) => {
+    void text(message).then((body) => {
+      bodies.push(new URLSearchParams(body));
+      listener(message, response);
+    });
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
