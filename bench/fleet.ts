@@ -15,12 +15,12 @@ import { Redis } from 'ioredis';
 import { openParts } from '../tests/parts/index.ts';
 import { fullChain, type System, startSystem } from '../tests/system/system.ts';
 import { numberOf } from './options.ts';
-import { formatTable, inMs, summarize } from './statistics.ts';
+import { boundMs } from './probe.ts';
+import { formatTable, summarize, summaryRow } from './statistics.ts';
 
 const fleetSize = 50;
 const idleMs = 15_000;
 const pollMs = 5;
-const boundMs = 1000;
 const giveUpMs = 3000;
 
 export async function benchmarkFleet(args: readonly string[]): Promise<Record<string, unknown>> {
@@ -39,18 +39,11 @@ export async function benchmarkFleet(args: readonly string[]): Promise<Record<st
   await Promise.all(fleet.map((gateway) => gateway.close()));
 
   const [signal, watermark] = [summarize(bySignal.latencies), summarize(byWatermark.latencies)];
-  const row = (name: string, { p50, p99, max, count: n }: typeof signal) => [
-    name,
-    inMs(p50),
-    inMs(p99),
-    inMs(max),
-    `${n}`,
-  ];
   console.log(
     formatTable([
       [`answer -> last accept at any of ${size} gateways, ms`, 'p50', 'p99', 'max', 'n'],
-      row('by signal', signal),
-      row('without the relay, by watermark', watermark),
+      summaryRow('by signal', signal),
+      summaryRow('without the relay, by watermark', watermark),
     ]),
   );
   const perGateway = {

@@ -13,7 +13,7 @@ import { fullChain, type System, startSystem } from '../tests/system/system.ts';
 import { checkRequest, createExtAuthzClient, type ExtAuthzClient } from './ext-authz-client.ts';
 import { numberOf } from './options.ts';
 import { boundMs, type Ending, measureEnding } from './probe.ts';
-import { formatTable, inMs, type Summary, summarize } from './statistics.ts';
+import { formatTable, type Summary, summarize, summaryRow } from './statistics.ts';
 
 const gateways = 3;
 const rounds = 20;
@@ -36,25 +36,18 @@ export async function benchmarkMassRevocation(args: readonly string[]): Promise<
   try {
     const sizes = await bySize(system, sql, clients);
     const steady = await atRate(system, sql, clients, rate, seconds);
-    const row = (name: string, { p50, p99, max, count }: Summary) => [
-      name,
-      inMs(p50),
-      inMs(p99),
-      inMs(max),
-      `${count}`,
-    ];
     console.log(
       formatTable([
         ['API answer -> last accept at any of 3 gateways, ms', 'p50', 'p99', 'max', 'n'],
         ...Object.entries(sizes).map(([name, endings]) =>
-          row(name, summarize(endings.map((ending) => ending.latencyMs))),
+          summaryRow(name, summarize(endings.map((ending) => ending.latencyMs))),
         ),
-        row(`one key, during ${rate}/s`, steady.latency),
+        summaryRow(`one key, during ${rate}/s`, steady.latency),
         ['request -> API answer, ms', '', '', '', ''],
         ...Object.entries(sizes).map(([name, endings]) =>
-          row(name, summarize(endings.map((ending) => ending.answerMs))),
+          summaryRow(name, summarize(endings.map((ending) => ending.answerMs))),
         ),
-        row(`one key, during ${rate}/s`, steady.answered.answerMs),
+        summaryRow(`one key, during ${rate}/s`, steady.answered.answerMs),
       ]),
     );
     const { answered, sentMs, endedMs, failures } = steady.answered;

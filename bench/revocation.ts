@@ -13,7 +13,7 @@ import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
 import { numberOf } from './options.ts';
 import { boundMs, measureEnding } from './probe.ts';
 import { measureHops } from './revocation-hops.ts';
-import { formatTable, inMs, type Summary, summarize } from './statistics.ts';
+import { formatTable, inMs, type Summary, summarize, summaryRow } from './statistics.ts';
 
 const gatewayCount = 3;
 /** Requests a second at each gateway. */
@@ -129,14 +129,13 @@ function report({ parts, latencies, gaps, hops, acceptedAfterBound, probes, load
   const floor = ['publish', 'consume', 'redis', 'apply'].map((name) => hops[name]).filter((hop) => hop !== undefined);
   const floorP50 = floor.reduce((sum, hop) => sum + hop.p50, 0);
   const floorP99 = floor.reduce((sum, hop) => sum + hop.p99, 0);
-  const row = (name: string, { p50, p99, max, count }: Summary) => [name, inMs(p50), inMs(p99), inMs(max), `${count}`];
   console.log(
     formatTable([
       ['revocation, ms', 'p50', 'p99', 'max', 'n'],
-      row('API answer -> last accept at any gateway', latency),
-      ...Object.entries(hops).map(([name, hop]) => row(`  alone: ${name}`, hop)),
+      summaryRow('API answer -> last accept at any gateway', latency),
+      ...Object.entries(hops).map(([name, hop]) => summaryRow(`  alone: ${name}`, hop)),
       ['  floor: publish + consume + redis + apply', inMs(floorP50), inMs(floorP99), '', ''],
-      row('largest gap between two probes', summarize(gaps)),
+      summaryRow('largest gap between two probes', summarize(gaps)),
     ]),
   );
   console.log(

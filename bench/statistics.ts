@@ -13,6 +13,11 @@ export function summarize(samples: readonly number[]): Summary {
   return { count: sorted.length, p50: at(0.5), p99: at(0.99), max: sorted.at(-1) ?? Number.NaN };
 }
 
+/** The row of a table with the columns p50, p99, max, n. */
+export function summaryRow(name: string, { p50, p99, max, count }: Summary): string[] {
+  return [name, inMs(p50), inMs(p99), inMs(max), `${count}`];
+}
+
 /** A table of named rows, columns aligned. */
 export function formatTable(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));

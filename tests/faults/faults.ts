@@ -58,23 +58,28 @@ export function faultsOf(system: System, links: ReadonlyMap<string, Link>): Faul
       client.disconnect();
     }
   };
-  const ofLinks = (name: string, matches: (link: string) => boolean, telling: readonly LinkState[]): Fault[] =>
-    (['cut', 'black-hole', 'slow', 'lossy'] as const).map((state) => {
-      const set = (to: LinkState) => async () => {
-        for (const [link, path] of links) if (matches(link)) path.set(to);
-      };
-      const isTelling = telling.includes(state);
-      return { name: `${state} ${name}`, holdMs: 3000, inject: set(state), heal: set('through'), isTelling };
-    });
-
-  const ofPorts = (name: string, ports: readonly number[]): Fault[] => {
-    const path = new PortRule(ports);
-    return (['cut', 'black-hole', 'lossy'] as const).map((state) => ({
+  const ofPath = <State extends LinkState>(
+    name: string,
+    states: readonly State[],
+    set: (to: State | 'through') => Promise<void>,
+    telling: readonly LinkState[] = [],
+  ): Fault[] =>
+    states.map((state) => ({
       name: `${state} ${name}`,
       holdMs: 3000,
-      inject: () => path.set(state),
-      heal: () => path.set('through'),
+      inject: () => set(state),
+      heal: () => set('through'),
+      isTelling: telling.includes(state),
     }));
+  const ofLinks = (name: string, matches: (link: string) => boolean, telling: readonly LinkState[]): Fault[] => {
+    const set = async (to: LinkState) => {
+      for (const [link, path] of links) if (matches(link)) path.set(to);
+    };
+    return ofPath(name, ['cut', 'black-hole', 'slow', 'lossy'], set, telling);
+  };
+  const ofPorts = (name: string, ports: readonly number[]): Fault[] => {
+    const rule = new PortRule(ports);
+    return ofPath(name, ['cut', 'black-hole', 'lossy'], (to) => rule.set(to));
   };
   const kafkaPorts = kafka.brokers.map((broker) => Number(broker.split(':')[1]));
 

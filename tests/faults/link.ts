@@ -6,7 +6,7 @@ export type LinkState = 'through' | 'cut' | 'black-hole' | 'slow' | 'lossy';
 
 const delayMs = 200;
 /** Of the chunks: what is lost comes again after a retransmission timeout of TCP. */
-const lossShare = 0.01;
+export const lossShare = 0.01;
 
 export class Link implements AsyncDisposable {
   readonly #server = createServer((near) => this.#accept(near));

@@ -1,16 +1,14 @@
 /** A path as the kernel sees it: what goes to a port of this machine and back, for those that no proxy can stand between. */
 import { execFile, execFileSync } from 'node:child_process';
 import { promisify } from 'node:util';
-import type { LinkState } from './link.ts';
+import { type LinkState, lossShare } from './link.ts';
 
 const run = promisify(execFile);
 
-/** Of the packets; TCP sends them again. */
-const lossShare = '0.01';
 const rules = {
   cut: ['-p', 'tcp', '-j', 'REJECT', '--reject-with', 'tcp-reset'],
   'black-hole': ['-p', 'tcp', '-j', 'DROP'],
-  lossy: ['-p', 'tcp', '-m', 'statistic', '--mode', 'random', '--probability', lossShare, '-j', 'DROP'],
+  lossy: ['-p', 'tcp', '-m', 'statistic', '--mode', 'random', '--probability', `${lossShare}`, '-j', 'DROP'],
 } as const;
 
 export type PortState = Exclude<LinkState, 'slow'>;

@@ -22,14 +22,14 @@ export interface Database {
 
 /** The store as a replica of identity reaches it: each method is one statement or transaction. */
 export function connectStore(from: Machine, network: Network, database: () => Database) {
-  const ask = <T>(statement: (store: MemoryStore) => Promise<T>): Promise<T> => {
-    const { machine, primary } = database();
-    return network.call(from, machine, 3000, () => statement(primary));
-  };
-  const query = <T>(statement: (store: MemoryStore) => Promise<T>): Promise<T> => {
-    const { machine, readable } = database();
-    return network.call(from, machine, 3000, () => statement(readable));
-  };
+  const on =
+    (which: 'primary' | 'readable') =>
+    <T>(statement: (store: MemoryStore) => Promise<T>): Promise<T> => {
+      const { machine, [which]: store } = database();
+      return network.call(from, machine, 3000, () => statement(store));
+    };
+  const ask = on('primary');
+  const query = on('readable');
   return {
     open: () => ask((store) => store.open()),
     head: () => query((store) => store.head()),

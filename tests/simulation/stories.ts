@@ -202,16 +202,16 @@ function aHistoryGoesBackBehindWhatIsApplied(tell: Tell, _random: Random, startM
 
 function aHistoryIsOutgrown(tell: Tell, _random: Random, startMs: number): void {
   twoChangesAreAppliedEverywhere(tell, startMs);
-  tell(
-    startMs + 300,
-    'the last 2 commits are gone under the same epoch; revoked, and one more',
-    ({ rollBack }, stage) => {
-      rollBack(2);
-      stage.revoke('steady');
-      stage.fill(1);
-    },
-  );
+  twoChangesAreReplaced(tell, startMs + 300);
   endOfEpoch(tell, startMs + 2400);
+}
+
+function twoChangesAreReplaced(tell: Tell, atMs: number): void {
+  tell(atMs, 'the last 2 commits are gone under the same epoch; revoked, and one more', ({ rollBack }, stage) => {
+    rollBack(2);
+    stage.revoke('steady');
+    stage.fill(1);
+  });
 }
 
 function twoChangesAreAppliedEverywhere(tell: Tell, startMs: number): void {
@@ -251,15 +251,7 @@ function aContradictionIsFollowedByALateReset(tell: Tell, random: Random, startM
   tell(startMs + 170, 'the database fails over', ({ failOver }) => failOver(0));
   tell(startMs + 380, 'two changes that will be lost', (_system, { fill }) => fill(2));
   askAgain(tell, { gateways: [gateway], role: 'steady', fromMs: startMs + 450, untilMs: startMs + 2500, everyMs: 40 });
-  tell(
-    startMs + 600,
-    'the last 2 commits are gone under the same epoch; revoked, and one more',
-    ({ rollBack }, stage) => {
-      rollBack(2);
-      stage.revoke('steady');
-      stage.fill(1);
-    },
-  );
+  twoChangesAreReplaced(tell, startMs + 600);
   endOfEpoch(tell, startMs + 2600);
 }
 

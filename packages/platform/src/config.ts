@@ -144,11 +144,20 @@ export function url(
   name: string,
   options: { readonly default?: string; readonly schemes?: readonly string[] } = {},
 ): Field<string> {
-  const { schemes = ['http', 'https'] } = options;
-  return field(name, options.default, (value) => {
-    if (schemes.some((scheme) => value.startsWith(`${scheme}://`)) && URL.canParse(value)) return value;
-    return new Invalid(`must be a URL with ${schemes.map((scheme) => `${scheme}://`).join(' or ')}`);
-  });
+  const { schemes = httpSchemes } = options;
+  return field(name, options.default, (value) =>
+    isUrl(value, schemes) ? value : new Invalid(`must be a URL with ${prefixesOf(schemes)}`),
+  );
+}
+
+const httpSchemes = ['http', 'https'];
+
+function isUrl(value: string, schemes: readonly string[]): boolean {
+  return schemes.some((scheme) => value.startsWith(`${scheme}://`)) && URL.canParse(value);
+}
+
+function prefixesOf(schemes: readonly string[]): string {
+  return schemes.map((scheme) => `${scheme}://`).join(' or ');
 }
 
 /** Values separated by commas. */
@@ -157,6 +166,19 @@ export function list(name: string, options: { readonly default?: readonly string
     const items = value.split(',').map((item) => item.trim());
     return items.includes('') ? new Invalid('must be values separated by commas, none of them empty') : items;
   });
+}
+
+/** URLs with http:// or https://, separated by commas. */
+export function urls(name: string, options: { readonly default?: readonly string[] } = {}): Field<readonly string[]> {
+  const items = list(name, options);
+  return {
+    ...items,
+    parse(value) {
+      const found = items.parse(value);
+      if (found instanceof Invalid || found.every((item) => isUrl(item, httpSchemes))) return found;
+      return new Invalid(`must be URLs with ${prefixesOf(httpSchemes)}`);
+    },
+  };
 }
 
 export function flag(name: string, fallback: boolean): Field<boolean> {

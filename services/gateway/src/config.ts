@@ -11,6 +11,7 @@ import {
   secret,
   text,
   url,
+  urls,
 } from '@token-gateway/platform';
 import type { JWK } from 'jose';
 
@@ -28,7 +29,7 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       edgePort: port('TG_EDGE_PORT', 8080),
       upstreamUrl: optional(url('TG_UPSTREAM_URL', { schemes: ['http', 'https'] })),
       identityAddresses: list('TG_IDENTITY_ADDRESSES', { default: ['127.0.0.1:9002'] }),
-      authServerUrls: list('TG_AUTH_SERVER_URL', { default: ['http://127.0.0.1:8081'] }),
+      authServerUrls: urls('TG_AUTH_SERVER_URL', { default: ['http://127.0.0.1:8081'] }),
       /** What client assertions are addressed to; absent: the token endpoint. */
       issuer: optional(url('TG_ISSUER', { schemes: ['http', 'https'] })),
       clientId: text('TG_CLIENT_ID', { default: 'gateway' }),
@@ -50,9 +51,6 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   if (signals.length < config.signals.length) problems.push(`TG_SIGNALS must be some of ${triggers.join(', ')}`);
   if (config.redisUrl === undefined && signals.some((trigger) => trigger !== 'watch')) {
     problems.push('TG_SIGNALS has a trigger that needs TG_REDIS_URL');
-  }
-  if (!config.authServerUrls.every((item) => /^https?:\/\//.test(item) && URL.canParse(item))) {
-    problems.push('TG_AUTH_SERVER_URL must be URLs with http:// or https://');
   }
   if (config.authServerUrls.length > 1 && config.issuer === undefined) {
     problems.push('TG_AUTH_SERVER_URL with several replicas needs TG_ISSUER, which is what they have in common');

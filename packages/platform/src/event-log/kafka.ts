@@ -278,7 +278,10 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         }
       }
       let isCommitting = false;
-      /** For lag tools only: the place is kept here, and beyond this process by the caller. Not for each record: it costs the broker a write. */
+      /**
+       * For lag tools only: the place is kept here, and beyond this process by the caller. One is under way at a time, and not
+       * one for each record: it costs the broker a write.
+       */
       function commit(): void {
         if (isCommitting || signal.aborted) return;
         isCommitting = true;

@@ -74,13 +74,14 @@ export async function createHttpExchangeClient(
       for (let attempt = 0; attempt < attempts; attempt += 1) {
         const remainingMs = timeoutMs - (clock.now().monotonicMs - askedAtMs);
         if (remainingMs <= 0) break;
-        const index = preferred % endpoints.length;
+        const index = preferred;
         // A silent replica leaves time for the others.
         const share = endpoints.length === 1 ? remainingMs : remainingMs / (attempts - attempt);
         const answer = await post(endpoints[index] ?? first, request, share);
         if (!(answer instanceof Error)) return readExchangeAnswer(...answer, askedAtWallMs);
         cause = answer;
-        if (preferred % endpoints.length === index) preferred = index + 1;
+        // Unless an exchange beside this one has moved on by now.
+        if (preferred === index) preferred = (index + 1) % endpoints.length;
       }
       throw new ServiceError('auth_server_unavailable', { cause });
     },

@@ -131,6 +131,7 @@ export class ChangeFeed {
 
   async #idle(): Promise<void> {
     const idle = new AbortController();
+    // With a reason: without one each wake-up makes an error and its stack.
     this.#wake = () => idle.abort(null);
     await this.#deps.clock.sleep(pollMs, AbortSignal.any([idle.signal, this.#closing.signal]));
     this.#wake = () => {};

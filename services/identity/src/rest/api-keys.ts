@@ -31,6 +31,9 @@ interface Revocation {
   readonly reason: { readonly reason?: string };
 }
 
+/** One whose caller reaches the key. */
+type KeyRevocation = Revocation & { readonly key: Row };
+
 export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
   const { drizzle, callers, clock, random } = context;
 
@@ -202,28 +205,18 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
       // In one order, so that no two groups wait for each other.
       const locked = await tx.select().from(apiKeys).where(isOneOf(ids)).orderBy(asc(apiKeys.id)).for('no key update');
       const keys = new Map(locked.map((key) => [key.id, key]));
-      const outcomes = wanted.map((revocation) => {
-        const key = keys.get(revocation.id);
-        if (key === undefined) return new ServiceError('not_found', { detail: `key ${revocation.id}` });
-        try {
-          requireReach(revocation.caller, key);
-          return { ...revocation, key };
-        } catch (error) {
-          return error as Error;
-        }
-      });
+      const outcomes = wanted.map((revocation) => withinReach(revocation, keys.get(revocation.id)));
       // Of several that revoke the same key the first does it, and the others are repetitions.
       const places = new Map<string, Position>();
-      const revoked: (Revocation & { key: Row })[] = [];
+      const firsts = new Map<string, KeyRevocation>();
       for (const outcome of outcomes) {
-        if (outcome instanceof Error || places.has(outcome.id)) continue;
+        if (outcome instanceof Error || firsts.has(outcome.id)) continue;
         const { revokedEpoch: epoch, revokedSeq: seq } = outcome.key;
         if (epoch !== null && seq !== null) places.set(outcome.id, { epoch, seq });
-        else if (revoked.every(({ id }) => id !== outcome.id)) revoked.push(outcome);
+        else firsts.set(outcome.id, outcome);
       }
-      for (const [index, place] of (await appendRevoked(tx, revoked)).entries()) {
-        places.set(revoked[index]?.id ?? '', place);
-      }
+      const appended = await appendRevoked(tx, [...firsts.values()]);
+      for (const [index, id] of [...firsts.keys()].entries()) places.set(id, found(appended[index], 'its place'));
       return outcomes.map((outcome) => {
         if (outcome instanceof Error) return outcome;
         return { place: found(places.get(outcome.id), 'its place'), tenantId: outcome.key.tenantId };
@@ -231,7 +224,17 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     }),
   );
 
-  async function appendRevoked(tx: Drizzle, revoked: readonly (Revocation & { key: Row })[]) {
+  function withinReach(revocation: Revocation, key: Row | undefined): KeyRevocation | Error {
+    try {
+      const own = found(key, `key ${revocation.id}`);
+      requireReach(revocation.caller, own);
+      return { ...revocation, key: own };
+    } catch (error) {
+      return error as Error;
+    }
+  }
+
+  async function appendRevoked(tx: Drizzle, revoked: readonly KeyRevocation[]) {
     if (revoked.length === 0) return [];
     const revokedChanges = revoked.map(({ key, caller, reason }) => ({
       type: 'tg.key.revoked' as const,
