@@ -4,6 +4,8 @@ import { welcome } from './welcome.ts';
 
 // What there is to read here is the text below, not the log.
 process.env['TG_LOG_LEVEL'] ??= 'warn';
+// There is no other replica to go to.
+process.env['TG_DRAIN_MS'] ??= '0';
 
 await runService('embedded', async ({ env, ...context }) => {
   const embedded = await startEmbedded(env, context);

@@ -1,24 +1,52 @@
 import type { EnvoyAddress } from '../parts/index.ts';
 
-/** Envoy in front of the upstream, asking one gateway by ext_authz; one listener, as in deploy/envoy. */
-export function envoyConfig(address: EnvoyAddress, ports: { extAuthz: number; upstream: number }): string {
-  const cluster = (name: string, port: number, isHttp2: boolean) => `
+/** A gateway as Envoy sees it. */
+export interface GatewayPorts {
+  readonly extAuthz: number;
+  readonly metrics: number;
+}
+
+/** Envoy in front of the upstream, asking gateways by ext_authz; one listener, as in deploy/envoy. */
+export function envoyConfig(
+  address: EnvoyAddress,
+  ports: { gateways: readonly GatewayPorts[]; upstream: number },
+): string {
+  const endpoint = (port: number, more = '') => `
+              - endpoint:
+                  address: { socket_address: { address: ${address.hostname}, port_value: ${port} } }${more}`;
+  const cluster = (name: string, endpoints: readonly string[], more: string) => `
     - name: ${name}
       type: STRICT_DNS
-      connect_timeout: 0.5s
-      ${
-        isHttp2
-          ? `typed_extension_protocol_options:
-        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-          explicit_http_config: { http2_protocol_options: {} }`
-          : ''
-      }
+      connect_timeout: 0.5s${more}
       load_assignment:
         cluster_name: ${name}
         endpoints:
-          - lb_endpoints:
-              - endpoint: { address: { socket_address: { address: ${address.hostname}, port_value: ${port} } } }`;
+          - lb_endpoints:${endpoints.join('')}`;
+  const gateways = cluster(
+    'gateways',
+    ports.gateways.map(({ extAuthz, metrics }) =>
+      endpoint(
+        extAuthz,
+        `
+                  health_check_config: { port_value: ${metrics} }`,
+      ),
+    ),
+    `
+      lb_policy: LEAST_REQUEST
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: { http2_protocol_options: {} }
+      # While there is no ready gateway, any of them: it decides, or nothing passes.
+      common_lb_config: { healthy_panic_threshold: { value: 1 } }
+      health_checks:
+        - http_health_check: { path: /readyz }
+          timeout: 1s
+          interval: 0.2s
+          no_traffic_interval: 0.2s
+          unhealthy_threshold: 2
+          healthy_threshold: 1`,
+  );
   return `
 admin: { address: { socket_address: { address: 0.0.0.0, port_value: ${address.adminPort} } } }
 static_resources:
@@ -44,9 +72,9 @@ static_resources:
                       failure_mode_allow: false
                       status_on_error: { code: ServiceUnavailable }
                       encode_raw_headers: true
-                      grpc_service: { envoy_grpc: { cluster_name: gateway }, timeout: 2s }
+                      grpc_service: { envoy_grpc: { cluster_name: gateways }, timeout: 2s }
                   - name: envoy.filters.http.router
                     typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
-  clusters:${cluster('gateway', ports.extAuthz, true)}${cluster('upstream', ports.upstream, false)}
+  clusters:${gateways}${cluster('upstream', [endpoint(ports.upstream)], '')}
 `;
 }

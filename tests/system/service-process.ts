@@ -39,6 +39,7 @@ export class ServiceProcess implements AsyncDisposable {
   readonly #script: string;
   readonly #env: Record<string, string>;
   readonly #readyUrl: string;
+  readonly metricsPort: number;
   #child: ChildProcess | null = null;
   #crossOut: () => void = () => {};
   /** Everything it wrote, for assertions on what must not be logged, and for failures. */
@@ -47,6 +48,7 @@ export class ServiceProcess implements AsyncDisposable {
   constructor(name: string, script: string, env: Record<string, string>, metricsPort: number) {
     this.name = name;
     this.#script = script;
+    this.metricsPort = metricsPort;
     this.#env = { ...env, TG_METRICS_PORT: `${metricsPort}` };
     this.#readyUrl = `http://127.0.0.1:${metricsPort}/readyz`;
   }

@@ -26,8 +26,12 @@ export interface SystemOptions {
   /** Redis with a relay that fills it. */
   readonly redis: boolean;
   readonly triggers: readonly Trigger[];
-  /** Envoy in front of each gateway; else the built-in reverse proxy. */
-  readonly envoy: boolean;
+  /** Envoy in front of each gateway, or one in front of all of them; else the built-in reverse proxy. */
+  readonly envoy: boolean | 'shared';
+  /** Of identity, auth server and relay; default 1. */
+  readonly replicas?: number;
+  /** How long a service that is asked to end serves on; default 0. */
+  readonly drainMs?: number;
   /** What lies between the processes; absent: nothing. */
   readonly link?: Link;
 }
@@ -66,7 +70,14 @@ export interface System extends AsyncDisposable {
   readonly identity: ServiceProcess;
   readonly authServer: ServiceProcess;
   readonly relay: ServiceProcess | null;
+  /** Beside these, further replicas of each, and where the REST API of each identity is. */
+  readonly identities: readonly ServiceProcess[];
+  readonly authServers: readonly ServiceProcess[];
+  readonly relays: readonly ServiceProcess[];
+  readonly identityUrls: readonly string[];
   readonly edges: readonly Edge[];
+  /** The Envoy in front of all gateways, where there is one; then the edges are the built-in proxies. */
+  readonly envoy: EnvoyPart | null;
   /** What a further gateway needs to know. */
   readonly gatewayEnvironment: Readonly<Record<string, string>>;
   /** Every service process, for what must hold of all their output. */
@@ -90,12 +101,17 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   const identityDatabaseUrl = await postgres.createDatabase();
   const identityDatabase = await linked('identity', 'postgres', identityDatabaseUrl);
   const authServerDatabase = await linked('auth-server', 'postgres', await postgres.createDatabase());
-  const [identityPort = 0, grpcPort = 0, authServerPort = 0, upstreamPort = 0, ...others] = await freePorts(
-    8 + options.gateways * 3,
-  );
-  const port = () => others.pop() ?? 0;
-  const identityUrl = `http://127.0.0.1:${identityPort}`;
-  const authServerUrl = `http://127.0.0.1:${authServerPort}`;
+  const replicas = Array.from({ length: options.replicas ?? 1 }, (_, index) => (index === 0 ? '' : `-${index + 1}`));
+  const ports = await freePorts(2 + replicas.length * 6 + options.gateways * 3);
+  const port = () => ports.pop() ?? 0;
+  const upstreamPort = port();
+  const grpcPorts = replicas.map(port);
+  const identityPorts = replicas.map(port);
+  const authServerPorts = replicas.map(port);
+  const identityUrls = identityPorts.map((restPort) => `http://127.0.0.1:${restPort}`);
+  const authServerUrls = authServerPorts.map((httpPort) => `http://127.0.0.1:${httpPort}`);
+  const [identityUrl = ''] = identityUrls;
+  const [authServerUrl = ''] = authServerUrls;
   const adminKey = await newAdminKey();
   const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true });
   const clientsFile = join(folder, 'clients.json');
@@ -104,43 +120,54 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   const clientKey = JSON.stringify({ ...(await exportJWK(privateKey)), kid: 'gateway-1', alg: 'ES256' });
   const fleetSecret = randomBytes(32).toString('base64url');
 
+  const drain = { TG_DRAIN_MS: String(options.drainMs ?? 0) };
   const processes: ServiceProcess[] = [];
   const service = (name: string, script: string, env: Record<string, string>): ServiceProcess => {
-    const started = new ServiceProcess(name, script, env, port());
+    const started = new ServiceProcess(name, script, { ...drain, ...env }, port());
     processes.push(started);
     return started;
   };
   const brokers: Record<string, string> = kafka === null ? {} : { TG_KAFKA_BROKERS: kafka.brokers.join(',') };
-  const identityAddress = async (from: string) => ({
-    TG_IDENTITY_ADDRESSES: `127.0.0.1:${await link(from, 'identity', grpcPort)}`,
-  });
+  const identityAddress = async (from: string) => {
+    const linkedPorts = await Promise.all(grpcPorts.map((to, index) => link(from, `identity${replicas[index]}`, to)));
+    return { TG_IDENTITY_ADDRESSES: linkedPorts.map((linkedPort) => `127.0.0.1:${linkedPort}`).join(',') };
+  };
   const issuer = { TG_ISSUER: authServerUrl };
 
-  const identity = service('identity', 'services/identity/src/main.ts', {
-    ...issuer,
-    ...brokers,
-    TG_JWKS_URL: `${authServerUrl}/.well-known/jwks.json`,
-    TG_AUDIENCE: 'internal',
-    TG_DATABASE_URL: identityDatabase,
-    TG_IDENTITY_PORT: `${identityPort}`,
-    TG_IDENTITY_GRPC_PORT: `${grpcPort}`,
-    TG_BOOTSTRAP_ADMIN_KEY: adminKey,
-  });
-  const authServer = service('auth-server', 'services/auth-server/src/main.ts', {
-    ...issuer,
-    ...(await identityAddress('auth-server')),
-    TG_DATABASE_URL: authServerDatabase,
-    TG_AUTH_SERVER_PORT: `${authServerPort}`,
-    TG_CLIENTS_FILE: clientsFile,
-    TG_ALLOW_INSECURE_PROVIDERS: 'true',
-  });
-  const relay =
-    redis === null
-      ? null
-      : service('revocation-relay', 'services/revocation-relay/src/main.ts', {
-          ...(kafka === null ? await identityAddress('relay') : brokers),
-          TG_REDIS_URL: await linked('relay', 'redis', redis.url),
-        });
+  const identities = replicas.map((suffix, index) =>
+    service(`identity${suffix}`, 'services/identity/src/main.ts', {
+      ...issuer,
+      ...brokers,
+      TG_JWKS_URL: `${authServerUrl}/.well-known/jwks.json`,
+      TG_AUDIENCE: 'internal',
+      TG_DATABASE_URL: identityDatabase,
+      TG_IDENTITY_PORT: `${identityPorts[index]}`,
+      TG_IDENTITY_GRPC_PORT: `${grpcPorts[index]}`,
+      TG_BOOTSTRAP_ADMIN_KEY: adminKey,
+    }),
+  );
+  const authServers = await Promise.all(
+    replicas.map(async (suffix, index) =>
+      service(`auth-server${suffix}`, 'services/auth-server/src/main.ts', {
+        ...issuer,
+        ...(await identityAddress(`auth-server${suffix}`)),
+        TG_DATABASE_URL: authServerDatabase,
+        TG_AUTH_SERVER_PORT: `${authServerPorts[index]}`,
+        TG_CLIENTS_FILE: clientsFile,
+        TG_ALLOW_INSECURE_PROVIDERS: 'true',
+      }),
+    ),
+  );
+  const relays = await Promise.all(
+    (redis === null ? [] : replicas).map(async (suffix) =>
+      service(`revocation-relay${suffix}`, 'services/revocation-relay/src/main.ts', {
+        ...(kafka === null ? await identityAddress(`relay${suffix}`) : brokers),
+        TG_REDIS_URL: await linked(`relay${suffix}`, 'redis', redis?.url ?? ''),
+      }),
+    ),
+  );
+  const [identity, authServer, relay = null] = [identities[0], authServers[0], relays[0]];
+  if (identity === undefined || authServer === undefined) throw new Error('no replicas');
   const upstream = service('upstream', 'embedded/src/demo-upstream-main.ts', {
     ...issuer,
     TG_HOST: '0.0.0.0',
@@ -149,7 +176,8 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     TG_AUDIENCE: 'internal',
   });
   const gatewayEnvironment = {
-    TG_AUTH_SERVER_URL: authServerUrl,
+    ...issuer,
+    TG_AUTH_SERVER_URL: authServerUrls.join(','),
     TG_CLIENT_KEY: clientKey,
     TG_FLEET_SECRET: fleetSecret,
     TG_SIGNALS: options.triggers.join(','),
@@ -171,6 +199,14 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   };
   const gateways = await Promise.all(Array.from({ length: options.gateways }, (_, index) => startGateway(index)));
 
+  const startEnvoy = (behind: readonly { gateway: ServiceProcess; extAuthzPort: number }[]) =>
+    parts.envoy((address) =>
+      envoyConfig(address, {
+        gateways: behind.map(({ gateway, extAuthzPort }) => ({ extAuthz: extAuthzPort, metrics: gateway.metricsPort })),
+        upstream: upstreamPort,
+      }),
+    );
+
   const dispose = async () => {
     await Promise.all(processes.map((process) => process[Symbol.asyncDispose]()));
     const own = [shared.postgres === undefined ? postgres : null, shared.kafka === undefined ? kafka : null, redis];
@@ -178,17 +214,19 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     await rm(folder, { recursive: true, force: true });
   };
   try {
-    await identity.start();
-    await authServer.start();
-    await Promise.all([relay?.start(), upstream.start(), ...gateways.map(({ gateway }) => gateway.start())]);
+    for (const replica of [...identities, ...authServers]) await replica.start();
+    await Promise.all([
+      ...relays.map((each) => each.start()),
+      upstream.start(),
+      ...gateways.map(({ gateway }) => gateway.start()),
+    ]);
     const edges = await Promise.all(
       gateways.map(async ({ gateway, extAuthzPort, edgePort }): Promise<Edge> => {
-        const envoy = options.envoy
-          ? await parts.envoy((address) => envoyConfig(address, { extAuthz: extAuthzPort, upstream: upstreamPort }))
-          : null;
+        const envoy = options.envoy === true ? await startEnvoy([{ gateway, extAuthzPort }]) : null;
         return { process: gateway, extAuthzPort, envoy, url: envoy?.url ?? `http://127.0.0.1:${edgePort}` };
       }),
     );
+    const envoy = options.envoy === 'shared' ? await startEnvoy(gateways) : null;
     const admin = new Admin(identityUrl, adminKey);
     return {
       admin,
@@ -202,11 +240,16 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
       identity,
       authServer,
       relay,
+      identities,
+      authServers,
+      relays,
+      identityUrls,
       edges,
-      gatewayEnvironment: { ...gatewayEnvironment, TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPort}` },
+      envoy,
+      gatewayEnvironment: { ...gatewayEnvironment, TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPorts[0]}` },
       processes,
       async [Symbol.asyncDispose]() {
-        await Promise.all(edges.map(({ envoy }) => envoy?.stop()));
+        await Promise.all([envoy, ...edges.map((edge) => edge.envoy)].map((each) => each?.stop()));
         await dispose();
       },
     };

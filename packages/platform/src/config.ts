@@ -204,4 +204,5 @@ export const commonFields = {
   logLevel: choice('TG_LOG_LEVEL', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'info'),
   host: text('TG_HOST', { default: '127.0.0.1' }),
   metricsPort: port('TG_METRICS_PORT', 9464),
+  drainMs: integer('TG_DRAIN_MS', { default: 3000, minimum: 0, maximum: 600_000 }),
 };

@@ -23,7 +23,7 @@ export async function startHealthServer(options: HealthServerOptions): Promise<{
   const { registry, lifecycle, clock = systemClock } = options;
 
   async function reasons(): Promise<readonly string[]> {
-    if (lifecycle.closing.aborted) return ['closing'];
+    if (lifecycle.ending.aborted) return ['ending'];
     const done = new AbortController();
     const late = clock.sleep(readyDeadlineMs, done.signal).then(() => ['readiness could not be found out in time']);
     try {

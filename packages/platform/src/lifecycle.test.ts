@@ -30,7 +30,7 @@ describe('lifecycle', () => {
     const lifecycle = createLifecycle(logger);
     let releases = 0;
     lifecycle.onClose('resource', async () => {
-      assert.ok(lifecycle.closing.aborted);
+      assert.ok(lifecycle.ending.aborted);
       releases += 1;
     });
     await Promise.all([lifecycle.close(), lifecycle.close()]);
@@ -51,6 +51,22 @@ describe('lifecycle', () => {
     await closed;
     assert.deepEqual(released, ['after']);
     assert.equal(clock.pendingTimers, 0);
+  });
+
+  it('says at once that the end has begun when it drains, and releases nothing before the time is over', async () => {
+    const clock = createTestClock();
+    const lifecycle = createLifecycle(logger, { clock });
+    let isDrained = false;
+    lifecycle.onClose('resource', async () => assert.ok(isDrained));
+    const closed = lifecycle.drain(3_000).then(() => {
+      isDrained = true;
+      return lifecycle.close();
+    });
+    assert.ok(lifecycle.ending.aborted);
+    await clock.advance(2_999);
+    assert.equal(isDrained, false);
+    await clock.advance(1);
+    await closed;
   });
 
   it('releases what is acquired after closing has begun', async () => {
@@ -101,13 +117,33 @@ describe('a service process', () => {
     assert.match(await output, /cannot reach it[\s\S]*released/);
   });
 
-  it('releases and exits with 0 on SIGTERM', async () => {
-    const { child, exit, output } = startService(`
-      const timer = setInterval(() => {}, 1_000);
-      lifecycle.onClose('a', async () => console.log('released'));`);
+  const serving = `
+    const timer = setInterval(() => {}, 1_000);
+    lifecycle.ending.addEventListener('abort', () => console.log('not ready'));
+    lifecycle.onClose('a', async () => console.log('released'));`;
+
+  it('is not ready, then releases and exits with 0 on SIGTERM', async () => {
+    const { child, exit, output } = startService(serving, { TG_DRAIN_MS: '1' });
     child.stdout.once('data', () => child.kill('SIGTERM'));
     assert.equal(await exit, 0);
-    assert.match(await output, /started[\s\S]*closing[\s\S]*released/);
+    assert.match(await output, /started[\s\S]*closing[\s\S]*not ready[\s\S]*released/);
+  });
+
+  it('does not drain on SIGINT: nobody is to wait for the end of a Ctrl-C', async () => {
+    const { child, exit, output } = startService(serving, { TG_DRAIN_MS: '600000' });
+    child.stdout.once('data', () => child.kill('SIGINT'));
+    assert.equal(await exit, 0);
+    assert.match(await output, /closing[\s\S]*released/);
+  });
+
+  it('ends at once on a second signal, while it drains', async () => {
+    const { child, exit, output } = startService(serving, { TG_DRAIN_MS: '600000' });
+    child.stdout.on('data', (text) => {
+      if (String(text).includes('started')) child.kill('SIGTERM');
+      if (String(text).includes('not ready')) child.kill('SIGTERM');
+    });
+    assert.equal(await exit, 1);
+    assert.doesNotMatch(await output, /released/);
   });
 
   it('exits with 1, without credentials in its last words, when something is thrown that nobody caught', async () => {

@@ -5,10 +5,12 @@ import { createTelemetry, type Logger, type Telemetry } from './telemetry.ts';
 
 /** What was acquired, released in reverse order. */
 export interface Lifecycle {
-  /** Aborts when closing begins: loops end by it and readiness turns false before anything is released. */
-  readonly closing: AbortSignal;
+  /** Aborts when the end has begun: readiness turns false, while everything still works. */
+  readonly ending: AbortSignal;
   /** To be called right after acquiring. Once closing has begun, it releases at once. */
   onClose(name: string, release: () => Promise<void>): void;
+  /** Begins the end and resolves after so long: time in which others notice, and go elsewhere. */
+  drain(forMs: number): Promise<void>;
   /** Resolves when everything was released, failed or overran its deadline; what follows goes on in any case. */
   close(): Promise<void>;
 }
@@ -17,7 +19,7 @@ export function createLifecycle(
   logger: Logger,
   { clock = systemClock, deadlineMs = 10_000 }: { readonly clock?: Clock; readonly deadlineMs?: number } = {},
 ): Lifecycle {
-  const closing = new AbortController();
+  const ending = new AbortController();
   const acquired: { name: string; release: () => Promise<void> }[] = [];
   let closed: Promise<void> | undefined;
 
@@ -35,15 +37,19 @@ export function createLifecycle(
   }
 
   async function releaseAll(): Promise<void> {
-    closing.abort();
+    ending.abort();
     for (let next = acquired.pop(); next !== undefined; next = acquired.pop()) await releaseOne(next);
   }
 
   return {
-    closing: closing.signal,
+    ending: ending.signal,
     onClose(name, release) {
       acquired.push({ name, release });
       if (closed !== undefined) closed = closed.then(releaseAll);
+    },
+    async drain(forMs) {
+      ending.abort();
+      await clock.sleep(forMs);
     },
     close() {
       closed ??= releaseAll();
@@ -58,21 +64,24 @@ export interface ServiceContext extends Telemetry {
 }
 
 /**
- * A service's process: starts it, closes it on SIGTERM and SIGINT (a second one ends it at once), and exits with 1 when
- * it cannot start or something was thrown that nobody caught.
+ * A service's process: starts it, drains and closes it on SIGTERM, closes it on SIGINT (a second signal ends it at once), and
+ * exits with 1 when it cannot start or something was thrown that nobody caught.
  */
 export async function runService(name: string, start: (context: ServiceContext) => Promise<unknown>): Promise<void> {
   const { env } = process;
-  // What is wrong with the level is reported by the service's loadConfig.
+  // What is wrong with these is reported by the service's loadConfig.
   const level = commonFields.logLevel.parse(env['TG_LOG_LEVEL']);
+  const drainMs = commonFields.drainMs.parse(env['TG_DRAIN_MS']);
   const telemetry = createTelemetry({ service: name, level: typeof level === 'string' ? level : 'info' });
   const { logger } = telemetry;
   const lifecycle = createLifecycle(logger);
 
+  let started = false;
   let ending = false;
-  async function end(exitCode: number): Promise<void> {
+  async function end(exitCode: number, drainFirst = false): Promise<void> {
     if (ending) process.exit(1);
     ending = true;
+    if (drainFirst && started && typeof drainMs === 'number') await lifecycle.drain(drainMs);
     await lifecycle.close();
     process.exit(exitCode);
   }
@@ -80,7 +89,7 @@ export async function runService(name: string, start: (context: ServiceContext) 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       logger.info({ signal }, 'closing');
-      void end(0);
+      void end(0, signal === 'SIGTERM');
     });
   }
   process.on('uncaughtException', (err) => {
@@ -90,6 +99,7 @@ export async function runService(name: string, start: (context: ServiceContext) 
 
   try {
     await start({ env, lifecycle, ...telemetry });
+    started = true;
     if (!ending) logger.info('started');
   } catch (err) {
     if (err instanceof ConfigError) process.stderr.write(`${name}: ${err.message}\n`);
