@@ -24,11 +24,11 @@ export class Link implements AsyncDisposable {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  /** From now on, for connections there are as well as for new ones. Healing ends those that were silent. */
+  /** From now on, for connections there are as well as for new ones. Those that were silent, and so miss something, end. */
   set(state: LinkState): void {
     const wasSilent = this.#state === 'black-hole';
     this.#state = state;
-    if (state === 'cut' || (wasSilent && state === 'through')) {
+    if (state === 'cut' || (wasSilent && state !== 'black-hole')) {
       for (const socket of this.#sockets) socket.resetAndDestroy();
     }
   }
@@ -47,15 +47,23 @@ export class Link implements AsyncDisposable {
         this.#sockets.delete(from);
         to.destroy();
       });
-      let freeAt = 0;
+      const late: { readonly chunk: Buffer; readonly dueAt: number }[] = [];
+      const passOn = (): void => {
+        const now = performance.now();
+        for (let next = late[0]; next !== undefined && !to.destroyed; next = late[0]) {
+          if (next.dueAt > now) return void setTimeout(passOn, next.dueAt - now);
+          to.write(next.chunk);
+          late.shift();
+        }
+      };
       from.on('data', (chunk) => {
         if (this.#state === 'black-hole') return;
         const isLate = this.#state === 'slow' || (this.#state === 'lossy' && Math.random() < lossShare);
-        const now = performance.now();
-        // In order: what follows a late chunk waits for it.
-        freeAt = Math.max(freeAt, isLate ? now + delayMs : now);
-        if (freeAt <= now) to.write(chunk);
-        else setTimeout(() => to.destroyed || to.write(chunk), freeAt - now);
+        const last = late.at(-1);
+        if (!isLate && last === undefined) return void to.write(chunk);
+        // In order, like TCP: what follows a late chunk waits in line behind it.
+        late.push({ chunk, dueAt: Math.max(last?.dueAt ?? 0, performance.now() + (isLate ? delayMs : 0)) });
+        if (last === undefined) setTimeout(passOn, delayMs);
       });
     }
   }
