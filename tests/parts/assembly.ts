@@ -1,22 +1,34 @@
 /** Servers, of whichever provider, as the parts that tests use. */
 import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import postgres from 'postgres';
 import { envoyAnswers, kafkaAnswers, postgresAnswers, redisAnswers } from './answers.ts';
-import type { EnvoyPart, KafkaPart, PostgresPart, RedisPart } from './port.ts';
+import type { EnvoyPart, KafkaPart, PostgresPart, RedisPart, StandbyPart } from './port.ts';
 import { type Server, startPart } from './server.ts';
-import { postgresUser } from './settings.ts';
+import { postgresUser, standbyName } from './settings.ts';
 
 export interface Address {
   readonly host: string;
   readonly port: number;
 }
 
-export async function startPostgres(server: Server, { host, port }: Address): Promise<PostgresPart> {
+/** A Postgres as its provider runs it. */
+export interface PostgresServer extends Address {
+  readonly server: Server;
+  /** Another one, not started yet, that begins as a copy of this one, which has to run, and follows it. */
+  copy(): Promise<PostgresServer>;
+}
+
+export async function startPostgres({ server, host, port, copy }: PostgresServer): Promise<PostgresPart> {
   const url = (database: string): string =>
     `postgres://${postgresUser.name}:${postgresUser.password}@${host}:${port}/${database}`;
   const part = await startPart('postgres', server, () => postgresAnswers(url('postgres')));
+  const standbys: StandbyPart[] = [];
+  const stop = async (): Promise<void> => void (await Promise.all([part, ...standbys].map((each) => each.stop())));
   return {
     ...part,
+    stop,
+    [Symbol.asyncDispose]: stop,
     async createDatabase() {
       const name = `test_${randomUUID().replaceAll('-', '')}`;
       const sql = postgres(url('postgres'), { max: 1 });
@@ -24,7 +36,65 @@ export async function startPostgres(server: Server, { host, port }: Address): Pr
       await sql.end();
       return url(name);
     },
+    async standby({ synchronous = false } = {}) {
+      const sql = postgres(url('postgres'), { max: 1 });
+      // A program runs in the folder of the data.
+      const access = `select 'host replication all all scram-sha-256'`;
+      await sql.unsafe(`copy (${access}) to program 'cat >> pg_hba.conf'`);
+      await sql`select pg_reload_conf()`;
+      const standby = await startStandby(await copy());
+      standbys.push(standby);
+      if (synchronous) {
+        await sql.unsafe(`alter system set synchronous_standby_names = '${standbyName}'`);
+        await sql`select pg_reload_conf()`;
+      }
+      const state = synchronous ? 'sync' : 'async';
+      await untilTrue('it follows', async () => {
+        const following = await sql`
+          select from pg_stat_replication
+          where application_name = ${standbyName} and state = 'streaming' and sync_state = ${state}`;
+        return following.length > 0;
+      });
+      await sql.end();
+      return standby;
+    },
   };
+}
+
+async function startStandby(copied: PostgresServer): Promise<StandbyPart> {
+  const part = await startPostgres(copied);
+  const { host, port } = copied;
+  const url = `postgres://${postgresUser.name}:${postgresUser.password}@${host}:${port}/postgres`;
+  return {
+    ...part,
+    name: 'standby',
+    urlOf(primaryUrl) {
+      const own = new URL(primaryUrl);
+      own.host = `${host}:${port}`;
+      return own.href;
+    },
+    async detach() {
+      const sql = postgres(url, { max: 1 });
+      await sql.unsafe(`alter system set primary_conninfo = ''`);
+      await sql`select pg_reload_conf()`;
+      await untilTrue('it is detached', async () => (await sql`select from pg_stat_wal_receiver`).length === 0);
+      await sql.end();
+    },
+    async promote() {
+      const sql = postgres(url, { max: 1 });
+      const [row] = await sql`select pg_promote() as is_promoted`;
+      await sql.end();
+      if (row?.['is_promoted'] !== true) throw new Error('the standby was not promoted');
+    },
+  };
+}
+
+async function untilTrue(what: string, condition: () => Promise<boolean>): Promise<void> {
+  const deadlineMs = performance.now() + 30_000;
+  while (!(await condition())) {
+    if (performance.now() > deadlineMs) throw new Error(`not within 30 s: ${what}`);
+    await delay(20);
+  }
 }
 
 export async function startKafka(server: Server, { host, port }: Address): Promise<KafkaPart> {

@@ -1,10 +1,19 @@
 import type { ContainerRuntimeClient } from 'testcontainers';
-import { startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
+import { type PostgresServer, startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
 import { freePort } from './free-port.ts';
 import { noteLeftover } from './leftovers.ts';
 import type { PartName, PartsProvider } from './port.ts';
 import type { Server } from './server.ts';
-import { kafkaHeap, kafkaProperties, postgresSettings, postgresUser, redisArguments } from './settings.ts';
+import {
+  kafkaHeap,
+  kafkaProperties,
+  postgresSettings,
+  postgresUser,
+  primaryConnection,
+  redisArguments,
+} from './settings.ts';
+
+const hostInside = 'host.docker.internal';
 
 const images: Readonly<Record<PartName, string>> = {
   postgres: 'postgres:18',
@@ -26,15 +35,8 @@ export function createContainerParts(): PartsProvider {
     },
 
     async postgres() {
-      const port = await freePort();
-      const client = await connect();
-      const server = await createServer(client, {
-        part: 'postgres',
-        ports: { 5432: port },
-        environment: { POSTGRES_PASSWORD: postgresUser.password, POSTGRES_INITDB_ARGS: '--no-sync' },
-        command: ['postgres', ...postgresSettings],
-      });
-      return startPostgres(server, { host: hostOf(client), port });
+      const environment = { POSTGRES_PASSWORD: postgresUser.password, POSTGRES_INITDB_ARGS: '--no-sync' };
+      return startPostgres(await createPostgres({ environment, command: ['postgres', ...postgresSettings] }));
     },
 
     async kafka() {
@@ -72,7 +74,7 @@ export function createContainerParts(): PartsProvider {
     },
 
     async envoy(config) {
-      const inside = { hostname: 'host.docker.internal', listenerPort: 10_000, adminPort: 9901 };
+      const inside = { hostname: hostInside, listenerPort: 10_000, adminPort: 9901 };
       const listenerPort = await freePort();
       const adminPort = await freePort();
       const client = await connect();
@@ -86,6 +88,28 @@ export function createContainerParts(): PartsProvider {
     },
   };
 }
+
+async function createPostgres(spec: Pick<ContainerSpec, 'environment' | 'command'>): Promise<PostgresServer> {
+  const port = await freePort();
+  const client = await connect();
+  const server = await createServer(client, { part: 'postgres', ports: { 5432: port }, ...spec });
+  const copy = () =>
+    createPostgres({
+      environment: { PRIMARY: primaryConnection(hostInside, port) },
+      command: ['bash', '-c', followPrimary, 'standby', ...postgresSettings],
+    });
+  return { server, host: hostOf(client), port, copy };
+}
+
+/** At its first start it copies its primary; the image's own script gives the files to the right user. */
+const followPrimary = `
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  mkdir -p "$PGDATA"
+  pg_basebackup --dbname="$PRIMARY" --pgdata="$PGDATA" --checkpoint=fast --no-sync || exit
+  echo "primary_conninfo = '$PRIMARY'" > "$PGDATA/postgresql.auto.conf"
+  touch "$PGDATA/standby.signal"
+fi
+exec docker-entrypoint.sh postgres "$@"`;
 
 async function connect(): Promise<ContainerRuntimeClient> {
   const { getContainerRuntimeClient } = await import('testcontainers');
@@ -116,7 +140,7 @@ async function createServer(client: ContainerRuntimeClient, spec: ContainerSpec)
     Labels: { 'org.testcontainers': 'true' },
     HostConfig: {
       PortBindings: Object.fromEntries(ports.map(([inside, host]) => [inside, [{ HostPort: host }]])),
-      ExtraHosts: ['host.docker.internal:host-gateway'],
+      ExtraHosts: [`${hostInside}:host-gateway`],
     },
   });
   const crossOut = noteLeftover({ container: container.id });

@@ -1,13 +1,31 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chownSync, closeSync, cpSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  closeSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
+import postgres from 'postgres';
+import { type PostgresServer, startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
 import { freePort } from './free-port.ts';
 import { noteLeftover } from './leftovers.ts';
-import { installEnvoy, installKafka, installPostgres, installValkey, type RunAs } from './native-install.ts';
+import {
+  installEnvoy,
+  installKafka,
+  installPostgres,
+  installValkey,
+  type PostgresBinaries,
+  type RunAs,
+} from './native-install.ts';
 import type { PartsProvider } from './port.ts';
 import { killTree, processTree, signal } from './process-tree.ts';
 import type { Server } from './server.ts';
@@ -16,6 +34,7 @@ import {
   kafkaProperties,
   postgresSettings,
   postgresUser,
+  primaryConnection,
   redisArguments,
   toProperties,
 } from './settings.ts';
@@ -35,16 +54,13 @@ export function createNativeParts(): PartsProvider {
     },
 
     async postgres() {
-      const { initdb, postgres, runAs } = await installPostgres();
-      const port = await freePort();
-      const folder = createFolder(runAs);
-      const data = join(folder.path, 'data');
+      const binaries = await installPostgres();
       const access = ['-U', postgresUser.name, '--auth', 'trust'];
       const format = ['--no-sync', '--encoding', 'UTF8', '--locale', 'C'];
-      await run(initdb, ['-D', data, ...access, ...format], { ...runAs, cwd: folder.path });
-      const listen = ['-c', `listen_addresses=${host}`, '-c', 'unix_socket_directories=', '-p', String(port)];
-      const server = createServer(folder, postgres, ['-D', data, ...listen, ...postgresSettings], runAs);
-      return startPostgres(server, { host, port });
+      const initialised = createPostgres(binaries, async (data, { path: cwd }) => {
+        await run(binaries.initdb, ['-D', data, ...access, ...format], { ...binaries.runAs, cwd });
+      });
+      return startPostgres(await initialised);
     },
 
     async kafka() {
@@ -80,6 +96,38 @@ export function createNativeParts(): PartsProvider {
       return startEnvoy(server, { host, port: listenerPort }, { host, port: adminPort });
     },
   };
+}
+
+async function createPostgres(
+  binaries: PostgresBinaries,
+  fill: (data: string, folder: Folder) => Promise<void>,
+): Promise<PostgresServer> {
+  const { postgres, runAs } = binaries;
+  const port = await freePort();
+  const folder = createFolder(runAs);
+  const data = join(folder.path, 'data');
+  await fill(data, folder);
+  const listen = ['-c', `listen_addresses=${host}`, '-c', 'unix_socket_directories=', '-p', String(port)];
+  const server = createServer(folder, postgres, ['-D', data, ...listen, ...postgresSettings], runAs);
+  const copy = () => createPostgres(binaries, (target) => backUp({ data, port }, target, runAs));
+  return { server, host, port, copy };
+}
+
+/** What pg_basebackup does, which is not among the binaries of the registry. */
+async function backUp(from: { readonly data: string; readonly port: number }, target: string, runAs: RunAs | null) {
+  const sql = postgres({ host, port: from.port, user: postgresUser.name, database: 'postgres', max: 1 });
+  await sql`select pg_backup_start('standby', true)`;
+  await run('cp', ['-a', from.data, target], { ...runAs, cwd: '/' });
+  const [stopped] = await sql`select labelfile from pg_backup_stop(false)`;
+  await sql.end();
+  rmSync(join(target, 'postmaster.pid'));
+  // It gets what is to be replayed from its primary.
+  rmSync(join(target, 'pg_wal'), { recursive: true });
+  mkdirSync(join(target, 'pg_wal'));
+  writeFileSync(join(target, 'backup_label'), stopped?.['labelfile']);
+  writeFileSync(join(target, 'postgresql.auto.conf'), `primary_conninfo = '${primaryConnection(host, from.port)}'\n`);
+  writeFileSync(join(target, 'standby.signal'), '');
+  if (runAs) await run('chown', ['-R', `${runAs.uid}:${runAs.gid}`, target]);
 }
 
 /** Where one server has its data and its output. */

@@ -44,6 +44,47 @@ for (const name of ['containers', 'native'] as const) {
       await assert.rejects(postgresAnswers(url));
     });
 
+    onPart(
+      'postgres',
+      name,
+      async (provider) => {
+        await using primary = await provider.postgres();
+        const url = await primary.createDatabase();
+        const sql = postgres(url, { max: 1, onnotice: () => {} });
+        await sql`create table note (text text)`;
+        const standby = await primary.standby({ synchronous: true });
+        await sql`insert into note values ('kept')`;
+
+        await standby.pause();
+        let isCommitted = false;
+        const waiting = sql`insert into note values ('waits')`.then(() => {
+          isCommitted = true;
+        });
+        await assert.rejects(postgresAnswers(standby.urlOf(url)));
+        assert.equal(isCommitted, false, 'a commit waits for a synchronous standby');
+        await standby.resume();
+        await waiting;
+
+        await standby.kill();
+        await standby.restart();
+        await sql`insert into note values ('follows again')`;
+        await standby.detach();
+        await sql`set synchronous_commit to local`;
+        await sql`insert into note values ('lost')`;
+        await primary.kill();
+        await standby.promote();
+        const promoted = postgres(standby.urlOf(url), { max: 1 });
+        await promoted`insert into note values ('after')`;
+        const notes = await promoted`select text from note`;
+        assert.deepEqual(
+          notes.map((row) => row['text']),
+          ['kept', 'waits', 'follows again', 'after'],
+        );
+        await Promise.all([promoted.end(), sql.end({ timeout: 0 })]);
+      },
+      'has a standby that follows, holds up commits where it has to, and can be promoted without the last of them',
+    );
+
     onPart('kafka', name, async (provider) => {
       await using part = await provider.kafka();
       const kafka = new Kafka({ brokers: [...part.brokers], logLevel: logLevel.NOTHING });

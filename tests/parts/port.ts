@@ -15,6 +15,22 @@ export interface Part extends AsyncDisposable {
 export interface PostgresPart extends Part {
   /** postgres://user:password@host:port/database of an empty database; each call makes a new one. */
   createDatabase(): Promise<string>;
+  /** Makes a copy of it that follows it from then on; it is stopped together with this one. */
+  standby(options?: StandbyOptions): Promise<StandbyPart>;
+}
+
+export interface StandbyOptions {
+  /** Whether commits wait for this standby. Default: false. */
+  readonly synchronous?: boolean;
+}
+
+export interface StandbyPart extends PostgresPart {
+  /** Where it has what its primary has at this URL. */
+  urlOf(primaryUrl: string): string;
+  /** Ends the replication: what is committed from now on is lacking here. */
+  detach(): Promise<void>;
+  /** Resolves when it takes writes. */
+  promote(): Promise<void>;
 }
 
 export interface KafkaPart extends Part {

@@ -5,6 +5,15 @@ export const postgresUser = { name: 'postgres', password: 'test' } as const;
 /** Flags of the server; it stays durable, so that what a test measures or kills behaves as in production. */
 export const postgresSettings = ['-c', 'max_connections=200'] as const;
 
+/** What a standby calls itself, and its primary calls it. */
+export const standbyName = 'standby';
+
+/** How a standby reaches its primary. */
+export function primaryConnection(host: string, port: number): string {
+  const { name, password } = postgresUser;
+  return `host=${host} port=${port} user=${name} password=${password} application_name=${standbyName}`;
+}
+
 export function redisArguments(notifyKeyspaceEvents: string): string[] {
   const append = ['--appendonly', 'yes', '--appendfsync', 'no', '--save', ''];
   return [...append, '--notify-keyspace-events', notifyKeyspaceEvents, '--protected-mode', 'no'];
