@@ -1,6 +1,6 @@
 import type { AuthServer } from '@token-gateway/auth-server';
 import type { ExchangeClient, ExchangeResult } from '@token-gateway/gateway';
-import { type Clock, ServiceError } from '@token-gateway/platform';
+import { type Clock, inTime, ServiceError } from '@token-gateway/platform';
 
 interface Deps {
   readonly authServer: Pick<AuthServer, 'exchange'>;
@@ -15,12 +15,10 @@ export function createDirectExchangeClient(
   return {
     async exchange({ kind, credential, audience }, { timeoutMs }) {
       const askedAtMs = clock.now().wallMs;
-      const done = new AbortController();
-      const late = clock.sleep(timeoutMs, done.signal).then(() => null);
       const request = { credential: { kind, value: credential }, audience, clientId };
-      const result = await Promise.race([authServer.exchange(request), late]).finally(() => done.abort());
-      if (result === null)
+      const result = await inTime(clock, timeoutMs, authServer.exchange(request), () => {
         throw new ServiceError('auth_server_unavailable', { detail: `no answer in ${timeoutMs} ms` });
+      });
       return fromAuthServer(result, askedAtMs);
     },
     async close() {},

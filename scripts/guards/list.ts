@@ -202,12 +202,12 @@ export const guards: readonly Guard[] = [
     patches: [
       {
         file: 'services/gateway/src/cache/sealed.ts',
-        find: 'decipher.setAAD(Buffer.concat([header, Buffer.from(context.cacheKey)]));',
+        find: 'decipher.setAAD(Buffer.concat([header, Buffer.from(cacheKey)]));',
         replace: 'decipher.setAAD(header);',
       },
       {
         file: 'services/gateway/src/cache/sealed.ts',
-        find: 'cipher.setAAD(Buffer.concat([header, Buffer.from(context.cacheKey)]));',
+        find: 'cipher.setAAD(Buffer.concat([header, Buffer.from(cacheKey)]));',
         replace: 'cipher.setAAD(header);',
       },
     ],

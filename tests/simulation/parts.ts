@@ -113,11 +113,12 @@ export class Kafka {
     if (topic.values.length > offset) return read();
     return new Promise((resolve) => {
       const wake = (): void => {
+        timer.cancel();
         topic.waiting.delete(wake);
         resolve(read());
       };
       topic.waiting.add(wake);
-      this.machine.clock().setTimer(wake, fetchWaitMs);
+      const timer = this.machine.clock().setTimer(wake, fetchWaitMs);
     });
   }
 }

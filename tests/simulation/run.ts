@@ -175,8 +175,8 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
       const isHistoryKnown = system.store.rows.at(-1)?.epoch === epoch && !system.wentBack(applied.epoch);
       if (epoch === applied.epoch && isHistoryKnown) {
         for (const row of system.store.rows.slice(seq, applied.seq)) {
-          const concerned = subjectsOf(changeFromRow(row)).some((subject) => credential.subjects.includes(subject));
-          if (concerned) violation(`${who} under the applied change ${row.seq}`);
+          if (subjectsOfRow(row).some((subject) => credential.subjects.includes(subject)))
+            violation(`${who} under the applied change ${row.seq}`);
         }
       }
     } else if (decision.outcome === 'deny') {
@@ -210,6 +210,14 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
   const { revocations, ...decisions } = count;
   const digest = hash('sha256', trace.join('\n'));
   return { violations, ...decisions, revocations, events: world.eventCount, latestAcceptMs, digest };
+}
+
+const knownSubjects = new WeakMap<ChangeRow, readonly Subject[]>();
+
+function subjectsOfRow(row: ChangeRow): readonly Subject[] {
+  const subjects = knownSubjects.get(row) ?? subjectsOf(changeFromRow(row));
+  knownSubjects.set(row, subjects);
+  return subjects;
 }
 
 function seedState({ store }: System, random: Random): Credential[] {

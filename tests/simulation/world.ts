@@ -310,10 +310,15 @@ export class Network {
               this.#onAnswer = null;
               expected.run();
             });
-          (async () => handle())().then(
-            (result) => answer(() => resolve(result)),
-            (error: unknown) => answer(() => reject(error)),
-          );
+          const onResult = (result: T) => answer(() => resolve(result));
+          const onError = (error: unknown) => answer(() => reject(error));
+          try {
+            const result = handle();
+            if (result instanceof Promise) result.then(onResult, onError);
+            else onResult(result);
+          } catch (error) {
+            onError(error);
+          }
         });
       });
     });

@@ -1,4 +1,5 @@
 export * from './api-key.ts';
+export * from './clock/deadline.ts';
 export * from './clock/port.ts';
 export * from './clock/system.ts';
 export * from './config.ts';

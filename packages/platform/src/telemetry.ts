@@ -33,9 +33,11 @@ function standardOutput(): DestinationStream {
   return pino.destination({ dest: 1, sync: true });
 }
 
+const silentLogger = pino({ enabled: false });
+
 /** For tests: says nothing, and has an empty registry. */
 export function createSilentTelemetry(): Telemetry {
-  return { logger: pino({ enabled: false }), registry: new Registry() };
+  return { logger: silentLogger, registry: new Registry() };
 }
 
 function createLogger({ service, level, destination }: Required<TelemetryOptions>): Logger {

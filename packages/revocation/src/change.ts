@@ -6,7 +6,7 @@
  * `payload` is the canonical JSON (RFC 8785) of {actor, at, details, reason, subjects, type}. The chain before the
  * first change is 32 zero bytes. Whoever holds two changes and all between can check that none was altered.
  */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Change, ChangeEvent } from '@token-gateway/schemas';
 import { formatPosition, type Position } from './position.ts';
 import { allSubject, type Subject } from './subject.ts';
@@ -43,15 +43,19 @@ function canonicalJson(value: unknown): string {
 /** The text the chain covers. */
 export function changePayload(content: ChangeContent): string {
   const { actor, at, details, reason, subjects, type } = content;
+  // Sorted as it stands, and most changes have no details, whose members are to be sorted.
+  if (details === undefined) return JSON.stringify({ actor, at, reason, subjects, type });
   return canonicalJson({ actor, at, details, reason, subjects, type });
 }
 
 /** The chain value after a change; `previous` and the result are 64 hex digits. */
 export function nextChain(previous: string, epoch: number, seq: number, payload: string): string {
-  const place = Buffer.alloc(16);
-  place.writeBigInt64BE(BigInt(epoch), 0);
-  place.writeBigInt64BE(BigInt(seq), 8);
-  return createHash('sha256').update(previous, 'hex').update(place).update(payload, 'utf8').digest('hex');
+  const link = Buffer.alloc(32 + 16 + Buffer.byteLength(payload));
+  link.write(previous, 0, 'hex');
+  link.writeBigInt64BE(BigInt(epoch), 32);
+  link.writeBigInt64BE(BigInt(seq), 40);
+  link.write(payload, 48, 'utf8');
+  return hash('sha256', link, 'hex');
 }
 
 /** The chain value after `change` if it follows `previous`: computed, never the one the change carries. */

@@ -9,6 +9,7 @@ import {
   createId,
   type EventLog,
   type IdentityClient,
+  inTime,
   type Logger,
   type RandomBytes,
   ServiceError,
@@ -110,20 +111,13 @@ export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
 
 /** A call that does not end in time is given up; its query may still end later. */
 async function within<T>(clock: Clock, { timeoutMs }: CallOptions, call: () => Promise<T>): Promise<T> {
-  const ended = new AbortController();
-  const late = clock.sleep(timeoutMs, ended.signal).then(() => {
-    if (!ended.signal.aborted)
-      throw new ServiceError('identity_unavailable', { detail: `no answer in ${timeoutMs} ms` });
-    return undefined as never;
-  });
   try {
-    return await Promise.race([call(), late]);
+    return await inTime(clock, timeoutMs, call(), () => {
+      throw new ServiceError('identity_unavailable', { detail: `no answer in ${timeoutMs} ms` });
+    });
   } catch (cause) {
     if (cause instanceof ServiceError && cause.code === 'identity_unavailable') throw cause;
     throw new ServiceError('identity_unavailable', { cause });
-  } finally {
-    ended.abort();
-    late.catch(() => {});
   }
 }
 

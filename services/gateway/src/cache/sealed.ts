@@ -4,17 +4,75 @@
  *
  *     version(1) epoch(8) seq(8) nonce(12) ciphertext tag(16)
  */
-import { createCipheriv, createDecipheriv, hash, hkdfSync, randomBytes } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createSecretKey,
+  hash,
+  hkdfSync,
+  type KeyObject,
+  randomBytes,
+} from 'node:crypto';
 import type { Position } from '@token-gateway/revocation';
+import { LRUCache } from 'lru-cache';
 
 const version = 1;
 const headerBytes = 17;
 const nonceBytes = 12;
 const tagBytes = 16;
+/** Deriving a key costs more than all the rest, and a credential in use is sealed and opened again and again. */
+const keysMax = 10_000;
 
-function sealingKey(fleetSecret: Uint8Array, credential: string): Uint8Array {
-  const salt = hash('sha256', credential, 'buffer');
-  return new Uint8Array(hkdfSync('sha256', fleetSecret, salt, 'token-gateway l2 v1', 32));
+export class Sealer {
+  readonly #fleetSecret: Uint8Array;
+  /** By the hash of the credential. */
+  readonly #keys = new LRUCache<string, KeyObject>({ max: keysMax });
+
+  constructor(fleetSecret: Uint8Array) {
+    this.#fleetSecret = fleetSecret;
+  }
+
+  seal({ credential, cacheKey }: SealContext, asOf: Position, plaintext: string): Uint8Array {
+    const header = headerOf(asOf);
+    const nonce = randomBytes(nonceBytes);
+    const cipher = createCipheriv('aes-256-gcm', this.#keyOf(credential), nonce);
+    cipher.setAAD(Buffer.concat([header, Buffer.from(cacheKey)]));
+    return Buffer.concat([header, nonce, cipher.update(plaintext, 'utf8'), cipher.final(), cipher.getAuthTag()]);
+  }
+
+  /** The plaintext and the position it is bound to; null for anything that this fleet did not seal for this very key. */
+  open({ credential, cacheKey }: SealContext, sealed: Uint8Array): { asOf: Position; plaintext: string } | null {
+    const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.byteLength);
+    if (bytes.length < headerBytes + nonceBytes + tagBytes || bytes[0] !== version) return null;
+    const header = bytes.subarray(0, headerBytes);
+    const nonce = bytes.subarray(headerBytes, headerBytes + nonceBytes);
+    const decipher = createDecipheriv('aes-256-gcm', this.#keyOf(credential), nonce, { authTagLength: tagBytes });
+    decipher.setAAD(Buffer.concat([header, Buffer.from(cacheKey)]));
+    decipher.setAuthTag(bytes.subarray(-tagBytes));
+    try {
+      const ciphertext = bytes.subarray(headerBytes + nonceBytes, -tagBytes);
+      const plaintext = decipher.update(ciphertext, undefined, 'utf8') + decipher.final('utf8');
+      return { asOf: { epoch: Number(header.readBigUInt64BE(1)), seq: Number(header.readBigUInt64BE(9)) }, plaintext };
+    } catch {
+      return null;
+    }
+  }
+
+  #keyOf(credential: string): KeyObject {
+    const salt = hash('sha256', credential, 'hex');
+    const known = this.#keys.get(salt);
+    if (known !== undefined) return known;
+    const saltBytes = Buffer.from(salt, 'hex');
+    const bytes = hkdfSync('sha256', this.#fleetSecret, saltBytes, 'token-gateway l2 v1', 32);
+    const key = createSecretKey(new Uint8Array(bytes));
+    this.#keys.set(salt, key);
+    return key;
+  }
+}
+
+export interface SealContext {
+  readonly credential: string;
+  readonly cacheKey: string;
 }
 
 function headerOf(asOf: Position): Buffer {
@@ -23,38 +81,4 @@ function headerOf(asOf: Position): Buffer {
   header.writeBigUInt64BE(BigInt(asOf.epoch), 1);
   header.writeBigUInt64BE(BigInt(asOf.seq), 9);
   return header;
-}
-
-export interface SealContext {
-  readonly fleetSecret: Uint8Array;
-  readonly credential: string;
-  readonly cacheKey: string;
-}
-
-export function seal(context: SealContext, asOf: Position, plaintext: string): Uint8Array {
-  const header = headerOf(asOf);
-  const nonce = randomBytes(nonceBytes);
-  const cipher = createCipheriv('aes-256-gcm', sealingKey(context.fleetSecret, context.credential), nonce);
-  cipher.setAAD(Buffer.concat([header, Buffer.from(context.cacheKey)]));
-  return Buffer.concat([header, nonce, cipher.update(plaintext, 'utf8'), cipher.final(), cipher.getAuthTag()]);
-}
-
-/** The plaintext and the position it is bound to; null for anything that this fleet did not seal for this very key. */
-export function open(context: SealContext, sealed: Uint8Array): { asOf: Position; plaintext: string } | null {
-  const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.byteLength);
-  if (bytes.length < headerBytes + nonceBytes + tagBytes || bytes[0] !== version) return null;
-  const header = bytes.subarray(0, headerBytes);
-  const nonce = bytes.subarray(headerBytes, headerBytes + nonceBytes);
-  const decipher = createDecipheriv('aes-256-gcm', sealingKey(context.fleetSecret, context.credential), nonce, {
-    authTagLength: tagBytes,
-  });
-  decipher.setAAD(Buffer.concat([header, Buffer.from(context.cacheKey)]));
-  decipher.setAuthTag(bytes.subarray(-tagBytes));
-  try {
-    const plaintext =
-      decipher.update(bytes.subarray(headerBytes + nonceBytes, -tagBytes), undefined, 'utf8') + decipher.final('utf8');
-    return { asOf: { epoch: Number(header.readBigUInt64BE(1)), seq: Number(header.readBigUInt64BE(9)) }, plaintext };
-  } catch {
-    return null;
-  }
 }

@@ -2,7 +2,7 @@
  * What a request's credential is, by its form alone: nothing here asks anyone, and nothing here accepts a credential.
  * @module
  */
-import { type ErrorCode, parseApiKey } from '@token-gateway/platform';
+import { apiKeyIdOf, type ErrorCode } from '@token-gateway/platform';
 
 /** Where a credential may stand. Header names in lower case. */
 export interface CredentialConfig {
@@ -110,8 +110,8 @@ export function checkStructure(
   wallMs: number,
 ): CredentialStructure | RefusedCredential {
   if (kind === 'jwt') return checkJwt(value, wallMs);
-  const key = parseApiKey(value);
-  return key === null ? { refused: 'key_checksum_invalid' } : { kind, keyId: key.keyId };
+  const keyId = apiKeyIdOf(value);
+  return keyId === null ? { refused: 'key_checksum_invalid' } : { kind, keyId };
 }
 
 function checkJwt(value: string, wallMs: number): CredentialStructure | RefusedCredential {

@@ -30,7 +30,7 @@ import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { cacheKeyOf } from '../cache/cache-key.ts';
 import { DecisionCache } from '../cache/decision-cache.ts';
-import { open, seal } from '../cache/sealed.ts';
+import { Sealer } from '../cache/sealed.ts';
 import type { ExchangeClient, ExchangeResult } from '../exchange-client/port.ts';
 import type { ProviderDirectory } from '../view/provider-directory.ts';
 import { type CredentialConfig, checkStructure, findCredential } from './credential.ts';
@@ -119,6 +119,7 @@ export class DecisionCore {
   readonly #deps: DecideDeps;
   readonly #config: DecideConfig;
   readonly #gate: ExchangeGate;
+  readonly #sealer: Sealer;
   readonly #grants: DecisionCache<Grant>;
   readonly #refusals: DecisionCache<Refusal>;
   /** Credentials accepted lately with their tenants' bounds, whatever became of their entries. */
@@ -130,6 +131,7 @@ export class DecisionCore {
     this.#deps = deps;
     this.#config = config;
     this.#gate = new ExchangeGate(deps.clock, config.gate);
+    this.#sealer = new Sealer(config.fleetSecret);
     this.#grants = new DecisionCache<Grant>(config.entriesMax);
     this.#refusals = new DecisionCache<Refusal>(config.entriesMax);
     this.#standing = new LRUCache<string, number>({ max: config.entriesMax });
@@ -202,7 +204,7 @@ export class DecisionCore {
     if (tokenCache === null || view.freshnessAgeMs(clock.now()) > this.#largestMaxStalenessMs) return null;
     const sealed = await tokenCache.get(credential.cacheKey).catch(() => null);
     if (sealed === null) return null;
-    const opened = open(this.#sealContext(credential), sealed);
+    const opened = this.#sealer.open(sealContext(credential), sealed);
     const value: unknown = opened === null ? null : JSON.parse(opened.plaintext);
     if (opened === null || !l2Value.Check(value) || value.kind !== credential.kind) return null;
     const now = clock.now();
@@ -320,7 +322,7 @@ export class DecisionCore {
       maxStalenessMs: grant.maxStalenessMs,
       expiresAtMs: grant.expiresAt.wallMs,
     });
-    const sealed = seal(this.#sealContext(credential), grant.asOf, plaintext);
+    const sealed = this.#sealer.seal(sealContext(credential), grant.asOf, plaintext);
     // L2 only saves exchanges: one that cannot be written is none the less decided.
     tokenCache.set(credential.cacheKey, sealed, lifeMs, grant.subjects).catch(() => undefined);
   }
@@ -333,10 +335,6 @@ export class DecisionCore {
   #noteMaxStaleness(maxStalenessMs: number): void {
     this.#largestMaxStalenessMs = Math.max(this.#largestMaxStalenessMs, maxStalenessMs);
     this.#deps.onMaxStaleness(maxStalenessMs);
-  }
-
-  #sealContext(credential: Credential) {
-    return { fleetSecret: this.#config.fleetSecret, credential: credential.value, cacheKey: credential.cacheKey };
   }
 
   #unavailable(thrown: unknown): Decision {
@@ -354,6 +352,10 @@ export class DecisionCore {
     this.#deps.onDecision(source, decision);
     return decision;
   }
+}
+
+function sealContext({ value, cacheKey }: Credential) {
+  return { credential: value, cacheKey };
 }
 
 function allow(grant: Grant): Decision {

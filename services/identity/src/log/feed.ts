@@ -108,7 +108,7 @@ export class ChangeFeed {
         if (!isFailing) logger.warn({ err }, 'change log cannot be read');
         isFailing = true;
       }
-      if (!this.#isDirty) await this.#idle();
+      if (!this.#isDirty && !this.#closing.signal.aborted) await this.#idle();
     }
   }
 
@@ -129,16 +129,21 @@ export class ChangeFeed {
     for (const done of [...this.#waiting]) done();
   }
 
-  async #idle(): Promise<void> {
-    const idle = new AbortController();
-    // With a reason: without one each wake-up makes an error and its stack.
-    this.#wake = () => idle.abort(null);
-    await this.#deps.clock.sleep(pollMs, AbortSignal.any([idle.signal, this.#closing.signal]));
-    this.#wake = () => {};
+  #idle(): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        timer.cancel();
+        this.#wake = () => {};
+        resolve();
+      };
+      const timer = this.#deps.clock.setTimer(wake, pollMs);
+      this.#wake = wake;
+    });
   }
 
   async close(): Promise<void> {
     this.#closing.abort();
+    this.#wake();
     for (const done of [...this.#waiting]) done();
     await this.#loop;
   }

@@ -92,7 +92,8 @@ export class Publisher {
       const asked = new AbortController();
       const late = clock.sleep(endsAtMs - askingMs, AbortSignal.any([ended, asked.signal])).then(() => undefined);
       const renewed = await Promise.race([store.lead(candidate, leaseMs).catch(() => undefined), late]);
-      asked.abort();
+      // With a reason: without one it makes an error.
+      asked.abort(null);
       if (renewed === term) endsAtMs = askingMs + leaseMs;
       else if (renewed !== undefined) return;
     }

@@ -1,4 +1,4 @@
-import type { Clock } from '@token-gateway/platform';
+import { type Clock, inTime } from '@token-gateway/platform';
 import type { ChangeRow } from '@token-gateway/revocation';
 import type { WatermarkRequest, WatermarkResponse } from '@token-gateway/schemas/identity';
 import type { ChangeStore, Head } from '../store/port.ts';
@@ -33,12 +33,11 @@ export class HeadReader {
   }
 
   async #afterOrLate(reading: Promise<Head>): Promise<void> {
-    const ended = new AbortController();
     const settled = reading.then(
-      () => ended.abort(),
-      () => ended.abort(),
+      () => {},
+      () => {},
     );
-    await Promise.race([settled, this.#clock.sleep(patienceMs, ended.signal)]);
+    await inTime(this.#clock, patienceMs, settled, () => {});
   }
 
   #begin(): Promise<Head> {
