@@ -47,9 +47,9 @@ interface Credential {
   goodSinceMs: number;
 }
 
-const endMs = 8500;
+const endMs = 7900;
 /** By then everything works again: each process has begun, connected and caught up. */
-const settledAtMs = 7500;
+const settledAtMs = 7000;
 /** A definitive refusal may be told again for so long after it became untrue, and one under way arrives then. */
 const refusalOutlivesMs = 2300;
 const bounds = [1000, 400, 0];
