@@ -11,9 +11,9 @@ import {
   createRedisTokenCache,
 } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
-import { Redis } from 'ioredis';
 import { openParts } from '../tests/parts/index.ts';
 import { fullChain, type System, startSystem } from '../tests/system/system.ts';
+import { readCpu } from './cpu.ts';
 import { numberOf } from './options.ts';
 import { boundMs } from './probe.ts';
 import { formatTable, summarize, summaryRow } from './statistics.ts';
@@ -106,27 +106,14 @@ async function untilReady(fleet: readonly Gateway[]): Promise<void> {
 
 /** Seconds of CPU per second, while nothing but watermarks is asked. */
 async function cost(system: System): Promise<{ identityCpu: number; redisCpu: number }> {
-  const redis = new Redis(system.redis?.url ?? '');
-  const read = async () => {
-    const metrics = await (await fetch(system.identity.metricsUrl)).text();
-    const info = await redis.info('cpu');
-    const number = (text: string, pattern: RegExp) => Number(pattern.exec(text)?.[1] ?? Number.NaN);
-    return {
-      identity: number(metrics, /^process_cpu_seconds_total(?:\{.*\})? (\S+)/m),
-      redis: number(info, /used_cpu_user:(\S+)/) + number(info, /used_cpu_sys:(\S+)/),
-      at: performance.now(),
-    };
-  };
   await sleep(2000);
-  const before = await read();
+  const began = performance.now();
+  const before = await readCpu(system);
   await sleep(idleMs);
-  const after = await read();
-  redis.disconnect();
-  const seconds = (after.at - before.at) / 1000;
-  return {
-    identityCpu: (after.identity - before.identity) / seconds,
-    redisCpu: (after.redis - before.redis) / seconds,
-  };
+  const after = await readCpu(system);
+  const seconds = (performance.now() - began) / 1000;
+  const used = (name: string) => ((after[name] ?? 0) - (before[name] ?? 0)) / seconds;
+  return { identityCpu: used('identity'), redisCpu: used('redis') };
 }
 
 async function revocations({ admin }: System, fleet: readonly Gateway[], tenantId: string, count: number) {

@@ -10,13 +10,13 @@ import postgres from 'postgres';
 import { openParts } from '../tests/parts/index.ts';
 import { until } from '../tests/system/service-process.ts';
 import { fullChain, type System, startSystem } from '../tests/system/system.ts';
+import { type CpuSeconds, readCpu } from './cpu.ts';
 import { checkRequest, createExtAuthzClient, type ExtAuthzClient } from './ext-authz-client.ts';
 import { numberOf } from './options.ts';
 import { boundMs, type Ending, measureEnding } from './probe.ts';
 import { formatTable, type Summary, summarize, summaryRow } from './statistics.ts';
 
 const gateways = 3;
-const rounds = 20;
 const userKeys = 10_000;
 const tenantKeys = 1_000_000;
 /** Of those: probing costs what the rate needs. */
@@ -29,12 +29,13 @@ const watchEveryMs = 150;
 export async function benchmarkMassRevocation(args: readonly string[]): Promise<Record<string, unknown>> {
   const rate = numberOf(args, 'rate', 1000);
   const seconds = numberOf(args, 'seconds', 60);
+  const rounds = numberOf(args, 'rounds', 20);
   const parts = await openParts(['postgres', 'kafka', 'redis']);
   await using system = await startSystem(parts, { ...fullChain, gateways, envoy: false });
   const clients = system.edges.map(({ extAuthzPort }) => createExtAuthzClient(`127.0.0.1:${extAuthzPort}`));
   const sql = postgres(system.identityDatabaseUrl, { max: 1 });
   try {
-    const sizes = await bySize(system, sql, clients);
+    const sizes = rounds === 0 ? {} : await bySize(system, sql, clients, rounds);
     const steady = await atRate(system, sql, clients, rate, seconds);
     console.log(
       formatTable([
@@ -55,6 +56,7 @@ export async function benchmarkMassRevocation(args: readonly string[]): Promise<
       `${answered} revoked, sent in ${Math.round(sentMs)} ms, answered in ${Math.round(endedMs)} ms, failed ${JSON.stringify(failures)}; ` +
         `${steady.changes} changes in the log, published, and applied by every gateway; ${steady.late} accepts after the bound of ${boundMs} ms; parts: ${parts.name}`,
     );
+    console.log(`CPU of one change, ms: ${JSON.stringify(steady.cpuMs)}`);
     const isComplete = answered === rate * seconds && steady.changes === steady.expected;
     if (!isComplete || steady.late > 0) process.exitCode = 1;
     return { sizes, steady, parts: parts.name };
@@ -65,7 +67,12 @@ export async function benchmarkMassRevocation(args: readonly string[]): Promise<
 }
 
 /** Each ends one row, whatever hangs on it; in turns, so that they meet the same machine. */
-async function bySize(system: System, sql: postgres.Sql, clients: readonly ExtAuthzClient[]) {
+async function bySize(
+  system: System,
+  sql: postgres.Sql,
+  clients: readonly ExtAuthzClient[],
+  rounds: number,
+): Promise<Record<string, Ending[]>> {
   const { admin } = system;
   const single = await admin.createTenant();
   const user = await admin.createUser((await admin.createTenant()).id);
@@ -135,11 +142,14 @@ async function atRate(
   const endings: Ending[] = [];
   const ended = once(load, 'close');
   await once(load, 'message');
+  const cpuBefore = await readCpu(system);
+  const cpuFrom = performance.now();
   for (const { id, key } of watched) {
     if (load.exitCode !== null) break;
     endings.push(await measureEnding(clients, checkRequest(`Token ${key}`), () => admin.revokeKey(id), probeEveryMs));
   }
   await ended;
+  const cpuMs = cpuPerChange(cpuBefore, await readCpu(system), rate * ((performance.now() - cpuFrom) / 1000));
   const answered = JSON.parse((await output) || '{}') as {
     readonly answered: number;
     readonly sentMs: number;
@@ -162,9 +172,18 @@ async function atRate(
   });
   return {
     answered,
+    cpuMs,
     latency: summarize(endings.map(({ latencyMs }) => latencyMs)),
     changes: newest - Number(before?.seq),
     expected: warmUps + rate * seconds + endings.length,
     late: endings.reduce((sum, { acceptedAfterBound }) => sum + acceptedAfterBound, 0),
   };
+}
+
+function cpuPerChange(before: CpuSeconds, after: CpuSeconds, changes: number): Record<string, number> {
+  const used = Object.entries(after).map(([name, seconds]) => {
+    const ms = ((seconds - (before[name] ?? 0)) * 1000) / changes;
+    return [name, Number(ms.toFixed(3))] as const;
+  });
+  return Object.fromEntries(used);
 }

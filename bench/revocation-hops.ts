@@ -65,7 +65,7 @@ export async function measureHops(parts: {
   const arrived = mailbox();
   const topic = `bench-${Date.now()}`;
   await eventLog.append(topic, ['warm']);
-  const consumer = await eventLog.consume({ topic, from: 'newest', onRecord: async () => arrived.deliver() });
+  const consumer = await eventLog.consume({ topic, from: 'newest', onRecords: async () => arrived.deliver() });
   const publishes: number[] = [];
   const through = await repeat(async () => {
     const arrival = arrived.next();
@@ -104,7 +104,7 @@ export async function measureHops(parts: {
   const redis = await repeat(async (round) => {
     const arrival = heard.next();
     const begin = performance.now();
-    await sink.apply({ ...(changes[round] as Change), epoch: 1 }, `${round}`);
+    await sink.apply([{ change: { ...(changes[round] as Change), epoch: 1 }, offset: `${round}` }]);
     await arrival;
     return performance.now() - begin;
   });

@@ -48,9 +48,11 @@ async function readTopic(brokers: string[], topic: string, onRecord: OnRecord): 
   await log.consume({
     topic,
     from: 'oldest',
-    async onRecord({ offset, value }) {
-      if (BigInt(offset) < BigInt(offsets.high)) onRecord(value, `${topic} offset ${offset}`);
-      if (BigInt(offset) + 1n >= BigInt(offsets.high)) isRead.resolve();
+    async onRecords(records) {
+      for (const { offset, value } of records) {
+        if (BigInt(offset) < BigInt(offsets.high)) onRecord(value, `${topic} offset ${offset}`);
+        if (BigInt(offset) + 1n >= BigInt(offsets.high)) isRead.resolve();
+      }
     },
   });
   await isRead.promise;

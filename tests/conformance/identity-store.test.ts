@@ -179,10 +179,13 @@ function positionOf({ epoch, seq }: { readonly epoch: number; readonly seq: numb
 /** The topic with every event as often as it was appended. */
 async function topicOf(test: TestContext, log: EventLog): Promise<ChangeEvent[]> {
   const events: ChangeEvent[] = [];
-  const onRecord = async ({ value }: { value: string }): Promise<void> => {
-    events.push(JSON.parse(value) as ChangeEvent);
-  };
-  const consumer = await log.consume({ topic: changesTopic, from: 'oldest', onRecord });
+  const consumer = await log.consume({
+    topic: changesTopic,
+    from: 'oldest',
+    async onRecords(records) {
+      events.push(...records.map(({ value }) => JSON.parse(value) as ChangeEvent));
+    },
+  });
   test.after(() => consumer.stop());
   return events;
 }

@@ -20,7 +20,8 @@ await partsSuite('the publication of changes by several replicas', ['postgres'],
     await eventLog.consume({
       topic: changesTopic,
       from: 'oldest',
-      onRecord: async ({ value }) => void published.push((JSON.parse(value) as ChangeEvent).data.seq),
+      onRecords: async (records) =>
+        void published.push(...records.map(({ value }) => (JSON.parse(value) as ChangeEvent).data.seq)),
     });
     const identity = await createIdentity(
       { ...telemetry, database, eventLog, clock: systemClock, reportLog: null },

@@ -113,7 +113,7 @@ await partsSuite('relay', ['kafka', 'redis'], (parts) => {
       const { url, eventLog, sink, tokenCache } = await setUp(test, await parts.redis());
       const pubSub = await listenTo(test, createRedisPubSubSource({ url, logger, clock }));
       const keyspace = await listenTo(test, createRedisKeyspaceSource({ url, logger, clock }));
-      const mute: SignalSink = { ...sink, apply: async () => 'applied' };
+      const mute: SignalSink = { ...sink, apply: async (changes) => changes.map(() => 'applied') };
       await startRelay(test, { eventLog, sink: mute, tokenCache });
       await tokenCache.set('entry', Buffer.of(1), 60_000, [userSubject('u')]);
       const expiresAt = new Date(clock.now().wallMs + 500).toISOString();

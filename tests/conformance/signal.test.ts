@@ -12,9 +12,11 @@ import {
   createHeard,
   createSilentTelemetry,
   listening,
+  placed,
   signalConformance,
   startTcpProxy,
 } from '@token-gateway/platform/testing';
+import { toChangeEvent } from '@token-gateway/revocation';
 import { ChangeLog } from '@token-gateway/revocation/testing';
 import { Redis } from 'ioredis';
 import { partsSuite } from '../parts/index.ts';
@@ -67,16 +69,28 @@ await partsSuite('signal', ['redis'], (parts) => {
       test.after(() => sink.close());
       const publisher = await client(test);
       const heard = await listening(test, createRedisPubSubSource(await options()));
-      for (const text of ['', '{', 'null', '{"specversion":"1.0"}']) {
+      for (const text of ['', '{', 'null', '{"specversion":"1.0"}', '[null]']) {
         await publisher.publish('tg:changes', text);
         await publisher.publish('tg:heartbeats', text);
       }
       const change = new ChangeLog().append(['key:1']);
-      await sink.apply(change, '1');
+      await sink.apply(placed(1, change));
       await heard.until(() => heard.changes.length > 0);
       assert.deepEqual(heard.changes, [change]);
       assert.deepEqual(heard.heartbeats, []);
-      assert.equal(heard.malformed.length, 8);
+      assert.equal(heard.malformed.length, 10);
+    });
+
+    it('hears the others of a message in which one is no change', async (test) => {
+      const publisher = await client(test);
+      const heard = await listening(test, createRedisPubSubSource(await options()));
+      const log = new ChangeLog();
+      const changes = [log.append(['key:1']), log.append(['key:2'])];
+      const [one, two] = changes.map(toChangeEvent);
+      await publisher.publish('tg:changes', JSON.stringify([one, { ...two, id: 2 }, two]));
+      await heard.until(() => heard.changes.length === 2);
+      assert.deepEqual(heard.changes, changes);
+      assert.equal(heard.malformed.length, 1);
     });
 
     it('finds out that Redis stands still, and hears again when it goes on', async (test) => {
@@ -92,7 +106,7 @@ await partsSuite('signal', ['redis'], (parts) => {
       }
       await heard.until(() => heard.states.at(-1) === 'connected');
       const change = new ChangeLog().append(['key:1']);
-      assert.equal(await until(() => sink.apply(change, '1')), 'applied');
+      assert.deepEqual(await until(() => sink.apply(placed(1, change))), ['applied']);
       await heard.until(() => heard.changes.length > 0);
       assert.deepEqual(heard.changes, [change]);
     });
@@ -107,14 +121,14 @@ await partsSuite('signal', ['redis'], (parts) => {
       const log = new ChangeLog();
       const silentSince = performance.now();
       proxy.blackHole();
-      await sink.apply(log.append(['key:lost']), '1');
+      await sink.apply(placed(1, log.append(['key:lost'])));
       await heard.until(() => heard.states.at(-1) === 'disconnected');
       const noticedAfterMs = performance.now() - silentSince;
       assert.ok(noticedAfterMs < 3000, `${noticedAfterMs} ms`);
       proxy.heal();
       await heard.until(() => heard.states.at(-1) === 'connected');
       const change = log.append(['key:1']);
-      await sink.apply(change, '2');
+      await sink.apply(placed(2, change));
       await heard.until(() => heard.changes.length > 0);
       assert.deepEqual(heard.changes, [change]);
     });
@@ -126,15 +140,15 @@ await partsSuite('signal', ['redis'], (parts) => {
       const heard = await listening(test, createRedisPubSubSource(await options()));
       const log = new ChangeLog();
       const [one, two] = [log.append(['key:1']), log.append(['key:2'])];
-      await sink.apply(one, '1');
+      await sink.apply(placed(1, one));
       await heard.until(() => heard.changes.length === 1);
       await part.kill();
       await heard.until(() => heard.states.at(-1) === 'disconnected');
-      await assert.rejects(sink.apply(two, '2'));
+      await assert.rejects(sink.apply(placed(2, two)));
       await part.restart();
       await heard.until(() => heard.states.at(-1) === 'connected');
       assert.equal(await until(() => sink.place()), '1');
-      await sink.apply(two, '2');
+      await sink.apply(placed(2, two));
       await heard.until(() => heard.changes.length === 2);
       assert.deepEqual(heard.changes, [one, two]);
     });
@@ -163,7 +177,7 @@ await partsSuite('signal', ['redis'], (parts) => {
       const entry = Uint8Array.of(1);
       await until(() => cache.set('removed', entry, 60_000, ['tenant:t']));
       await cache.set('expired', entry, 20, []);
-      await sink.markKeyExpiry('k', Date.now() + 20);
+      await sink.markKeyExpiries(new Map([['k', Date.now() + 20]]));
       await cache.removeBySubjects(['tenant:t']);
       await heard.until(() => heard.purges.length === 3);
       const purges = heard.purges.map((purge) => JSON.stringify(purge)).sort();
@@ -175,8 +189,8 @@ await partsSuite('signal', ['redis'], (parts) => {
       test.after(() => sink.close());
       const connection = await client(test);
       const heard = await listening(test, createRedisKeyspaceSource(await options()));
-      await sink.markKeyExpiry('revoked', Date.now() + 60_000);
-      await sink.markKeyExpiry('revoked', null);
+      await sink.markKeyExpiries(new Map([['revoked', Date.now() + 60_000]]));
+      await sink.markKeyExpiries(new Map([['revoked', null]]));
       await connection.select(1);
       await connection.set('tg:l2:elsewhere', '1');
       await connection.del('tg:l2:elsewhere');

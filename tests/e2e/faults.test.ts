@@ -203,9 +203,9 @@ async function readTopicUntil(brokers: readonly string[], epoch: number, seq: nu
   const consumer = await log.consume({
     topic: changesTopic,
     from: 'oldest',
-    async onRecord({ value }) {
-      const event = JSON.parse(value) as ChangeEvent;
-      if (event.data.epoch === epoch) events.push(event);
+    async onRecords(records) {
+      const read = records.map(({ value }) => JSON.parse(value) as ChangeEvent);
+      events.push(...read.filter((event) => event.data.epoch === epoch));
     },
   });
   try {

@@ -117,8 +117,8 @@ suite('the observer', { timeout: 120_000 }, () => {
     const consumer = await eventLog.consume({
       topic: alertsTopic,
       from: 'oldest',
-      onRecord: async ({ value }) => {
-        alerted.resolve(JSON.parse(value) as AlertEvent);
+      onRecords: async ([record]) => {
+        alerted.resolve(JSON.parse(record?.value ?? '') as AlertEvent);
       },
     });
     const { observer } = loadObserverConfig({ ...env, TG_OBSERVER_GATEWAYS: gateways.frozen });

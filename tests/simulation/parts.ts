@@ -77,7 +77,7 @@ export class Kafka {
           stored.push(...values);
           for (const wake of [...waiting]) wake();
         }),
-      consume: async ({ topic: name, from: start, onRecord }) => {
+      consume: async ({ topic: name, from: start, onRecords }) => {
         const stopping = new AbortController();
         const persist = async <T>(attempt: () => Promise<T>): Promise<T> => {
           for (;;) {
@@ -93,10 +93,9 @@ export class Kafka {
         const deliver = async (): Promise<void> => {
           while (!stopping.signal.aborted) {
             const records = await persist(() => call(() => this.#fetch(name, next)));
-            for (const value of records) {
-              await persist(() => onRecord({ offset: String(next), value }));
-              next += 1;
-            }
+            if (records.length === 0) continue;
+            await persist(() => onRecords(records.map((value, index) => ({ offset: String(next + index), value }))));
+            next += records.length;
           }
         };
         void deliver();
@@ -192,10 +191,12 @@ export class Redis {
     this.empty();
   }
 
-  publish(change: Change): void {
+  /** One message, as long as it is. */
+  publish(changes: readonly Change[]): void {
     for (const { machine, generation, listener } of this.#subscribers) {
       this.#network.send(this.machine, machine, () => {
-        if (machine.generation === generation) listener.onChange(change);
+        if (machine.generation !== generation) return;
+        for (const change of changes) listener.onChange(change);
       });
     }
   }
@@ -204,15 +205,20 @@ export class Redis {
     const call = <T>(handle: () => T): Promise<T> => this.#network.call(from, this.machine, redisTimeoutMs, handle);
     return {
       place: () => call(() => this.#state.offset),
-      apply: (change, offset) =>
+      apply: (changes) =>
         call(() => {
-          this.#state.offset = offset;
-          if (comparePositions(change, this.#state.newest) <= 0) return 'ignored';
-          this.#state.newest = { epoch: change.epoch, seq: change.seq };
-          this.publish(change);
-          return 'applied';
+          const newer: Change[] = [];
+          const results = changes.map(({ change, offset }) => {
+            this.#state.offset = offset;
+            if (comparePositions(change, this.#state.newest) <= 0) return 'ignored';
+            this.#state.newest = { epoch: change.epoch, seq: change.seq };
+            newer.push(change);
+            return 'applied';
+          });
+          if (newer.length > 0) this.publish(newer);
+          return results;
         }),
-      markKeyExpiry: async () => undefined,
+      markKeyExpiries: async () => undefined,
       publishHeartbeat: async () => undefined,
       close: async () => undefined,
     };

@@ -125,7 +125,7 @@ const draws: readonly Draw[] = [
     return {
       name: `a forged signal ${ahead} ahead of ${subjects[0] ?? 'all'}`,
       inject: ({ redis, store }) =>
-        redis.publish(forge(store.rows.length + ahead, store.rows.at(-1)?.epoch ?? 1, subjects)),
+        redis.publish([forge(store.rows.length + ahead, store.rows.at(-1)?.epoch ?? 1, subjects)]),
     };
   },
   (_random, forMs) => ({
@@ -135,7 +135,7 @@ const draws: readonly Draw[] = [
       const endMs = world.nowMs + forMs;
       const publish = (): void => {
         const newest = system.store.rows.at(-1);
-        if (newest !== undefined) redis.publish(forgeNext(newest));
+        if (newest !== undefined) redis.publish([forgeNext(newest)]);
         if (world.nowMs + forgeEveryMs < endMs) world.after(forgeEveryMs, publish);
       };
       publish();
@@ -147,7 +147,7 @@ const draws: readonly Draw[] = [
       const { redis, world, onCommit } = system;
       const publish = (): void => {
         const newest = system.store.rows.at(-1);
-        if (newest !== undefined) redis.publish(alteredCopy(newest));
+        if (newest !== undefined) redis.publish([alteredCopy(newest)]);
       };
       onCommit.add(publish);
       world.after(forMs, () => onCommit.delete(publish));

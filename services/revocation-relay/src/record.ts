@@ -26,14 +26,14 @@ function readJson(text: string): unknown {
 }
 
 /**
- * What a change says of the end of an API key: a moment of the wall clock, or null when none is awaited any more. Of a
- * rotation, the end is that of the old key.
+ * What a change says of the end of an API key, if anything: a moment of the wall clock, or null when none is awaited any
+ * more. Of a rotation, the end is that of the old key.
  */
-export function keyExpiryOf(change: Change): { readonly keyId: string; readonly expiresAtMs: number | null } | null {
+export function keyExpiriesOf(change: Change): [keyId: string, expiresAtMs: number | null][] {
   const { keyId, expiresAt } = change.details ?? {};
-  if (typeof keyId !== 'string') return null;
-  if (change.type === 'tg.key.revoked') return { keyId, expiresAtMs: null };
-  if (!change.type.startsWith('tg.key.') || typeof expiresAt !== 'string') return null;
+  if (typeof keyId !== 'string') return [];
+  if (change.type === 'tg.key.revoked') return [[keyId, null]];
+  if (!change.type.startsWith('tg.key.') || typeof expiresAt !== 'string') return [];
   const expiresAtMs = Date.parse(expiresAt);
-  return Number.isNaN(expiresAtMs) ? null : { keyId, expiresAtMs };
+  return Number.isNaN(expiresAtMs) ? [] : [[keyId, expiresAtMs]];
 }

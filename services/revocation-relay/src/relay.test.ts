@@ -5,6 +5,7 @@ import {
   createMemorySignal,
   createMemoryTokenCache,
   type EventLog,
+  type PlacedChange,
   type SignalListener,
   type SignalSink,
   type TokenCache,
@@ -47,10 +48,10 @@ function createFragileSink(inner: () => SignalSink) {
   }
   const sink: SignalSink = {
     place: () => (state.isAway ? Promise.reject(new Error('away')) : inner().place()),
-    apply: (change, offset) => faulty(() => inner().apply(change, offset)),
-    async markKeyExpiry(keyId, expiresAtMs) {
+    apply: (changes) => faulty(() => inner().apply(changes)),
+    async markKeyExpiries(expiresAtMs) {
       if (state.isMarkerAway) throw new Error('away');
-      markers.push([keyId, expiresAtMs]);
+      markers.push(...expiresAtMs);
     },
     publishHeartbeat: (heartbeat) => faulty(() => inner().publishHeartbeat(heartbeat)),
     close: async () => {},
@@ -314,7 +315,7 @@ describe('after a change, the relay', () => {
     state.isMarkerAway = true;
     await publish(change('tg.key.created', { keyId: 'lost', expiresAt: end }));
     state.isMarkerAway = false;
-    await publish(
+    const changes = [
       change('tg.key.created', { keyId: 'lasting' }),
       change('tg.key.created', { keyId: 'old', expiresAt: end }),
       change('tg.key.rotated', { keyId: 'old', newKeyId: 'new', expiresAt: sooner }),
@@ -322,13 +323,24 @@ describe('after a change, the relay', () => {
       change('tg.key.changed', { keyId: 'new', expiresAt: 'never' }),
       change('tg.user.changed', { keyId: 'no-key', expiresAt: end }),
       change('tg.key.revoked', { keyId: 'old' }),
-    );
+    ];
+    for (const next of changes) await publish(next);
     assert.deepEqual(markers, [
       ['old', Date.UTC(2026, 1, 1)],
       ['old', Date.UTC(2026, 0, 1)],
       ['new', Date.UTC(2026, 1, 1)],
       ['old', null],
     ]);
+    markers.length = 0;
+    await publish(...changes.map(({ details, type }) => change(type, details ?? {})));
+    assert.deepEqual(
+      new Map(markers),
+      new Map([
+        ['old', null],
+        ['new', Date.UTC(2026, 1, 1)],
+      ]),
+      'the last word of each',
+    );
     await relay.close();
   });
 });
@@ -359,16 +371,18 @@ describe('whatever happens to relays and to what they fill', () => {
         const ear = createEar();
         ear.listener.onChange = (change) => void heardInTerms.at(-1)?.push(change.seq);
         /** What the sink keeps: it is dumped and restored as the newest change with its offset. */
-        let newest: [Change, string] | null = null;
-        let dump: [Change, string] | null = null;
+        let newest: PlacedChange | null = null;
+        let dump: PlacedChange | null = null;
         let signal = createMemorySignal();
         signal.source.subscribe(ear.listener);
         const redis = createFragileSink(() => ({
           ...signal.sink,
-          async apply(change, offset) {
-            const result = await signal.sink.apply(change, offset);
-            newest = [result === 'applied' || newest === null ? change : newest[0], offset];
-            return result;
+          async apply(changes) {
+            const results = await signal.sink.apply(changes);
+            for (const [index, { change, offset }] of changes.entries()) {
+              newest = { change: results[index] === 'applied' || newest === null ? change : newest.change, offset };
+            }
+            return results;
           },
         }));
         const slots = [0, 1].map(() => ({ relay: null as Relay | null, gate: Promise.withResolvers<void>() }));
@@ -380,9 +394,9 @@ describe('whatever happens to relays and to what they fill', () => {
           if (slot.relay !== null) return;
           const sink: SignalSink = {
             ...redis.sink,
-            async apply(change, offset) {
+            async apply(changes) {
               await slot.gate.promise;
-              return redis.sink.apply(change, offset);
+              return redis.sink.apply(changes);
             },
           };
           slot.relay = createRelay({ eventLog, sink, tokenCache: null, clock, ...createSilentTelemetry() });
@@ -396,9 +410,9 @@ describe('whatever happens to relays and to what they fill', () => {
           await clock.advance(200);
           await ended;
         }
-        async function restore(state: [Change, string] | null): Promise<void> {
+        async function restore(state: PlacedChange | null): Promise<void> {
           const restored = createMemorySignal();
-          if (state !== null) await restored.sink.apply(...state);
+          if (state !== null) await restored.sink.apply([state]);
           signal = restored;
           newest = state;
           heardInTerms.push([]);

@@ -5,11 +5,13 @@
  * @module
  */
 import type {
+  Applied,
   Clock,
   ConsumeOptions,
   EventConsumer,
   EventLog,
   Logger,
+  PlacedChange,
   Registry,
   SignalSink,
   StoredRecord,
@@ -18,7 +20,7 @@ import type {
 import { type Change, subjectsOf } from '@token-gateway/revocation';
 import { changesTopic, heartbeatsTopic } from '@token-gateway/schemas';
 import { createRelayMetrics } from './metrics.ts';
-import { keyExpiryOf, readChange, readHeartbeat } from './record.ts';
+import { keyExpiriesOf, readChange, readHeartbeat } from './record.ts';
 
 export interface RelayDeps {
   readonly eventLog: EventLog;
@@ -54,10 +56,12 @@ export function createRelay(deps: RelayDeps, config: RelayConfig = {}): Relay {
   const consumers: EventConsumer[] = [];
   let isReading = false;
   let isSinkAway = false;
-  /** The record of which an attempt failed, though it may have had its effect. */
-  let uncertainOffset: string | null = null;
+  /** The attempt before failed, though it may have had its effect. */
+  let isUncertain = false;
   let hygiene: Promise<void> = Promise.resolve();
-  let hygieneWaiting = 0;
+  /** Changes whose hygiene is to be done, and of how many it is under way. */
+  let untidy: Change[] = [];
+  let tidying = 0;
 
   /** What the sink says; one line in the log when it begins to fail, and one when it is back. */
   async function fromSink<T>(call: () => Promise<T>): Promise<T> {
@@ -84,59 +88,72 @@ export function createRelay(deps: RelayDeps, config: RelayConfig = {}): Relay {
     return null;
   }
 
-  /** Rejecting makes the event log deliver the record again. */
-  async function onChange({ offset, value }: StoredRecord): Promise<void> {
-    const change = readChange(value);
-    if (change === null) {
-      metrics.change('malformed');
-      logger.error({ offset }, 'record skipped that is no change');
-      return;
-    }
-    let result: 'applied' | 'ignored';
+  /** Rejecting makes the event log deliver the records again. */
+  async function onChanges(records: readonly StoredRecord[]): Promise<void> {
+    const changes = records.flatMap(placed);
+    if (changes.length === 0) return;
+    let results: readonly Applied[];
     try {
-      result = await fromSink(() => sink.apply(change, offset));
+      results = await fromSink(() => sink.apply(changes));
     } catch (error) {
       metrics.applyFailed();
-      uncertainOffset = offset;
+      isUncertain = true;
       throw error;
     }
-    metrics.change(result);
-    metrics.applied(change.seq, clock.now().wallMs - Date.parse(change.at));
-    if (result === 'applied' || uncertainOffset === offset) tidyLater(change);
-    uncertainOffset = null;
+    const nowMs = clock.now().wallMs;
+    for (const [index, { change }] of changes.entries()) {
+      metrics.change(results[index] ?? 'ignored');
+      metrics.applied(change.seq, nowMs - Date.parse(change.at));
+    }
+    tidyLater(changes.filter((_, index) => isUncertain || results[index] === 'applied').map(({ change }) => change));
+    isUncertain = false;
+  }
+
+  function placed({ offset, value }: StoredRecord): PlacedChange[] {
+    const change = readChange(value);
+    if (change !== null) return [{ change, offset }];
+    metrics.change('malformed');
+    logger.error({ offset }, 'record skipped that is no change');
+    return [];
   }
 
   /** In order, and in nobody's way: correctness does not wait for it, nor for what of it is never done. */
-  function tidyLater(change: Change): void {
-    if (hygieneWaiting >= hygieneQueueMax) {
-      metrics.hygieneFailed('skipped');
-      return;
-    }
-    hygieneWaiting += 1;
-    hygiene = hygiene.then(async () => {
-      if (!closing.signal.aborted) await tidy(change);
-      hygieneWaiting -= 1;
-    });
+  function tidyLater(changes: readonly Change[]): void {
+    const taken = changes.slice(0, Math.max(0, hygieneQueueMax - tidying - untidy.length));
+    for (let skipped = taken.length; skipped < changes.length; skipped += 1) metrics.hygieneFailed('skipped');
+    if (untidy.length === 0 && taken.length > 0) hygiene = hygiene.then(tidy);
+    untidy.push(...taken);
   }
 
-  async function tidy(change: Change): Promise<void> {
+  /** For all that wait at once: what many changes ask for costs little more than what one does. */
+  async function tidy(): Promise<void> {
+    const changes = untidy;
+    untidy = [];
+    if (closing.signal.aborted) return;
+    tidying = changes.length;
     const failed = (step: 'entries' | 'marker') => (error: unknown) => {
       metrics.hygieneFailed(step);
-      logger.warn({ err: error, step, seq: change.seq }, 'hygiene after a change failed');
+      logger.warn({ err: error, step, seq: changes.at(-1)?.seq }, 'hygiene after changes failed');
     };
-    const expiry = keyExpiryOf(change);
-    await tokenCache?.removeBySubjects(subjectsOf(change)).catch(failed('entries'));
-    if (expiry !== null) await sink.markKeyExpiry(expiry.keyId, expiry.expiresAtMs).catch(failed('marker'));
+    await tokenCache?.removeBySubjects(changes.flatMap(subjectsOf)).catch(failed('entries'));
+    const expiries = new Map(changes.flatMap(keyExpiriesOf));
+    if (expiries.size > 0) await sink.markKeyExpiries(expiries).catch(failed('marker'));
+    tidying = 0;
   }
 
   /** For metrics and alerts only: one that is lost is followed by another. */
-  async function onHeartbeat({ offset, value }: StoredRecord): Promise<void> {
-    const heartbeat = readHeartbeat(value);
-    if (heartbeat === null) return logger.warn({ offset }, 'record skipped that is no heartbeat');
-    metrics.heartbeat(Date.parse(heartbeat.at));
-    await sink.publishHeartbeat(heartbeat).catch((error: unknown) => {
-      logger.debug({ err: error }, 'heartbeat not published');
-    });
+  async function onHeartbeats(records: readonly StoredRecord[]): Promise<void> {
+    for (const { offset, value } of records) {
+      const heartbeat = readHeartbeat(value);
+      if (heartbeat === null) {
+        logger.warn({ offset }, 'record skipped that is no heartbeat');
+        continue;
+      }
+      metrics.heartbeat(Date.parse(heartbeat.at));
+      await sink.publishHeartbeat(heartbeat).catch((error: unknown) => {
+        logger.debug({ err: error }, 'heartbeat not published');
+      });
+    }
   }
 
   async function consume(options: ConsumeOptions): Promise<void> {
@@ -155,8 +172,8 @@ export function createRelay(deps: RelayDeps, config: RelayConfig = {}): Relay {
       const after = await place();
       if (closing.signal.aborted) return;
       logger.info({ place: after }, 'changes are read from there');
-      await consume({ topic: changesTopic, from: after === null ? 'newest' : { after }, onRecord: onChange });
-      await consume({ topic: heartbeatsTopic, from: 'newest', onRecord: onHeartbeat });
+      await consume({ topic: changesTopic, from: after === null ? 'newest' : { after }, onRecords: onChanges });
+      await consume({ topic: heartbeatsTopic, from: 'newest', onRecords: onHeartbeats });
       isReading = true;
     },
     ready() {

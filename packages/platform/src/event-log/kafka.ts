@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { type Consumer, type EachBatchPayload, Kafka, logLevel, type Producer } from 'kafkajs';
 import type { Clock } from '../clock/port.ts';
 import type { Logger } from '../telemetry.ts';
-import type { ConsumeOptions, EventConsumer, EventLog } from './port.ts';
+import { type ConsumeOptions, type EventConsumer, type EventLog, recordsMax } from './port.ts';
 
 export interface KafkaEventLogOptions {
   /** host:port of the brokers to begin with. */
@@ -186,7 +186,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     return next < low || next > high ? low : next;
   }
 
-  async function consume({ topic, from, onRecord }: ConsumeOptions): Promise<EventConsumer> {
+  async function consume({ topic, from, onRecords }: ConsumeOptions): Promise<EventConsumer> {
     const stopping = new AbortController();
     const stopped = AbortSignal.any([stopping.signal, closing.signal]);
     let handling: Promise<void> = Promise.resolve();
@@ -216,20 +216,24 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     let next = first;
 
     async function handle(batch: EachBatchPayload, signal: AbortSignal, onHandled: () => void): Promise<void> {
-      for (const { offset, value } of batch.batch.messages) {
+      const { messages } = batch.batch;
+      for (let from = 0; from < messages.length; from += recordsMax) {
+        const part = messages.slice(from, from + recordsMax);
+        const records = part.map(({ offset, value }) => ({ offset, value: value?.toString('utf8') ?? '' }));
+        const last = records.at(-1)?.offset ?? '';
         for (;;) {
           if (signal.aborted || !batch.isRunning() || batch.isStale()) return;
           try {
-            await onRecord({ offset, value: value?.toString('utf8') ?? '' });
+            await onRecords(records);
             break;
           } catch (error) {
-            logger.debug({ err: error, topic, offset }, 'record was not handled');
+            logger.debug({ err: error, topic, last }, 'records were not handled');
             await clock.sleep(retryDelayMs, signal);
             await batch.heartbeat();
           }
         }
-        next = BigInt(offset) + 1n;
-        batch.resolveOffset(offset);
+        next = BigInt(last) + 1n;
+        batch.resolveOffset(last);
         onHandled();
         await batch.heartbeat();
       }
@@ -317,7 +321,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         await Promise.race([begin().then(() => aborted(signal)), crash.promise, aborted(signal)]);
       } finally {
         ending.abort();
-        // One record at a time, also across connections.
+        // One call at a time, also across connections.
         await handling.catch(() => undefined);
         await leave(consumer);
         if (stopped.aborted) await forget(groupId);

@@ -1,5 +1,5 @@
 import type { Clock } from '../clock/port.ts';
-import type { EventLog } from './port.ts';
+import { type EventLog, recordsMax } from './port.ts';
 
 /** How long a record that was not handled waits until it comes again. */
 const retryDelayMs = 100;
@@ -21,7 +21,7 @@ export function createMemoryEventLog({ clock }: { readonly clock: Clock }): Even
       topic.values.push(...values);
       for (const wake of topic.wake) wake();
     },
-    async consume({ topic: name, from, onRecord }) {
+    async consume({ topic: name, from, onRecords }) {
       const topic = topicOf(name);
       const stopping = new AbortController();
       let next = from === 'oldest' ? 0 : topic.values.length;
@@ -32,14 +32,14 @@ export function createMemoryEventLog({ clock }: { readonly clock: Clock }): Even
 
       async function deliver(): Promise<void> {
         while (!stopping.signal.aborted) {
-          const value = topic.values[next];
-          if (value === undefined) {
+          const values = topic.values.slice(next, next + recordsMax);
+          if (values.length === 0) {
             await appended();
             continue;
           }
           try {
-            await onRecord({ offset: String(next), value });
-            next += 1;
+            await onRecords(values.map((value, index) => ({ offset: String(next + index), value })));
+            next += values.length;
           } catch {
             await clock.sleep(retryDelayMs, stopping.signal);
           }

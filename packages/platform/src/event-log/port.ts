@@ -5,19 +5,23 @@ export interface StoredRecord {
   readonly value: string;
 }
 
+/** So that a consumer's step stays a short one also when it has to catch up. */
+export const recordsMax = 500;
+
 export interface ConsumeOptions {
   readonly topic: string;
   /** `newest`: only what is appended from now on. `after` an offset that is no longer kept: the oldest kept. */
   readonly from: 'oldest' | 'newest' | { readonly after: string };
   /**
-   * Called for one record at a time, in order. Rejecting means "not handled": the same record comes again after a
-   * short delay, and none is skipped. Delivery is at least once.
+   * Called for what there is, at most `recordsMax` at a time and one call at a time, in order. Rejecting means "not
+   * handled": the same records come again after a short delay, perhaps more behind them, and none is skipped. Delivery is
+   * at least once.
    */
-  onRecord(record: StoredRecord): Promise<void>;
+  onRecords(records: readonly StoredRecord[]): Promise<void>;
 }
 
 export interface EventConsumer {
-  /** Resolves when no call of onRecord is under way and none will follow. */
+  /** Resolves when no call of onRecords is under way and none will follow. */
   stop(): Promise<void>;
 }
 

@@ -4,7 +4,7 @@ import type { Change as ChangeMessage } from '@token-gateway/schemas/identity';
 import type { Clock } from '../clock/port.ts';
 import type { IdentityClient } from '../identity-client/port.ts';
 import type { Logger } from '../telemetry.ts';
-import type { ConsumeOptions, EventConsumer, EventLog } from './port.ts';
+import { type ConsumeOptions, type EventConsumer, type EventLog, recordsMax } from './port.ts';
 
 export interface WatchEventLogOptions {
   readonly logger: Logger;
@@ -32,7 +32,7 @@ export function createWatchEventLog(identity: IdentityClient, { logger, clock }:
     return { epoch, seq };
   }
 
-  async function consume({ topic, from, onRecord }: ConsumeOptions): Promise<EventConsumer> {
+  async function consume({ topic, from, onRecords }: ConsumeOptions): Promise<EventConsumer> {
     if (topic !== changesTopic) return { stop: async () => undefined };
     const stopping = new AbortController();
     const stopped = AbortSignal.any([stopping.signal, closing.signal]);
@@ -56,16 +56,21 @@ export function createWatchEventLog(identity: IdentityClient, { logger, clock }:
     if (first === undefined) throw new Error('the event log was closed');
     let after = first;
 
-    async function handle(message: ChangeMessage, signal: AbortSignal): Promise<void> {
-      const change = changeFromRow({ ...message, chain: Buffer.from(message.chain).toString('hex') });
-      const record = { offset: formatPosition(change), value: JSON.stringify(toChangeEvent(change)) };
+    async function handle(messages: readonly ChangeMessage[], signal: AbortSignal): Promise<void> {
+      const changes = messages.map((message) =>
+        changeFromRow({ ...message, chain: Buffer.from(message.chain).toString('hex') }),
+      );
+      const records = changes.map((change) => ({
+        offset: formatPosition(change),
+        value: JSON.stringify(toChangeEvent(change)),
+      }));
       while (!signal.aborted) {
         try {
-          await onRecord(record);
-          after = change;
+          await onRecords(records);
+          after = changes.at(-1) ?? after;
           return;
         } catch (error) {
-          logger.debug({ err: error, seq: change.seq }, 'record was not handled');
+          logger.debug({ err: error, after }, 'records were not handled');
           await clock.sleep(retryDelayMs, signal);
         }
       }
@@ -96,8 +101,8 @@ export function createWatchEventLog(identity: IdentityClient, { logger, clock }:
       watching.catch(() => undefined);
       try {
         while (!stopped.aborted) {
-          const message = waiting.shift();
-          if (message !== undefined) await handle(message, stopped);
+          const messages = waiting.splice(0, recordsMax);
+          if (messages.length > 0) await handle(messages, stopped);
           else if (isOver) break;
           else {
             await new Promise<void>((resolve) => {

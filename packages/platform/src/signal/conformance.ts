@@ -4,7 +4,8 @@ import { describe, it, type TestContext } from 'node:test';
 import type { Change } from '@token-gateway/revocation';
 import { ChangeLog } from '@token-gateway/revocation/testing';
 import type { Heartbeat } from '@token-gateway/schemas';
-import type { SignalListener, SignalSink, SignalSource } from './port.ts';
+import { recordsMax } from '../event-log/port.ts';
+import type { PlacedChange, SignalListener, SignalSink, SignalSource } from './port.ts';
 
 export interface SignalPair {
   readonly source: SignalSource;
@@ -61,6 +62,11 @@ export function createHeard(): Heard {
   return heard;
 }
 
+/** The changes with offsets that follow one another. */
+export function placed(firstOffset: number, ...changes: readonly Change[]): PlacedChange[] {
+  return changes.map((change, index) => ({ change, offset: String(firstOffset + index) }));
+}
+
 /** Subscribes until the test ends; resolves when signals are sure to come. */
 export async function listening(test: TestContext, source: SignalSource): Promise<Heard> {
   const heard = createHeard();
@@ -83,7 +89,10 @@ export function signalConformance(name: string, openPair: OpenSignalPair): void 
       const listeners = [await listening(test, source), await listening(test, source)];
       const log = new ChangeLog();
       const changes = [log.append(['key:1', 'user:ü']), log.append([]), log.append(['tenant:t'])];
-      for (const change of changes) assert.equal(await sink.apply(change, String(change.seq)), 'applied');
+      const [first, ...others] = placed(1, ...changes);
+      assert.ok(first);
+      assert.deepEqual(await sink.apply([first]), ['applied']);
+      assert.deepEqual(await sink.apply(others), ['applied', 'applied']);
       for (const heard of listeners) {
         await heard.until(() => heard.changes.length === changes.length);
         assert.deepEqual(heard.changes, changes);
@@ -98,22 +107,51 @@ export function signalConformance(name: string, openPair: OpenSignalPair): void 
       // As real epochs are: milliseconds, where a comparison of less than 53 bits would go wrong.
       const at = (epoch: number, change: Change): Change => ({ ...change, epoch });
       const epoch = 1_790_000_000_001;
-      assert.equal(await sink.apply(at(epoch, two), '1'), 'applied');
-      assert.equal(await sink.apply(at(epoch, two), '2'), 'ignored');
-      assert.equal(await sink.apply(at(epoch, one), '3'), 'ignored');
-      assert.equal(await sink.apply(at(epoch - 1, { ...two, seq: 9 }), '4'), 'ignored');
-      assert.equal(await sink.apply(at(epoch + 1, one), '5'), 'applied');
+      const apply = (...changes: readonly Change[]) => sink.apply(placed(1, ...changes));
+      assert.deepEqual(await apply(at(epoch, two)), ['applied']);
+      assert.deepEqual(await apply(at(epoch, two)), ['ignored']);
+      assert.deepEqual(await apply(at(epoch, one)), ['ignored']);
+      assert.deepEqual(await apply(at(epoch - 1, { ...two, seq: 9 })), ['ignored']);
+      assert.deepEqual(await apply(at(epoch + 1, one)), ['applied']);
       await heard.until(() => heard.changes.length === 2);
       assert.deepEqual(heard.changes, [at(epoch, two), at(epoch + 1, one)]);
+    });
+
+    it('publishes of many only those that are newer than what is before them', async (test) => {
+      const { source, sink } = await open(test);
+      const heard = await listening(test, source);
+      const log = new ChangeLog();
+      const [one, two, three, four] = [log.append([]), log.append([]), log.append([]), log.append([])];
+      const at = (epoch: number, change: Change): Change => ({ ...change, epoch });
+      const epoch = 1_790_000_000_001;
+      await sink.apply(placed(0, at(epoch, one)));
+      const changes = [at(epoch, one), at(epoch, two), at(epoch, four), at(epoch, three), at(epoch + 1, one)];
+      const results = ['ignored', 'applied', 'applied', 'ignored', 'applied'];
+      assert.deepEqual(await sink.apply(placed(1, ...changes)), results);
+      assert.equal(await sink.place(), '5');
+      assert.deepEqual(await sink.apply([]), []);
+      assert.equal(await sink.place(), '5');
+      await heard.until(() => heard.changes.length === 4);
+      assert.deepEqual(heard.changes, [at(epoch, one), at(epoch, two), at(epoch, four), at(epoch + 1, one)]);
+    });
+
+    it('brings hundreds at once', async (test) => {
+      const { source, sink } = await open(test);
+      const heard = await listening(test, source);
+      const log = new ChangeLog();
+      const changes = Array.from({ length: recordsMax }, (_, index) => log.append([`key:${index}`]));
+      await sink.apply(placed(1, ...changes));
+      await heard.until(() => heard.changes.length === changes.length);
+      assert.deepEqual(heard.changes, changes);
     });
 
     it('knows its place: nothing at first, then the offset of what was applied or ignored last', async (test) => {
       const { sink } = await open(test);
       const change = new ChangeLog().append(['key:1']);
       assert.equal(await sink.place(), null);
-      await sink.apply(change, '7');
+      await sink.apply(placed(7, change));
       assert.equal(await sink.place(), '7');
-      await sink.apply(change, '8');
+      await sink.apply(placed(8, change));
       assert.equal(await sink.place(), '8');
     });
 
@@ -126,11 +164,16 @@ export function signalConformance(name: string, openPair: OpenSignalPair): void 
       assert.deepEqual(heard.heartbeats, [heartbeat]);
     });
 
-    it('sets and removes the marker of a key', async (test) => {
+    it('sets and removes the markers of keys', async (test) => {
       const { sink } = await open(test);
-      await sink.markKeyExpiry('k', 4_000_000_000_000);
-      await sink.markKeyExpiry('k', null);
-      await sink.markKeyExpiry('k', null);
+      await sink.markKeyExpiries(new Map([['k', 4_000_000_000_000]]));
+      await sink.markKeyExpiries(
+        new Map([
+          ['k', null],
+          ['l', 4_000_000_000_000],
+        ]),
+      );
+      await sink.markKeyExpiries(new Map([['k', null]]));
     });
 
     it('goes on after a listener that throws, for it and for the others', async (test) => {
@@ -156,7 +199,7 @@ export function signalConformance(name: string, openPair: OpenSignalPair): void 
       while (broken.changes.length < 2) {
         const change = log.append(['key:1']);
         await sink.publishHeartbeat({ epoch: 1, seq: change.seq, at: change.at });
-        assert.equal(await sink.apply(change, String(change.seq)), 'applied');
+        assert.deepEqual(await sink.apply(placed(change.seq, change)), ['applied']);
         await whole.until(() => whole.changes.length === change.seq);
       }
       assert.deepEqual(whole.changes, log.changes);
@@ -169,7 +212,7 @@ export function signalConformance(name: string, openPair: OpenSignalPair): void 
       const unsubscribe = source.subscribe(heard.listener);
       await heard.until(() => heard.states.length > 0);
       await unsubscribe();
-      await sink.apply(new ChangeLog().append(['key:1']), '1');
+      await sink.apply(placed(1, new ChangeLog().append(['key:1'])));
       await stays.until(() => stays.changes.length === 1);
       assert.deepEqual(heard.changes, []);
     });

@@ -31,15 +31,16 @@ export function createMemorySignal({ logger }: { readonly logger?: Logger } = {}
     },
     sink: {
       place: async () => lastOffset,
-      async apply(change, offset) {
-        lastOffset = offset;
-        if (comparePositions(change, newest) <= 0) return 'ignored';
-        newest = { epoch: change.epoch, seq: change.seq };
-        tell((listener) => listener.onChange(change));
-        return 'applied';
-      },
+      apply: async (changes) =>
+        changes.map(({ change, offset }) => {
+          lastOffset = offset;
+          if (comparePositions(change, newest) <= 0) return 'ignored';
+          newest = { epoch: change.epoch, seq: change.seq };
+          tell((listener) => listener.onChange(change));
+          return 'applied';
+        }),
       // Nothing here outlives the key: whoever holds a decision holds its end too.
-      markKeyExpiry: async () => undefined,
+      markKeyExpiries: async () => undefined,
       publishHeartbeat: async (heartbeat) => tell((listener) => listener.onHeartbeat(heartbeat)),
       close: async () => listeners.clear(),
     },

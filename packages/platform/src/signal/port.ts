@@ -28,17 +28,25 @@ export interface SignalSource {
   subscribe(listener: SignalListener): () => Promise<void>;
 }
 
+/** A change, and the offset of its record. */
+export interface PlacedChange {
+  readonly change: Change;
+  readonly offset: string;
+}
+
+export type Applied = 'applied' | 'ignored';
+
 /** Where the relay puts changes. Its place in the event log is kept where the effect is. */
 export interface SignalSink {
   /** The offset of the last record that was applied or ignored; null when nothing is known (then start at the newest). */
   place(): Promise<string | null>;
   /**
-   * Publishes the change and notes its place in one step; `ignored` when (epoch, seq) is not newer than what was
-   * published last.
+   * Publishes the changes in their order and notes the last place, all of it in one step. One whose (epoch, seq) is not
+   * newer than what was published last, of these or before, is ignored. Resolves with what became of each.
    */
-  apply(change: Change, offset: string): Promise<'applied' | 'ignored'>;
-  /** Sets a marker that expires with the key; null removes it. */
-  markKeyExpiry(keyId: string, expiresAtMs: number | null): Promise<void>;
+  apply(changes: readonly PlacedChange[]): Promise<readonly Applied[]>;
+  /** Sets for each key a marker that expires with it; null removes it. */
+  markKeyExpiries(expiresAtMs: ReadonlyMap<string, number | null>): Promise<void>;
   publishHeartbeat(heartbeat: Heartbeat): Promise<void>;
   close(): Promise<void>;
 }

@@ -20,19 +20,24 @@ const heartbeat = Compile(HeartbeatSchema);
 
 /**
  * Publishes and notes the place in one step, so that neither happens without the other. Lua's numbers are doubles: exact
- * for epochs and sequences, which stay below 2^53.
+ * for epochs and sequences, which stay below 2^53; they are stored as the text they came in.
  */
 const applyScript = `
 local newest = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
-local newest_epoch, newest_seq = tonumber(newest[1] or '0'), tonumber(newest[2] or '0')
-local epoch, seq = tonumber(ARGV[1]), tonumber(ARGV[2])
-if epoch < newest_epoch or (epoch == newest_epoch and seq <= newest_seq) then
-  redis.call('HSET', KEYS[1], 'offset', ARGV[3])
-  return 0
+local newest_epoch, newest_seq = newest[1] or '0', newest[2] or '0'
+local events, results = {}, {}
+for i = 3, #ARGV, 3 do
+  local epoch, seq = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  local is_newer = epoch > tonumber(newest_epoch) or (epoch == tonumber(newest_epoch) and seq > tonumber(newest_seq))
+  if is_newer then
+    newest_epoch, newest_seq = ARGV[i], ARGV[i + 1]
+    events[#events + 1] = ARGV[i + 2]
+  end
+  results[#results + 1] = is_newer and 1 or 0
 end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'seq', ARGV[2], 'offset', ARGV[3])
-redis.call('PUBLISH', ARGV[4], ARGV[5])
-return 1
+redis.call('HSET', KEYS[1], 'epoch', newest_epoch, 'seq', newest_seq, 'offset', ARGV[1])
+if #events > 0 then redis.call('PUBLISH', ARGV[2], '[' .. table.concat(events, ',') .. ']') end
+return results
 `;
 
 export interface RedisSinkOptions {
@@ -51,16 +56,19 @@ export function createRedisSink(options: RedisSinkOptions): SignalSink {
   const within = <T>(reply: Promise<T>): Promise<T> => replyWithin(clock, commandTimeoutMs, reply);
   return {
     place: () => within(redis.hget(placeKey, 'offset')),
-    async apply(change, offset) {
-      const event = JSON.stringify(toChangeEvent(change));
-      const result = await within(
-        redis.eval(applyScript, 1, placeKey, change.epoch, change.seq, offset, changesChannel, event),
-      );
-      return result === 1 ? 'applied' : 'ignored';
+    async apply(changes) {
+      const last = changes.at(-1);
+      if (last === undefined) return [];
+      const given = changes.flatMap(({ change }) => [change.epoch, change.seq, JSON.stringify(toChangeEvent(change))]);
+      const results = await within(redis.eval(applyScript, 1, placeKey, last.offset, changesChannel, ...given));
+      return (results as number[]).map((result) => (result === 1 ? 'applied' : 'ignored'));
     },
-    async markKeyExpiry(keyId, expiresAtMs) {
-      const key = keyExpiryKey(keyId);
-      await within<unknown>(expiresAtMs === null ? redis.del(key) : redis.set(key, '', 'PXAT', expiresAtMs));
+    async markKeyExpiries(expiresAtMs) {
+      const removed = [...expiresAtMs].flatMap(([keyId, atMs]) => (atMs === null ? [keyExpiryKey(keyId)] : []));
+      const set = [...expiresAtMs].map(([keyId, atMs]) =>
+        atMs === null ? null : within(redis.set(keyExpiryKey(keyId), '', 'PXAT', atMs)),
+      );
+      await Promise.all([removed.length === 0 ? null : within(redis.del(removed)), ...set]);
     },
     async publishHeartbeat(value) {
       await within(redis.publish(heartbeatsChannel, JSON.stringify(value)));
@@ -86,9 +94,13 @@ export function createRedisPubSubSource(options: RedisSourceOptions): SignalSour
 
   function onMessage(listener: Required<SignalListener>, channel: string, message: string): void {
     const value = parse(message);
-    if (channel === changesChannel && changeEvent.Check(value)) listener.onChange(fromChangeEvent(value));
-    else if (channel === heartbeatsChannel && heartbeat.Check(value)) listener.onHeartbeat(value);
-    // Counted, and not logged: whoever can publish could fill the log.
+    // What is malformed is counted, and not logged: whoever can publish could fill the log.
+    if (channel === changesChannel && Array.isArray(value)) {
+      for (const event of value as unknown[]) {
+        if (changeEvent.Check(event)) listener.onChange(fromChangeEvent(event));
+        else listener.onMalformed();
+      }
+    } else if (channel === heartbeatsChannel && heartbeat.Check(value)) listener.onHeartbeat(value);
     else listener.onMalformed();
   }
 

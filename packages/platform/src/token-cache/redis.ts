@@ -46,9 +46,11 @@ end
 
 /** Entries and their notes go together, so that what is set meanwhile is noted in any case. */
 const removeScript = `
-local popped = redis.call('ZPOPMIN', KEYS[1], ARGV[1])
 local entries = {}
-for i = 1, #popped, 2 do entries[#entries + 1] = ARGV[2] .. popped[i] end
+for k = 1, #KEYS do
+  local popped = redis.call('ZPOPMIN', KEYS[k], ARGV[1] - #entries)
+  for i = 1, #popped, 2 do entries[#entries + 1] = ARGV[2] .. popped[i] end
+end
 if #entries == 0 then return {0, 0} end
 return {#entries, redis.call('UNLINK', unpack(entries))}
 `;
@@ -64,10 +66,11 @@ export function createRedisTokenCache({
   const redis = createRedisClient({ url, logger, purpose: 'token cache', random });
   const within = <T>(reply: Promise<T>): Promise<T> => replyWithin(clock, commandTimeoutMs, reply);
 
-  async function removeSubject(subject: Subject): Promise<number> {
+  async function removeSubjects(subjects: readonly Subject[]): Promise<number> {
+    const keys = subjects.map(indexKey);
     let removed = 0;
     for (;;) {
-      const reply = await within(redis.eval(removeScript, 1, indexKey(subject), batchSize, entryPrefix));
+      const reply = await within(redis.eval(removeScript, keys.length, ...keys, batchSize, entryPrefix));
       const [noted, unlinked] = reply as [number, number];
       removed += unlinked;
       if (noted < batchSize) return removed;
@@ -94,8 +97,11 @@ export function createRedisTokenCache({
     },
     async removeBySubjects(subjects) {
       if (subjects.includes(allSubject)) return removeAll();
+      const wanted = [...new Set(subjects)];
       let removed = 0;
-      for (const subject of new Set(subjects)) removed += await removeSubject(subject);
+      for (let from = 0; from < wanted.length; from += batchSize) {
+        removed += await removeSubjects(wanted.slice(from, from + batchSize));
+      }
       return removed;
     },
     async close() {

@@ -123,11 +123,13 @@ describe('receipts', { timeout: 30_000 }, () => {
     const consumer = await eventLog.consume({
       topic: receiptsTopic,
       from: 'oldest',
-      async onRecord({ value }) {
-        const event: unknown = JSON.parse(value);
-        assert.ok(Check(ReceiptEventSchema, event));
-        events.push(event);
-        if (event.data.gatewayId === 'gw-2') isThere.resolve();
+      async onRecords(records) {
+        for (const { value } of records) {
+          const event: unknown = JSON.parse(value);
+          assert.ok(Check(ReceiptEventSchema, event));
+          events.push(event);
+          if (event.data.gatewayId === 'gw-2') isThere.resolve();
+        }
       },
     });
     await isThere.promise;
