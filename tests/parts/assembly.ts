@@ -1,8 +1,10 @@
 /** Servers, of whichever provider, as the parts that tests use. */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Kafka, logLevel } from 'kafkajs';
 import postgres from 'postgres';
 import { envoyAnswers, kafkaAnswers, postgresAnswers, redisAnswers } from './answers.ts';
+import type { Disk } from './disk.ts';
 import type { EnvoyPart, KafkaPart, PostgresPart, RedisPart, StandbyPart } from './port.ts';
 import { type Server, startPart } from './server.ts';
 import { postgresUser, standbyName } from './settings.ts';
@@ -15,20 +17,34 @@ export interface Address {
 /** A Postgres as its provider runs it. */
 export interface PostgresServer extends Address {
   readonly server: Server;
+  readonly disk: Disk | null;
   /** Another one, not started yet, that begins as a copy of this one, which has to run, and follows it. */
   copy(): Promise<PostgresServer>;
 }
 
-export async function startPostgres({ server, host, port, copy }: PostgresServer): Promise<PostgresPart> {
+/** A server whose data are on a disk of its own, which goes with it. */
+function onDisk(server: Server, disk: Disk | null): Server {
+  if (disk === null) return server;
+  return {
+    ...server,
+    async remove() {
+      await server.remove();
+      await disk.remove();
+    },
+  };
+}
+
+export async function startPostgres({ server, disk, host, port, copy }: PostgresServer): Promise<PostgresPart> {
   const url = (database: string): string =>
     `postgres://${postgresUser.name}:${postgresUser.password}@${host}:${port}/${database}`;
-  const part = await startPart('postgres', server, () => postgresAnswers(url('postgres')));
+  const part = await startPart('postgres', onDisk(server, disk), () => postgresAnswers(url('postgres')));
   const standbys: StandbyPart[] = [];
   const stop = async (): Promise<void> => void (await Promise.all([part, ...standbys].map((each) => each.stop())));
   return {
     ...part,
     stop,
     [Symbol.asyncDispose]: stop,
+    disk: disk && { fill: () => fillUnderPostgres(url('postgres'), disk), free: disk.free },
     async createDatabase() {
       const name = `test_${randomUUID().replaceAll('-', '')}`;
       const sql = postgres(url('postgres'), { max: 1 });
@@ -97,9 +113,52 @@ async function untilTrue(what: string, condition: () => Promise<boolean>): Promi
   }
 }
 
-export async function startKafka(server: Server, { host, port }: Address): Promise<KafkaPart> {
+/** Also the room that the server has set aside for its log. */
+async function fillUnderPostgres(url: string, disk: Disk): Promise<void> {
+  const sql = postgres(url, { max: 1, onnotice: () => {} });
+  try {
+    for (;;) {
+      await disk.fill();
+      await sql`select pg_logical_emit_message(true, 'filler', repeat('x', 16000000))`;
+    }
+  } catch {
+    // No room is left: it says so, or ended of it.
+  } finally {
+    await sql.end({ timeout: 0 });
+  }
+}
+
+export async function startKafka(server: Server, { host, port }: Address, disk: Disk | null): Promise<KafkaPart> {
   const brokers = [`${host}:${port}`];
-  return { ...(await startPart('kafka', server, () => kafkaAnswers(brokers))), brokers };
+  return {
+    ...(await startPart('kafka', onDisk(server, disk), () => kafkaAnswers(brokers))),
+    brokers,
+    disk: disk && { fill: () => fillUnderKafka(brokers, server, disk), free: disk.free },
+  };
+}
+
+/** It ends as soon as it has something to write. */
+async function fillUnderKafka(brokers: readonly string[], server: Server, disk: Disk): Promise<void> {
+  const kafka = new Kafka({
+    brokers: [...brokers],
+    logLevel: logLevel.NOTHING,
+    requestTimeout: 1000,
+    retry: { retries: 0 },
+  });
+  const begin = performance.now();
+  while (await server.running()) {
+    if (performance.now() - begin > 30_000) throw new Error('kafka goes on without room on its disk');
+    await disk.fill();
+    const admin = kafka.admin();
+    try {
+      await admin.connect();
+      await admin.createTopics({ topics: [{ topic: `filler-${randomUUID()}` }] });
+    } catch {
+      // It refuses, or has ended.
+    } finally {
+      await admin.disconnect().catch(() => {});
+    }
+  }
 }
 
 export async function startRedis(server: Server, { host, port }: Address): Promise<RedisPart> {

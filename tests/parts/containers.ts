@@ -1,12 +1,14 @@
 import type { ContainerRuntimeClient } from 'testcontainers';
 import { type PostgresServer, startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
+import { createDisk, type Disk } from './disk.ts';
 import { freePort } from './free-port.ts';
 import { noteLeftover } from './leftovers.ts';
 import type { PartName, PartsProvider } from './port.ts';
-import type { Server } from './server.ts';
+import { type Server, shutDownSeconds } from './server.ts';
 import {
   kafkaHeap,
   kafkaProperties,
+  ownDiskMib,
   postgresSettings,
   postgresUser,
   primaryConnection,
@@ -34,13 +36,15 @@ export function createContainerParts(): PartsProvider {
       return images[part];
     },
 
-    async postgres() {
+    async postgres({ ownDisk = false } = {}) {
+      const disk = ownDisk ? await createDisk(ownDiskMib) : null;
       const environment = { POSTGRES_PASSWORD: postgresUser.password, POSTGRES_INITDB_ARGS: '--no-sync' };
-      return startPostgres(await createPostgres({ environment, command: ['postgres', ...postgresSettings] }));
+      return startPostgres(await createPostgres({ environment, command: ['postgres', ...postgresSettings] }, disk));
     },
 
-    async kafka() {
+    async kafka({ ownDisk = false } = {}) {
       const port = await freePort();
+      const disk = ownDisk ? await createDisk(ownDiskMib) : null;
       const client = await connect();
       const properties = kafkaProperties({
         listen: '0.0.0.0:9092',
@@ -58,8 +62,9 @@ export function createContainerParts(): PartsProvider {
         environment: { ...Object.fromEntries(environment), KAFKA_HEAP_OPTS: kafkaHeap },
         // Some builds of the image ship their templates read-only, and its start script writes to copies of them.
         command: ['bash', '-c', 'chmod -f u+w /etc/kafka/docker/* /opt/kafka/config/*; exec /etc/kafka/docker/run'],
+        ...(disk && { folders: { '/var/lib/kafka/data': disk.path } }),
       });
-      return startKafka(server, { host: hostOf(client), port });
+      return startKafka(server, { host: hostOf(client), port }, disk);
     },
 
     async redis({ notifyKeyspaceEvents = 'Egx' } = {}) {
@@ -89,16 +94,20 @@ export function createContainerParts(): PartsProvider {
   };
 }
 
-async function createPostgres(spec: Pick<ContainerSpec, 'environment' | 'command'>): Promise<PostgresServer> {
+async function createPostgres(
+  spec: Pick<ContainerSpec, 'environment' | 'command'>,
+  disk: Disk | null = null,
+): Promise<PostgresServer> {
   const port = await freePort();
   const client = await connect();
-  const server = await createServer(client, { part: 'postgres', ports: { 5432: port }, ...spec });
+  const folders = disk === null ? {} : { '/var/lib/postgresql': disk.path };
+  const server = await createServer(client, { part: 'postgres', ports: { 5432: port }, folders, ...spec });
   const copy = () =>
     createPostgres({
       environment: { PRIMARY: primaryConnection(hostInside, port) },
       command: ['bash', '-c', followPrimary, 'standby', ...postgresSettings],
     });
-  return { server, host: hostOf(client), port, copy };
+  return { server, disk, host: hostOf(client), port, copy };
 }
 
 /** At its first start it copies its primary; the image's own script gives the files to the right user. */
@@ -128,6 +137,8 @@ interface ContainerSpec {
   readonly ports: Readonly<Record<number, number>>;
   readonly environment?: Readonly<Record<string, string>>;
   readonly command?: readonly string[];
+  /** Folder inside -> folder of the host, for an engine on this machine. */
+  readonly folders?: Readonly<Record<string, string>>;
 }
 
 async function createServer(client: ContainerRuntimeClient, spec: ContainerSpec): Promise<Server> {
@@ -140,6 +151,7 @@ async function createServer(client: ContainerRuntimeClient, spec: ContainerSpec)
     Labels: { 'org.testcontainers': 'true' },
     HostConfig: {
       PortBindings: Object.fromEntries(ports.map(([inside, host]) => [inside, [{ HostPort: host }]])),
+      Binds: Object.entries(spec.folders ?? {}).map(([inside, host]) => `${host}:${inside}`),
       ExtraHosts: [`${hostInside}:host-gateway`],
     },
   });
@@ -158,6 +170,9 @@ async function createServer(client: ContainerRuntimeClient, spec: ContainerSpec)
     async kill() {
       await container.kill();
       await container.wait();
+    },
+    async shutDown() {
+      await container.stop({ t: shutDownSeconds });
     },
     async remove() {
       await container.remove({ force: true, v: true });

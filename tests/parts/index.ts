@@ -95,8 +95,8 @@ function remembering(provider: PartsProvider): { parts: Parts; stopAll: () => Pr
   };
   return {
     parts: {
-      postgres: async () => remember(await provider.postgres()),
-      kafka: async () => remember(await provider.kafka()),
+      postgres: async (options) => remember(await provider.postgres(options)),
+      kafka: async (options) => remember(await provider.kafka(options)),
       redis: async (options) => remember(await provider.redis(options)),
       envoy: async (config) => remember(await provider.envoy(config)),
     },

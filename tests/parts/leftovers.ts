@@ -3,13 +3,19 @@
  * process ends, in whatever way, its end of the pipe closes, and this one removes what is still noted.
  * @module
  */
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
+import { rmdir } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import type { Writable } from 'node:stream';
+import { promisify } from 'node:util';
 import { killTree } from './process-tree.ts';
 
-export type Leftover = { readonly container: string } | { readonly pid: number } | { readonly folder: string };
+export type Leftover =
+  | { readonly container: string }
+  | { readonly pid: number }
+  | { readonly folder: string }
+  | { readonly mount: string };
 
 let notes: Writable | undefined;
 
@@ -46,9 +52,16 @@ async function keep(): Promise<void> {
   }
 }
 
+/** At once: whoever still has a file of it open keeps only that. */
+export async function unmount(path: string): Promise<void> {
+  await promisify(execFile)('umount', ['--lazy', path]);
+  await rmdir(path);
+}
+
 async function removeLeftover(leftover: Leftover): Promise<void> {
   if ('pid' in leftover) await killTree(leftover.pid);
   else if ('folder' in leftover) rmSync(leftover.folder, { recursive: true, force: true });
+  else if ('mount' in leftover) await unmount(leftover.mount);
   else {
     const { getContainerRuntimeClient } = await import('testcontainers');
     const client = await getContainerRuntimeClient();

@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import postgres from 'postgres';
 import { type PostgresServer, startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
+import { createDisk, type Disk } from './disk.ts';
 import { freePort } from './free-port.ts';
 import { noteLeftover } from './leftovers.ts';
 import {
@@ -28,10 +29,11 @@ import {
 } from './native-install.ts';
 import type { PartsProvider } from './port.ts';
 import { killTree, processTree, signal } from './process-tree.ts';
-import type { Server } from './server.ts';
+import { type Server, shutDownSeconds } from './server.ts';
 import {
   kafkaHeap,
   kafkaProperties,
+  ownDiskMib,
   postgresSettings,
   postgresUser,
   primaryConnection,
@@ -53,29 +55,30 @@ export function createNativeParts(): PartsProvider {
       return (await install[part]()).version;
     },
 
-    async postgres() {
+    async postgres({ ownDisk = false } = {}) {
       const binaries = await installPostgres();
       const access = ['-U', postgresUser.name, '--auth', 'trust'];
       const format = ['--no-sync', '--encoding', 'UTF8', '--locale', 'C'];
-      const initialised = createPostgres(binaries, async (data, { path: cwd }) => {
+      const initialise = async (data: string, { path: cwd }: Folder) => {
         await run(binaries.initdb, ['-D', data, ...access, ...format], { ...binaries.runAs, cwd });
-      });
-      return startPostgres(await initialised);
+      };
+      return startPostgres(await createPostgres(binaries, initialise, ownDisk ? await createDisk(ownDiskMib) : null));
     },
 
-    async kafka() {
+    async kafka({ ownDisk = false } = {}) {
       const { classpath, formatted } = await installKafka();
       const port = await freePort();
       const controllerPort = await freePort();
       const folder = createFolder();
-      const logFolder = join(folder.path, 'data');
+      const disk = ownDisk ? await createDisk(ownDiskMib) : null;
+      const logFolder = join(disk?.path ?? folder.path, 'data');
       cpSync(formatted, logFolder, { recursive: true });
       const listen = `${host}:${port}`;
       const controller = `${host}:${controllerPort}`;
       const file = join(folder.path, 'server.properties');
       writeFileSync(file, toProperties(kafkaProperties({ listen, advertised: listen, controller, logFolder })));
       const server = createServer(folder, 'java', [...kafkaHeap.split(' '), '-cp', classpath, 'kafka.Kafka', file]);
-      return startKafka(server, { host, port });
+      return startKafka(server, { host, port }, disk);
     },
 
     async redis({ notifyKeyspaceEvents = 'Egx' } = {}) {
@@ -101,16 +104,21 @@ export function createNativeParts(): PartsProvider {
 async function createPostgres(
   binaries: PostgresBinaries,
   fill: (data: string, folder: Folder) => Promise<void>,
+  disk: Disk | null = null,
 ): Promise<PostgresServer> {
   const { postgres, runAs } = binaries;
   const port = await freePort();
   const folder = createFolder(runAs);
-  const data = join(folder.path, 'data');
+  const data = join(disk?.path ?? folder.path, 'data');
   await fill(data, folder);
   const listen = ['-c', `listen_addresses=${host}`, '-c', 'unix_socket_directories=', '-p', String(port)];
-  const server = createServer(folder, postgres, ['-D', data, ...listen, ...postgresSettings], runAs);
+  const server = createServer(folder, postgres, ['-D', data, ...listen, ...postgresSettings], {
+    runAs,
+    // A fast shutdown: SIGTERM would wait for clients to leave.
+    stopSignal: 'SIGINT',
+  });
   const copy = () => createPostgres(binaries, (target) => backUp({ data, port }, target, runAs));
-  return { server, host, port, copy };
+  return { server, disk, host, port, copy };
 }
 
 /** What pg_basebackup does, which is not among the binaries of the registry. */
@@ -149,7 +157,18 @@ function createFolder(owner: RunAs | null = null): Folder {
   };
 }
 
-function createServer(folder: Folder, command: string, args: readonly string[], runAs: RunAs | null = null): Server {
+interface ServerOptions {
+  readonly runAs?: RunAs | null;
+  /** What an operator's stop sends. */
+  readonly stopSignal?: NodeJS.Signals;
+}
+
+function createServer(
+  folder: Folder,
+  command: string,
+  args: readonly string[],
+  { runAs = null, stopSignal = 'SIGTERM' }: ServerOptions = {},
+): Server {
   const log = join(folder.path, 'output.log');
   let process: { readonly pid: number; readonly child: ChildProcess; crossOut(): void } | undefined;
 
@@ -163,9 +182,11 @@ function createServer(folder: Folder, command: string, args: readonly string[], 
     process.crossOut();
     process = undefined;
   };
+  const isRunning = () => process !== undefined && process.child.exitCode === null && process.child.signalCode === null;
   return {
     async start() {
-      if (process !== undefined) throw new Error(`${command} runs already`);
+      if (isRunning()) throw new Error(`${command} runs already`);
+      process?.crossOut();
       const output = openSync(log, 'a');
       const stdio = ['ignore', output, output] as const;
       const child = spawn(command, args, { ...runAs, cwd: folder.path, detached: true, stdio: [...stdio] });
@@ -178,13 +199,21 @@ function createServer(folder: Folder, command: string, args: readonly string[], 
     pause: () => signalAll('SIGSTOP'),
     resume: () => signalAll('SIGCONT'),
     kill,
+    async shutDown() {
+      if (process === undefined || !isRunning()) return;
+      const timer = setTimeout(() => void kill(), shutDownSeconds * 1000);
+      const exited = once(process.child, 'exit');
+      signal(process.pid, stopSignal);
+      await exited;
+      clearTimeout(timer);
+      process?.crossOut();
+      process = undefined;
+    },
     async remove() {
       await kill();
       folder.remove();
     },
-    async running() {
-      return process !== undefined && process.child.exitCode === null && process.child.signalCode === null;
-    },
+    running: async () => isRunning(),
     async output() {
       return readFileSync(log, 'utf8').split('\n').slice(-30).join('\n');
     },

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
@@ -35,6 +36,11 @@ for (const name of ['containers', 'native'] as const) {
       await part.kill();
       await assert.rejects(postgresAnswers(url));
       await part.restart();
+      assert.equal((await sql`select text from note`)[0]?.['text'], 'kept');
+
+      await part.shutDown();
+      await assert.rejects(postgresAnswers(url));
+      await part.recover();
       assert.equal((await sql`select text from note`)[0]?.['text'], 'kept');
       await sql.end();
 
@@ -100,11 +106,15 @@ for (const name of ['containers', 'native'] as const) {
       await part.pause();
       await assert.rejects(kafkaAnswers(part.brokers));
       await part.resume();
-      await kafkaAnswers(part.brokers);
+      // It may have been fenced meanwhile.
+      await part.recover();
 
       await part.kill();
       await assert.rejects(kafkaAnswers(part.brokers));
       await part.restart();
+      await part.shutDown();
+      await assert.rejects(kafkaAnswers(part.brokers));
+      await part.recover();
       const consumer = kafka.consumer({ groupId: 'readers' });
       await consumer.connect();
       await consumer.subscribe({ topic: 'notes', fromBeginning: true });
@@ -119,6 +129,49 @@ for (const name of ['containers', 'native'] as const) {
       await part.stop();
       await assert.rejects(kafkaAnswers(part.brokers));
     });
+
+    onPart(
+      'postgres',
+      name,
+      async (provider) => {
+        if (process.getuid?.() !== 0) return void (await assert.rejects(provider.postgres({ ownDisk: true }), /mount/));
+        await using part = await provider.postgres({ ownDisk: true });
+        const sql = postgres(await part.createDatabase(), { max: 1, onnotice: () => {} });
+        await sql`create table note as select 'kept' as text`;
+        await part.disk?.fill();
+        await assert.rejects(async () => {
+          for (;;) await sql`insert into note values (repeat('x', 100000))`;
+        });
+        await part.disk?.free();
+        await part.recover();
+        assert.equal((await sql`select text from note limit 1`)[0]?.['text'], 'kept');
+        await sql.end();
+      },
+      'refuses to write when its disk is full, and has its data when there is room again',
+    );
+
+    onPart(
+      'kafka',
+      name,
+      async (provider) => {
+        if (process.getuid?.() !== 0) return void (await assert.rejects(provider.kafka({ ownDisk: true }), /mount/));
+        await using part = await provider.kafka({ ownDisk: true });
+        const kafka = new Kafka({ brokers: [...part.brokers], logLevel: logLevel.NOTHING });
+        const admin = kafka.admin();
+        await admin.connect();
+        await admin.createTopics({ topics: [{ topic: 'notes', numPartitions: 1 }], waitForLeaders: true });
+        await admin.disconnect();
+        await part.disk?.fill();
+        await assert.rejects(kafkaAnswers(part.brokers));
+        await part.disk?.free();
+        await part.recover();
+        const producer = kafka.producer();
+        await producer.connect();
+        await producer.send({ topic: 'notes', messages: [{ value: 'again' }] });
+        await producer.disconnect();
+      },
+      'ends when its disk is full, and takes records when there is room again',
+    );
 
     onPart('redis', name, async (provider) => {
       await using part = await provider.redis();
@@ -137,6 +190,11 @@ for (const name of ['containers', 'native'] as const) {
       await part.kill();
       await assert.rejects(answers());
       await part.restart();
+      assert.equal(await redis.get('note'), 'kept');
+
+      await part.shutDown();
+      await assert.rejects(answers());
+      await part.recover();
       assert.equal(await redis.get('note'), 'kept');
       redis.disconnect();
 
@@ -157,6 +215,11 @@ for (const name of ['containers', 'native'] as const) {
       await part.kill();
       await assert.rejects(answer());
       await part.restart();
+      assert.equal(await answer(), 'from envoy');
+
+      await part.shutDown();
+      await assert.rejects(answer());
+      await part.recover();
       assert.equal(await answer(), 'from envoy');
 
       await part.stop();
@@ -189,6 +252,27 @@ for (const name of ['containers', 'native'] as const) {
     );
   });
 }
+
+describe('a disk of its own', () => {
+  test('does not outlive a test process that was killed', async () => {
+    const program = `
+      const { createDisk } = await import(${JSON.stringify(new URL('disk.ts', import.meta.url).href)});
+      const path = await createDisk(1).then((disk) => disk.path, ({ message }) => message);
+      console.log('path ' + path);
+      process.kill(process.pid, 'SIGKILL');`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let output = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+    await once(child, 'close');
+    const path = /^path (.*)$/m.exec(output)?.[1] ?? '';
+    if (process.getuid?.() !== 0) assert.match(path, /right to mount/);
+    while (existsSync(path)) await delay(20);
+  });
+});
 
 describe('a suite whose part cannot be had', () => {
   const run = async (env: NodeJS.ProcessEnv): Promise<{ code: number | null; output: string }> => {
@@ -226,7 +310,7 @@ function onPart(
   part: PartName,
   provider: PartsProvider['name'],
   run: (provider: PartsProvider) => Promise<void>,
-  guarantee = 'answers, pauses, and comes back after a kill on its address and with its data',
+  guarantee = 'answers, pauses, and comes back after a kill or a stop on its address and with its data',
 ): void {
   test(`${part}: ${guarantee}`, async (t) => {
     let parts: PartsProvider;

@@ -6,13 +6,31 @@ export interface Part extends AsyncDisposable {
   resume(): Promise<void>;
   /** SIGKILL; what it had stored stays. */
   kill(): Promise<void>;
-  /** Starts it again after kill, on the same address and with the same data; resolves when it answers. */
+  /** Asks it to end, as an operator does; what it had stored stays. */
+  shutDown(): Promise<void>;
+  /** Starts it again after it ended, on the same address and with the same data; resolves when it answers. */
   restart(): Promise<void>;
+  /** Resolves when it answers; starts it again where it had ended by itself. */
+  recover(): Promise<void>;
   /** Ends it, in whatever state it is, and removes its data. Stopping twice does nothing. */
   stop(): Promise<void>;
 }
 
+/** The disk of a part that has one of its own. */
+export interface PartDisk {
+  /** Leaves no room on it. */
+  fill(): Promise<void>;
+  /** Makes room again. */
+  free(): Promise<void>;
+}
+
+export interface DiskOptions {
+  /** Its data on a small disk of its own, which takes root. Default: false. */
+  readonly ownDisk?: boolean;
+}
+
 export interface PostgresPart extends Part {
+  readonly disk: PartDisk | null;
   /** postgres://user:password@host:port/database of an empty database; each call makes a new one. */
   createDatabase(): Promise<string>;
   /** Makes a copy of it that follows it from then on; it is stopped together with this one. */
@@ -34,6 +52,7 @@ export interface StandbyPart extends PostgresPart {
 }
 
 export interface KafkaPart extends Part {
+  readonly disk: PartDisk | null;
   readonly brokers: readonly string[];
 }
 
@@ -67,8 +86,8 @@ export type PartName = 'postgres' | 'kafka' | 'redis' | 'envoy';
 
 /** Starts real parts; each call starts one more, and resolves when it answers. */
 export interface Parts {
-  postgres(): Promise<PostgresPart>;
-  kafka(): Promise<KafkaPart>;
+  postgres(options?: DiskOptions): Promise<PostgresPart>;
+  kafka(options?: DiskOptions): Promise<KafkaPart>;
   redis(options?: RedisOptions): Promise<RedisPart>;
   /** Envoy with the YAML that `config` returns. */
   envoy(config: (address: EnvoyAddress) => string): Promise<EnvoyPart>;

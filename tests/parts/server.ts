@@ -7,12 +7,17 @@ export interface Server {
   pause(): Promise<void>;
   resume(): Promise<void>;
   kill(): Promise<void>;
+  /** Asks it to end, and kills it where it does not. */
+  shutDown(): Promise<void>;
   /** Kills it and removes its data. */
   remove(): Promise<void>;
   running(): Promise<boolean>;
   /** The last lines of what it printed. */
   output(): Promise<string>;
 }
+
+/** After being asked to end. */
+export const shutDownSeconds = 20;
 
 const startTimeoutMs = 90_000;
 const probeIntervalMs = 40;
@@ -22,6 +27,14 @@ export async function startPart(name: string, server: Server, answers: () => Pro
   const begin = async (): Promise<void> => {
     await server.start();
     await untilAnswering(name, server, answers);
+  };
+  const recover = async (): Promise<void> => {
+    try {
+      await untilAnswering(name, server, answers);
+    } catch (error) {
+      if (await server.running()) throw error;
+      await begin();
+    }
   };
   let stopped: Promise<void> | undefined;
   const stop = (): Promise<void> => {
@@ -39,7 +52,9 @@ export async function startPart(name: string, server: Server, answers: () => Pro
     pause: () => server.pause(),
     resume: () => server.resume(),
     kill: () => server.kill(),
+    shutDown: () => server.shutDown(),
     restart: begin,
+    recover,
     stop,
     [Symbol.asyncDispose]: stop,
   };

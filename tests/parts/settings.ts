@@ -49,6 +49,9 @@ export function kafkaProperties({ listen, advertised, controller, logFolder }: K
   };
 }
 
+/** Room for a long test, and filled within a second. */
+export const ownDiskMib = 768;
+
 export const kafkaHeap = '-Xms256m -Xmx512m';
 
 /** As the text of a Java properties file. */
