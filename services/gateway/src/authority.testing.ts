@@ -35,6 +35,7 @@ export class Authority {
   readonly exchangeValve = new Valve();
   readonly disabled = new Set<string>();
   readonly issuers = new Set<string>();
+  listIsBroken = false;
   maxStalenessMs = 1000;
   tokenLifeMs = 300_000;
   exchangeCount = 0;
@@ -79,7 +80,7 @@ export class Authority {
       };
     },
     listProviders: async () => {
-      if (this.watermarkValve.isBroken) throw new ServiceError('identity_unavailable');
+      if (this.watermarkValve.isBroken || this.listIsBroken) throw new ServiceError('identity_unavailable');
       const providers = [...this.issuers].map((issuer) => ({
         id: 'p',
         tenantId: 't',

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { createApiKey, createMemoryTokenCache, type SignalListener, type TokenCache } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
-import { hasAllSubjects } from '@token-gateway/revocation';
+import { hasAllSubjects, providerSubject } from '@token-gateway/revocation';
 import { Authority } from './authority.testing.ts';
 import type { Decision } from './decision/decision.ts';
 import { createGateway, type GatewayConfig } from './gateway.ts';
@@ -64,6 +64,12 @@ async function started(options: Options = {}) {
 
 function requestWith(headers: Record<string, string[]>) {
   return { method: 'GET', path: '/', header: (name: string) => headers[name] ?? [] };
+}
+
+/** By its form a token; the authority under test looks no further. */
+function tokenOf(claims: Readonly<Record<string, unknown>>): string {
+  const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  return `${part({ alg: 'ES256' })}.${part(claims)}.c2ln`;
 }
 
 function newKey(): { id: string; key: string } {
@@ -245,6 +251,30 @@ describe('a gateway', () => {
     signal.onChange(authority.enable(id));
     assert.equal(outcomeOf(await ask(key)), 'allow');
     await gateway.close();
+  });
+
+  it('refuses an unknown issuer by itself only while it knows every provider, and else asks the auth server', async () => {
+    const { clock, authority, gateway } = await started();
+    const decided = async () => {
+      const token = tokenOf({ iss: 'https://new.example', exp: clock.now().wallMs / 1000 + 3600, jti: randomUUID() });
+      return outcomeOf(await gateway.decide(requestWith({ authorization: [`Bearer ${token}`] })));
+    };
+    assert.equal(await decided(), 'token_issuer_unknown');
+    assert.equal(authority.exchangeCount, 0, 'it took no exchange');
+
+    authority.watermarkValve.isBroken = true;
+    authority.log.append([providerSubject('p')], 'tg.provider.created');
+    await clock.advance(1000);
+    assert.equal(await decided(), 'allow', 'cut off from identity, it cannot know of new providers');
+
+    authority.watermarkValve.isBroken = false;
+    authority.listIsBroken = true;
+    await clock.advance(1000);
+    assert.equal(await decided(), 'allow', 'it heard of a change that its list lacks');
+
+    authority.listIsBroken = false;
+    await clock.advance(1000);
+    assert.equal(await decided(), 'token_issuer_unknown');
   });
 
   it('does not become fresh by refusals, which the auth server may give without asking identity', async () => {

@@ -195,8 +195,12 @@ export class DecisionCore {
     const structure = checkStructure(credential.kind, credential.value, now.wallMs);
     if ('refused' in structure) return { outcome: 'deny', code: structure.refused };
     if (structure.kind !== 'jwt' || this.#deps.providers.isKnown(structure.issuer)) return null;
-    if (this.#deps.providers.isCurrent) return { outcome: 'deny', code: 'token_issuer_unknown' };
-    return this.#unavailable(new ServiceError('identity_unavailable', { detail: 'list of providers is not current' }));
+    return this.#knowsAllProviders(now) ? { outcome: 'deny', code: 'token_issuer_unknown' } : null;
+  }
+
+  /** Else an issuer that is not on the list may be that of a provider just made, which the auth server knows by now. */
+  #knowsAllProviders(now: Instant): boolean {
+    return this.#deps.providers.isCurrent && this.#deps.view.freshnessAgeMs(now) < refusalMaxStalenessMs;
   }
 
   async #fromL2(credential: Credential): Promise<Decision | null> {

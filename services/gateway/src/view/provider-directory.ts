@@ -23,7 +23,7 @@ export class ProviderDirectory {
     this.#logger = deps.logger;
   }
 
-  /** False while a change is known that the list may lack: then an unknown issuer is not a refusal. */
+  /** False while a change is known that the list may lack. */
   get isCurrent(): boolean {
     return this.#readAt === this.#outdated;
   }
