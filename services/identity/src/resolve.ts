@@ -2,7 +2,7 @@
  * What a credential stands for, read together with the place in the change log in one statement, so in one snapshot.
  */
 import { timingSafeEqual } from 'node:crypto';
-import { type Clock, createId, type ErrorCode, type RandomBytes } from '@token-gateway/platform';
+import { type Clock, createId, type ErrorCode, type RandomBytes, ServiceError } from '@token-gateway/platform';
 import {
   credentialSubject,
   externalSubject,
@@ -84,7 +84,8 @@ export class Resolver {
     // Read again: the answer's place in the log is then at or after the user's own.
     const again = await store.external(credential);
     const second = externalOutcome(again.state, credential);
-    return respond(again.head, second === 'provision' ? refuse('user_not_linked', ownSubjects(credential)) : second);
+    if (second === 'provision') throw new ServiceError('database_unavailable', { detail: 'a user just made is gone' });
+    return respond(again.head, second);
   }
 
   /** Makes the user of an external identity; whoever else does the same at this moment makes the one user. */
@@ -101,10 +102,6 @@ export class Resolver {
       },
     );
   }
-}
-
-function ownSubjects({ providerId, subject }: ExternalCredential): Subject[] {
-  return [providerSubject(providerId), externalSubject(providerId, subject)];
 }
 
 function isEqual(a: Buffer, b: Buffer): boolean {
