@@ -50,7 +50,7 @@ export interface AuthServer {
 const migrationsFolder = fileURLToPath(new URL('../migrations', import.meta.url));
 const documentBytesMax = 512 * 1024;
 const providerListCooldownMs = 250;
-const providerKeys = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 2000 };
+const providerKeys = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 1000 };
 
 /** Migrates the database, registers clients, and makes sure of a signing key. Closing leaves the database open. */
 export async function createAuthServer(deps: AuthServerDeps, config: AuthServerConfig): Promise<AuthServer> {

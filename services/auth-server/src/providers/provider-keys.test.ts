@@ -6,7 +6,7 @@ import type { Provider } from '@token-gateway/schemas/identity';
 import { exportJWK, generateKeyPair, type JWK } from 'jose';
 import { createProviderKeys } from './provider-keys.ts';
 
-const config = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 2000 };
+const config = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 1000 };
 const provider: Provider = {
   id: 'prv_1',
   tenantId: 'ten_1',
@@ -34,6 +34,7 @@ function world() {
     [jwksUrl, { keys: [key1] }],
   ]);
   const asked: string[] = [];
+  let latencyMs = 0;
   const clock = createTestClock();
   const keys = createProviderKeys(
     {
@@ -42,13 +43,17 @@ function world() {
       async fetchDocument(url) {
         asked.push(url);
         const document = documents.get(url);
+        if (latencyMs > 0) await clock.sleep(latencyMs);
         if (document === undefined) throw new ServiceError('provider_unavailable');
         return document;
       },
     },
     config,
   );
-  return { documents, asked, clock, keys };
+  const slowly = (byMs: number): void => {
+    latencyMs = byMs;
+  };
+  return { documents, asked, clock, keys, slowly };
 }
 
 const header = (kid?: string) => ({ alg: 'ES256', ...(kid === undefined ? {} : { kid }) });
@@ -86,6 +91,21 @@ suite('keys of a provider', () => {
       await assert.rejects(keys.find(provider, header(kid)), { code: 'token_key_unknown' });
     }
     assert.deepEqual(asked, [discoveryUrl, jwksUrl]);
+  });
+
+  test('a key is not unknown by what a slow provider was asked before it had the key', async () => {
+    const { documents, clock, keys, slowly } = world();
+    const configured = { ...provider, jwksUri: jwksUrl };
+    await keys.find(configured, header('1'));
+    await clock.advance(config.cooldownMs);
+    slowly(1900);
+    const garbage = assert.rejects(keys.find(configured, header('garbage')), { code: 'token_key_unknown' });
+    await clock.advance(1000);
+    documents.set(jwksUrl, { keys: [key1, key2] });
+    const good = keys.find(configured, header('2'));
+    await clock.advance(3000);
+    await garbage;
+    await good;
   });
 
   test('a provider that cannot be reached is no refusal', async () => {

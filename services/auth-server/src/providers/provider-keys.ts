@@ -26,7 +26,7 @@ interface Config {
   readonly ageMaxMs: number;
   /** For how long keys are used when the provider cannot be asked. */
   readonly outageMaxMs: number;
-  /** The least time between two fetches made for one provider. */
+  /** The least time between two fetches made for one provider, and how old keys may be by which one is called unknown. */
   readonly cooldownMs: number;
 }
 
@@ -71,10 +71,12 @@ class KeySet {
     await this.#makeRecent();
     const key = await this.#match(header);
     if (key !== null) return key;
-    // Perhaps a key that is newer than what is known.
-    await this.#fetchUnlessCooling();
-    const newer = await this.#match(header);
-    if (newer !== null) return newer;
+    // Perhaps a key that is newer than what is known, and than a fetch that was under way.
+    for (let fetches = 0; fetches < 2; fetches += 1) {
+      await this.#fetchUnlessCooling();
+      const newer = await this.#match(header);
+      if (newer !== null) return newer;
+    }
     throw this.#lastAttempt?.failure ?? new ServiceError('token_key_unknown', { detail: this.#provider.id });
   }
 
@@ -121,7 +123,8 @@ class KeySet {
     const askedAt = clock.now();
     try {
       this.#keys = { find: createLocalJWKSet(await this.#fetchJwks()), fetchedAt: askedAt };
-      this.#lastAttempt = { at: clock.now(), failure: null };
+      // From asking: a key made since then must not wait for a slow answer, and the cool-down after it.
+      this.#lastAttempt = { at: askedAt, failure: null };
     } catch (cause) {
       const failure = new ServiceError('provider_unavailable', { detail: `no keys of ${this.#provider.id}`, cause });
       this.#lastAttempt = { at: clock.now(), failure };
