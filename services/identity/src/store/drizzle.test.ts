@@ -51,6 +51,27 @@ describe('the store of a database whose history is replaced under it', () => {
     });
   }
 
+  it('does not take for its own what another read is answered with', async () => {
+    const { $client: connection } = database.drizzle as unknown as {
+      $client: { query: (...query: unknown[]) => unknown };
+    };
+    const { query } = connection;
+    const rightful: unknown[] = [];
+    const swapped = [Promise.withResolvers(), Promise.withResolvers()];
+    connection.query = async (...given) => {
+      const place = rightful.push(query.apply(connection, given)) - 1;
+      swapped[1 - place]?.resolve(rightful[place]);
+      return swapped[place]?.promise;
+    };
+    const reads = await Promise.allSettled([store.apiKey('one'), store.apiKey('other')]);
+    connection.query = query;
+    for (const read of reads) {
+      assert.equal(read.status, 'rejected');
+      assert.equal(read.reason.code, 'database_unavailable');
+    }
+    await store.apiKey('one');
+  });
+
   it('chains several changes of one statement as one by one, also over one that was rolled back', async () => {
     const before = await store.head();
     await assert.rejects(

@@ -54,13 +54,17 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
   let opening: Promise<Head> | null = null;
 
   const isCurrent = sql<boolean>`${logHead.historyId} = ${history}`;
-  const headColumns = {
+  const placeColumns = {
     epoch: logHead.epoch,
     seq: logHead.seq,
     chain: logHead.chain,
     minSigningGeneration: logHead.minSigningGeneration,
     isCurrent,
   };
+  // Answers come back by their order alone. Whatever confuses it, a driver or a proxy, must not make one credential's
+  // answer another's, nor an old head a new one.
+  const headColumns = { ...placeColumns, question: sql<string>`${sql.placeholder('question')}::text` };
+  let questions = Math.trunc(clock.now().wallMs);
 
   // Asked with every exchange and watermark: built once.
   const headQuery = drizzle.select(headColumns).from(logHead).prepare('head');
@@ -122,7 +126,7 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
       const first = { epoch: nowMs, seq: 0, chain: Buffer.from(genesisChain, 'hex'), historyId: sql`${history}` };
       await tx.insert(logHead).values(first).onConflictDoNothing();
       await tx.insert(publisherProgress).values({}).onConflictDoNothing();
-      const [row] = await tx.select(headColumns).from(logHead).for('update');
+      const [row] = await tx.select(placeColumns).from(logHead).for('update');
       const head = headOf(row);
       if (row?.isCurrent === true) return head;
       const epoch = Math.max(head.epoch + 1, nowMs);
@@ -152,9 +156,15 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
   }
 
   /** Reads rows that carry the head, and refuses them when they come from another history than its epoch's. */
-  function readWithHead<R extends HeadRow>(query: () => PromiseLike<R[]>): Promise<{ head: Head; rows: R[] }> {
+  function readWithHead<R extends HeadRow & { readonly question: string }>(
+    query: (question: string) => PromiseLike<R[]>,
+  ): Promise<{ head: Head; rows: R[] }> {
     return inCurrentHistory(async () => {
-      const rows = await query();
+      const question = `${++questions}`;
+      const rows = await query(question);
+      if (rows.some((row) => row.question !== question)) {
+        throw new ServiceError('database_unavailable', { detail: 'answered what another read asked' });
+      }
       if (rows[0]?.isCurrent !== true) throw new HistoryReplaced();
       return { head: headOf(rows[0]), rows };
     });
@@ -202,18 +212,19 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
   return {
     open,
     async head() {
-      return (await readWithHead(() => headQuery.execute())).head;
+      return (await readWithHead((question) => headQuery.execute({ question }))).head;
     },
 
     async read(after, limit) {
       const columns = { seq: changes.seq, epoch: changes.epoch, chain: changes.chain, payload: changes.payload };
-      const { head, rows } = await readWithHead(() =>
+      const { head, rows } = await readWithHead((question) =>
         drizzle
           .select({ ...headColumns, change: columns })
           .from(logHead)
           .leftJoin(changes, gt(changes.seq, after))
           .orderBy(asc(changes.seq))
-          .limit(limit),
+          .limit(limit)
+          .execute({ question }),
       );
       const found = rows.flatMap(({ change }) =>
         change === null ? [] : [{ ...change, chain: change.chain.toString('hex') }],
@@ -245,11 +256,12 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
     },
 
     async published() {
-      const { head, rows } = await readWithHead(() =>
+      const { head, rows } = await readWithHead((question) =>
         drizzle
           .select({ ...headColumns, publishedSeq: publisherProgress.publishedSeq })
           .from(logHead)
-          .leftJoin(publisherProgress, eq(publisherProgress.id, 1)),
+          .leftJoin(publisherProgress, eq(publisherProgress.id, 1))
+          .execute({ question }),
       );
       return { epoch: head.epoch, seq: rows[0]?.publishedSeq ?? 0 };
     },
@@ -279,7 +291,7 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
     },
 
     async apiKey(keyId) {
-      const { head, rows } = await readWithHead(() => apiKeyQuery.execute({ keyId }));
+      const { head, rows } = await readWithHead((question) => apiKeyQuery.execute({ keyId, question }));
       const { key = null, user = null, tenant = null } = rows[0] ?? {};
       if (key === null || user === null || tenant === null) return { head, state: null };
       const { revokedSeq, expiresAt, ...rest } = key;
@@ -294,7 +306,7 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
     },
 
     async external(name) {
-      const { head, rows } = await readWithHead(() => externalQuery.execute({ ...name }));
+      const { head, rows } = await readWithHead((question) => externalQuery.execute({ ...name, question }));
       const [row] = rows;
       if (row === undefined || row.provider === null || row.tenant === null) return { head, state: null };
       const state = {
@@ -322,13 +334,14 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
     },
 
     async providers() {
-      const { head, rows } = await readWithHead(() =>
+      const { head, rows } = await readWithHead((question) =>
         drizzle
           .select({ ...headColumns, provider: providers, audience: providerAudiences.audience })
           .from(logHead)
           .leftJoin(providers, eq(providers.isDisabled, false))
           .leftJoin(providerAudiences, eq(providerAudiences.providerId, providers.id))
-          .orderBy(asc(providers.id), asc(providerAudiences.audience)),
+          .orderBy(asc(providers.id), asc(providerAudiences.audience))
+          .execute({ question }),
       );
       const byId = new Map<string, ProviderState & { readonly audiences: string[] }>();
       for (const { provider, audience } of rows) {
