@@ -66,6 +66,7 @@ export class ServiceProcess implements AsyncDisposable {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;
+    const ended = () => child.exitCode ?? child.signalCode;
     if (child.pid !== undefined) this.#crossOut = noteLeftover({ pid: child.pid });
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => {
@@ -73,12 +74,12 @@ export class ServiceProcess implements AsyncDisposable {
       });
     }
     await until(`${this.name} is ready`, startTimeoutMs, async () => {
-      const ended = child.exitCode ?? child.signalCode;
-      if (ended !== null) throw new Error(`${this.name} ended with ${ended}:\n${this.output}`);
+      if (ended() !== null) return true;
       return (await fetch(this.#readyUrl, { signal: AbortSignal.timeout(1000) })).ok;
     }).catch((cause: unknown) => {
       throw new Error(`${this.name} did not become ready:\n${this.output.slice(-4000)}`, { cause });
     });
+    if (ended() !== null) throw new Error(`${this.name} ended with ${ended()}:\n${this.output}`);
   }
 
   async #end(signal: NodeJS.Signals): Promise<number | null> {

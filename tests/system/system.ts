@@ -32,6 +32,8 @@ export interface SystemOptions {
   readonly replicas?: number;
   /** How long a service that is asked to end serves on; default 0. */
   readonly drainMs?: number;
+  /** What identity is told beside the rest. */
+  readonly identityEnvironment?: Readonly<Record<string, string>>;
   /** What lies between the processes; absent: nothing. */
   readonly link?: Link;
 }
@@ -78,6 +80,8 @@ export interface System extends AsyncDisposable {
   readonly edges: readonly Edge[];
   /** The Envoy in front of all gateways, where there is one; then the edges are the built-in proxies. */
   readonly envoy: EnvoyPart | null;
+  /** What a further identity needs to know, beside its ports. */
+  readonly identityEnvironment: Readonly<Record<string, string>>;
   /** What a further gateway needs to know. */
   readonly gatewayEnvironment: Readonly<Record<string, string>>;
   /** Every service process, for what must hold of all their output. */
@@ -134,16 +138,20 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   };
   const issuer = { TG_ISSUER: authServerUrl };
 
+  const identityEnvironment = {
+    ...issuer,
+    ...brokers,
+    TG_JWKS_URL: `${authServerUrl}/.well-known/jwks.json`,
+    TG_AUDIENCE: 'internal',
+    TG_DATABASE_URL: identityDatabase,
+    TG_BOOTSTRAP_ADMIN_KEY: adminKey,
+    ...options.identityEnvironment,
+  };
   const identities = replicas.map((suffix, index) =>
     service(`identity${suffix}`, 'services/identity/src/main.ts', {
-      ...issuer,
-      ...brokers,
-      TG_JWKS_URL: `${authServerUrl}/.well-known/jwks.json`,
-      TG_AUDIENCE: 'internal',
-      TG_DATABASE_URL: identityDatabase,
+      ...identityEnvironment,
       TG_IDENTITY_PORT: `${identityPorts[index]}`,
       TG_IDENTITY_GRPC_PORT: `${grpcPorts[index]}`,
-      TG_BOOTSTRAP_ADMIN_KEY: adminKey,
     }),
   );
   const authServers = await Promise.all(
@@ -246,6 +254,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
       identityUrls,
       edges,
       envoy,
+      identityEnvironment,
       gatewayEnvironment: { ...gatewayEnvironment, TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPorts[0]}` },
       processes,
       async [Symbol.asyncDispose]() {

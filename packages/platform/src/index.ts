@@ -6,6 +6,7 @@ export * from './config.ts';
 export * from './database/pglite.ts';
 export * from './database/port.ts';
 export * from './database/postgres.ts';
+export * from './database/postgres-fence.ts';
 export * from './database/sql-state.ts';
 export * from './errors.ts';
 export * from './event-log/kafka.ts';

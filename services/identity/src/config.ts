@@ -1,5 +1,6 @@
 import {
   ConfigError,
+  choice,
   commonFields,
   integer,
   list,
@@ -21,6 +22,7 @@ export function loadIdentityConfig(env: NodeJS.ProcessEnv) {
       grpcPort: port('TG_IDENTITY_GRPC_PORT', 9002),
       databaseUrl: secret('TG_DATABASE_URL'),
       databaseConnectionsMax: integer('TG_DATABASE_CONNECTIONS', { default: 10, minimum: 2, maximum: 200 }),
+      databaseFencing: choice('TG_DATABASE_FENCING', ['external', 'synchronous-standby'], 'external'),
       kafkaBrokers: optional(list('TG_KAFKA_BROKERS')),
       bootstrapAdminKey: optional(secret('TG_BOOTSTRAP_ADMIN_KEY')),
       issuer: url('TG_ISSUER', { default: 'http://127.0.0.1:8081' }),

@@ -15,6 +15,7 @@ import {
 import { keySubject, tenantSubject, userSubject } from '@token-gateway/revocation';
 import { eq } from 'drizzle-orm';
 import { Counter, Gauge, type Registry } from 'prom-client';
+import { share } from './gather.ts';
 import { HeadPublisher } from './log/heads.ts';
 import { type Protocol, startProtocol } from './protocol.ts';
 import { Receipts } from './receipts/receipts.ts';
@@ -22,10 +23,13 @@ import { createRestApp } from './rest/app.ts';
 import { CallerReader, platformScope } from './rest/caller.ts';
 import { createBoundReader } from './rest/context.ts';
 import { changesChannel, createDrizzleStore, type DrizzleStore } from './store/drizzle.ts';
+import type { Fence } from './store/port.ts';
 import { apiKeys, tenants, users } from './store/schema.ts';
 
 export interface IdentityDeps {
   readonly database: Database;
+  /** Absent where a deposed primary of the database is kept from answering by other means. */
+  readonly fence?: Fence;
   /** Where changes are published; null = nowhere. */
   readonly eventLog: EventLog | null;
   /** Where reports about changes are published, so that no change waits for them; absent = where changes are. */
@@ -71,11 +75,13 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   const receipts = new Receipts({ drizzle, eventLog: reportLog, clock, logger, registry });
   receipts.start();
 
+  const fence = share(deps.fence ?? (async () => {}));
   let leads = false;
   const metrics = createMetrics(registry, { newestSeq: () => protocol.feed.newest.seq, leads: () => leads });
   const protocol: Protocol = startProtocol(
     {
       store,
+      fence,
       eventLog,
       clock,
       logger,
@@ -105,6 +111,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     random,
     callers,
     readBound: createBoundReader(drizzle),
+    fence,
     onCommit: () => feed.nudge(),
     closing,
   });
@@ -116,7 +123,11 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     bootstrapAdminKey,
     ready: () =>
       store.head().then(
-        () => [],
+        () =>
+          fence().then(
+            () => [],
+            () => ['the synchronous standby of the database does not acknowledge'],
+          ),
         () => ['the database does not answer'],
       ),
     async close() {

@@ -1,8 +1,10 @@
 import {
+  ConfigError,
   systemClock as clock,
   createGrpcIdentityServer,
   createKafkaEventLog,
   createPostgresDatabase,
+  createStandbyFence,
   type EventLog,
   runService,
   startHealthServer,
@@ -10,6 +12,7 @@ import {
 import { headsTopic } from '@token-gateway/schemas';
 import { loadIdentityConfig } from './config.ts';
 import { createIdentity } from './identity.ts';
+import type { Fence } from './store/port.ts';
 
 await runService('identity', async ({ env, lifecycle, logger, registry }) => {
   const config = loadIdentityConfig(env);
@@ -19,11 +22,12 @@ await runService('identity', async ({ env, lifecycle, logger, registry }) => {
     maxConnections: config.databaseConnectionsMax,
   });
   lifecycle.onClose('database', () => database.close());
+  const fence = await openFence();
   const eventLog = openEventLog('identity');
   const reportLog = openEventLog('identity-reports');
 
   const identity = await createIdentity(
-    { database, eventLog, reportLog, clock, logger, registry },
+    { database, ...(fence === null ? {} : { fence }), eventLog, reportLog, clock, logger, registry },
     {
       issuer: config.issuer,
       jwksUrl: config.jwksUrl,
@@ -35,13 +39,25 @@ await runService('identity', async ({ env, lifecycle, logger, registry }) => {
   if (identity.bootstrapAdminKey !== null) {
     process.stdout.write(`First platform key, shown this once: ${identity.bootstrapAdminKey}\n`);
   }
-  logger.info('single primary: a deposed database primary has to be fenced before another is promoted');
 
   const grpc = await createGrpcIdentityServer(identity.client, { host, port: config.grpcPort, logger });
   lifecycle.onClose('gRPC', () => grpc.close());
   await identity.app.listen({ host, port: config.restPort });
   await startHealthServer({ host, port: config.metricsPort, registry, ready: () => identity.ready(), lifecycle });
   logger.info({ host, port: config.restPort, grpcPort: grpc.port }, 'listening');
+
+  async function openFence(): Promise<Fence | null> {
+    if (config.databaseFencing === 'external') {
+      logger.info('single primary: a deposed database primary has to be fenced before another is promoted');
+      return null;
+    }
+    const standby = createStandbyFence(config.databaseUrl.reveal(), { logger, clock });
+    lifecycle.onClose('fence', () => standby.close());
+    const problems = await standby.problems();
+    if (problems.length > 0) throw new ConfigError(problems.map((problem) => `TG_DATABASE_FENCING: ${problem}`));
+    logger.info('fencing: synchronous standby; nothing is answered before it acknowledges a later write');
+    return () => standby.confirm();
+  }
 
   function openEventLog(clientId: string): EventLog | null {
     if (config.kafkaBrokers === undefined) return null;

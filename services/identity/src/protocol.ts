@@ -19,14 +19,20 @@ import type {
   Provider as ProviderMessage,
   WatermarkRequest,
 } from '@token-gateway/schemas/identity';
+import { share } from './gather.ts';
 import { ChangeFeed } from './log/feed.ts';
 import { Publisher } from './log/publisher.ts';
-import { answerWatermark, HeadReader } from './log/watermark.ts';
+import { answerWatermark } from './log/watermark.ts';
 import { Resolver } from './resolve.ts';
-import type { Head, ProviderState, Store } from './store/port.ts';
+import type { Fence, Head, ProviderState, Store } from './store/port.ts';
+
+/** A read of the head that takes longer does not hold up those who ask after it. */
+const headPatienceMs = 200;
 
 export interface ProtocolDeps {
   readonly store: Store;
+  /** What is read is answered after it; absent where a deposed primary is kept from answering by other means. */
+  readonly fence?: Fence;
   /** Where changes are published; null = nowhere. */
   readonly eventLog: EventLog | null;
   readonly clock: Clock;
@@ -58,7 +64,16 @@ export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
   const publisher =
     eventLog === null ? null : new Publisher({ store, feed, eventLog, clock, logger, candidate, onTerm });
   publisher?.start();
-  const heads = new HeadReader(store, clock);
+  const { fence = async () => {} } = deps;
+  // One read serves everyone who was waiting when it began, so that each answer was read after its question arrived.
+  const readHead = share(
+    async () => {
+      const newest = await store.head();
+      await fence();
+      return newest;
+    },
+    { patience: { clock, ms: headPatienceMs } },
+  );
   const resolver = new Resolver({ store, clock, random });
   const closing = new AbortController();
 
@@ -66,12 +81,13 @@ export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
     resolve: (request, options) =>
       within(clock, options, async () => {
         const response = await resolver.resolve(request);
+        await fence();
         deps.onResolved?.(response.outcome?.$case === 'refused' ? response.outcome.value.code : 'granted');
         return response;
       }),
     watermark: (request, options) =>
       within(clock, options, async () => {
-        const newest = await heads.read();
+        const newest = await readHead();
         deps.onWatermark?.(request, newest);
         return answerWatermark({ store, clock }, newest, request);
       }),

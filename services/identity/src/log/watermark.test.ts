@@ -3,73 +3,13 @@ import { describe, it } from 'node:test';
 import { createTestClock } from '@token-gateway/platform/testing';
 import { type ChangeRow, genesisChain, nextChain } from '@token-gateway/revocation';
 import type { ChangeStore, Head } from '../store/port.ts';
-import { answerWatermark, HeadReader } from './watermark.ts';
+import { answerWatermark } from './watermark.ts';
 
 const epoch = 7;
 
 function headAt(seq: number, chain = genesisChain): Head {
   return { epoch, seq, chain, minSigningGeneration: 1 };
 }
-
-describe('reading the head', () => {
-  /** A head that is read when the test says so. */
-  function openReads() {
-    const reads: PromiseWithResolvers<Head>[] = [];
-    const store = {
-      head(): Promise<Head> {
-        const read = Promise.withResolvers<Head>();
-        reads.push(read);
-        return read.promise;
-      },
-    };
-    const clock = createTestClock();
-    return { reads, clock, reader: new HeadReader(store, clock) };
-  }
-
-  it('one read serves everyone who waited when it began, and nobody who came later', async () => {
-    const { reads, clock, reader } = openReads();
-    const first = reader.read();
-    const waiting = [reader.read(), reader.read(), reader.read()];
-    assert.equal(reads.length, 1);
-    reads[0]?.resolve(headAt(1));
-    assert.equal((await first).seq, 1);
-    await clock.advance(0);
-    assert.equal(reads.length, 2);
-    const later = reader.read();
-    reads[1]?.resolve(headAt(2));
-    assert.deepEqual(
-      (await Promise.all(waiting)).map(({ seq }) => seq),
-      [2, 2, 2],
-    );
-    await clock.advance(0);
-    reads[2]?.resolve(headAt(3));
-    assert.equal((await later).seq, 3);
-  });
-
-  it('a read that fails fails those it served alone', async () => {
-    const { reads, clock, reader } = openReads();
-    const first = reader.read();
-    const waiting = reader.read();
-    reads[0]?.reject(new Error('lost'));
-    await assert.rejects(first);
-    await clock.advance(0);
-    reads[1]?.resolve(headAt(2));
-    assert.equal((await waiting).seq, 2);
-  });
-
-  it('a read that hangs does not hold up those who come after it', async () => {
-    const { reads, clock, reader } = openReads();
-    const hanging = reader.read();
-    const waiting = reader.read();
-    await clock.advance(199);
-    assert.equal(reads.length, 1);
-    await clock.advance(1);
-    reads[1]?.resolve(headAt(2));
-    assert.equal((await waiting).seq, 2);
-    reads[0]?.resolve(headAt(1));
-    assert.equal((await hanging).seq, 1);
-  });
-});
 
 describe('a watermark of a long log', () => {
   const clock = createTestClock();

@@ -1,53 +1,10 @@
-import { type Clock, inTime } from '@token-gateway/platform';
+import type { Clock } from '@token-gateway/platform';
 import type { ChangeRow } from '@token-gateway/revocation';
 import type { WatermarkRequest, WatermarkResponse } from '@token-gateway/schemas/identity';
 import type { ChangeStore, Head } from '../store/port.ts';
 
 /** A gateway that lacks more changes than this starts again; no reset reaches back further. */
 const catchUpMax = 10_000;
-/** A read that takes longer does not hold up those who ask after it. */
-const patienceMs = 200;
-
-/**
- * Reads the head for many: a read serves everyone who was waiting when it began, and nobody who came later, so that each
- * answer was read after its question arrived.
- */
-export class HeadReader {
-  readonly #store: Pick<ChangeStore, 'head'>;
-  readonly #clock: Clock;
-  #underWay: Promise<Head> | null = null;
-  #next: Promise<Head> | null = null;
-
-  constructor(store: Pick<ChangeStore, 'head'>, clock: Clock) {
-    this.#store = store;
-    this.#clock = clock;
-  }
-
-  read(): Promise<Head> {
-    if (this.#underWay === null) return this.#begin();
-    this.#next ??= this.#afterOrLate(this.#underWay).then(() => {
-      this.#next = null;
-      return this.#begin();
-    });
-    return this.#next;
-  }
-
-  async #afterOrLate(reading: Promise<Head>): Promise<void> {
-    const settled = reading.then(
-      () => {},
-      () => {},
-    );
-    await inTime(this.#clock, patienceMs, settled, () => {});
-  }
-
-  #begin(): Promise<Head> {
-    const reading = this.#store.head().finally(() => {
-      if (this.#underWay === reading) this.#underWay = null;
-    });
-    this.#underWay = reading;
-    return reading;
-  }
-}
 
 /**
  * What is newest, and what the gateway lacks, as the messages in identity.proto say. `head` was read after the question

@@ -13,7 +13,7 @@ import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
 import { gather } from '../gather.ts';
 import type { DrizzleStore } from '../store/drizzle.ts';
-import type { NewChange } from '../store/port.ts';
+import type { Fence, NewChange } from '../store/port.ts';
 import { idempotencyKeys, tenants } from '../store/schema.ts';
 import type { Caller, CallerReader } from './caller.ts';
 import type { Idempotency } from './schemas.ts';
@@ -27,6 +27,8 @@ export interface RestContext {
   readonly callers: Pick<CallerReader, 'read'>;
   /** The bound in force for a tenant, read after it was asked for; null = no such tenant. */
   readonly readBound: (tenantId: string) => Promise<TenantBound | null>;
+  /** No change is answered before it. */
+  readonly fence: Fence;
   /** A change was committed here: whoever waits for changes need not wait for the notification. */
   readonly onCommit: () => void;
   /** Aborts when the service closes: held answers are given at once. */
@@ -52,6 +54,8 @@ export async function commit<T>(context: RestContext, work: (tx: Drizzle) => Pro
   try {
     const result = await context.store.transaction(work);
     context.onCommit();
+    // Also where it was committed before: to a server that restarts, a commit may be one that no standby has.
+    await context.fence();
     return result;
   } catch (cause) {
     const state = sqlStateOf(cause);

@@ -120,4 +120,10 @@ export interface CredentialStore {
   providers(): Promise<Snapshot<readonly ProviderState[]>>;
 }
 
+/**
+ * Resolves once it is sure that no other database took this one's place before the call: what was read here until then was
+ * the newest there is, and what was committed stays. Rejects where that cannot be told.
+ */
+export type Fence = () => Promise<void>;
+
 export type Store = ChangeStore & CredentialStore;
