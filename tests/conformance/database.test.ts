@@ -66,6 +66,47 @@ await partsSuite('database', ['postgres'], (parts) => {
       await Promise.all([ask(), ask(), ask()]);
     });
 
+    it('goes on when connections end in the middle of transactions', async (test) => {
+      const direct = await (await postgres()).createDatabase();
+      const network = await createNetwork(direct);
+      test.after(network.close);
+      const database = createPostgresDatabase(network.url, { logger: silent, maxConnections: 4, statementTimeoutMs });
+      test.after(() => database.close());
+      const { drizzle } = database;
+      const begun = [0, 1, 2].map(() => Promise.withResolvers<void>());
+      const ended = Promise.withResolvers<void>();
+      const transactions = [
+        // A statement of it is under way; none is, and one follows; one is within a savepoint.
+        drizzle.transaction(async (tx) => {
+          await tx.execute(sql`select 1`);
+          begun[0]?.resolve();
+          await tx.execute(sql`select pg_sleep(0.4)`);
+        }),
+        drizzle.transaction(async (tx) => {
+          await tx.execute(sql`select 1`);
+          begun[1]?.resolve();
+          await ended.promise;
+          await tx.execute(sql`select 1`);
+        }),
+        drizzle.transaction((tx) =>
+          tx.transaction(async (inner) => {
+            await inner.execute(sql`select 1`);
+            begun[2]?.resolve();
+            await inner.execute(sql`select pg_sleep(0.4)`);
+          }),
+        ),
+      ];
+      await Promise.all(begun.map(({ promise }) => promise));
+      const rejected = transactions.map(assertUnavailable);
+      network.endAll();
+      await rejected[1];
+      ended.resolve();
+      await Promise.all(rejected);
+      // What postgres.js sends later, it sends in a turn of its own.
+      await new Promise(setImmediate);
+      await drizzle.execute(sql`select 1`);
+    });
+
     it('keeps no caller waiting while its server stands still, and goes on afterwards by itself', async (test) => {
       const part = await postgres();
       const interrupted = Promise.withResolvers<void>();
@@ -109,8 +150,10 @@ await partsSuite('database', ['postgres'], (parts) => {
   });
 });
 
-/** A network in front of a server that can swallow everything on the connections it has, without ending them. */
-async function createNetwork(target: string): Promise<{ url: string; dropAll(): void; close(): Promise<void> }> {
+/** A network in front of a server that can swallow everything on the connections it has, or end them in order. */
+async function createNetwork(
+  target: string,
+): Promise<{ url: string; dropAll(): void; endAll(): void; close(): Promise<void> }> {
   const { hostname, port } = new URL(target);
   const sockets = new Set<Socket>();
   const server = createServer((near) => {
@@ -131,6 +174,9 @@ async function createNetwork(target: string): Promise<{ url: string; dropAll(): 
     url: url.href,
     dropAll() {
       for (const socket of sockets) socket.unpipe().pause();
+    },
+    endAll() {
+      for (const socket of sockets) socket.unpipe().end();
     },
     async close() {
       for (const socket of sockets) socket.destroy();

@@ -34,25 +34,37 @@ export async function answered<T>(operation: PromiseLike<T>, clock: Clock, deadl
  * more), 25P03 idle in transaction, 55000 a standby was asked what only a primary knows, 55P03 lock not available.
  */
 const unavailableState = /^(?:08...|53...|57...|25006|25P03|55000|55P03)$/;
-const unavailableCodes: ReadonlySet<string> = new Set([
+/** What ended the connection under a statement: there is nothing more to say on it. */
+const lostCodes = [
   'CONNECTION_CLOSED',
   'CONNECTION_DESTROYED',
   'CONNECTION_ENDED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+] as const;
+const unavailableCodes: ReadonlySet<string> = new Set([
+  ...lostCodes,
   'CONNECT_TIMEOUT',
   'EAI_AGAIN',
   'ECONNREFUSED',
-  'ECONNRESET',
   'EHOSTUNREACH',
   'ENETUNREACH',
   'ENOTFOUND',
-  'EPIPE',
-  'ETIMEDOUT',
 ]);
 
 function isUnavailable(error: unknown): boolean {
   const state = sqlStateOf(error);
   return state !== null && (unavailableState.test(state) || unavailableCodes.has(state));
 }
+
+function isConnectionLost(error: unknown): boolean {
+  const state = sqlStateOf(error instanceof ServiceError ? error.cause : error);
+  return lostCodes.some((code) => code === state);
+}
+
+/** The body of a transaction, or of a savepoint in it. */
+type Scope = <T>(body: Promise<T>) => Promise<T>;
 
 export interface GuardedClient {
   /** As much of a postgres.js client as drizzle uses. */
@@ -113,15 +125,31 @@ export function createGuardedClient(connect: () => Sql, clock: Clock, deadlineMs
   async function begin<T>(transaction: (sql: postgres.TransactionSql) => Promise<T>): Promise<T> {
     const client = current;
     let over = false;
+    let isLost = false;
+    /**
+     * Does not reject once the connection is gone: postgres.js would roll back on it, an error that nobody can catch
+     * (porsager/postgres#1208). The transaction has rejected by then.
+     */
+    const rejectingWhileOpen: Scope = async (body) => {
+      try {
+        return await body;
+      } catch (error) {
+        if (isLost || isConnectionLost(error)) await new Promise<never>(() => {});
+        throw error;
+      }
+    };
     try {
       return (await guarded(
         client,
         client.begin((sql) => {
           // It may have waited for a connection until after its deadline.
           if (over) throw transactionOver();
-          return transaction(whileOpen(sql, () => over));
+          return rejectingWhileOpen(transaction(whileOpen(sql, () => over, rejectingWhileOpen)));
         }),
       )) as T;
+    } catch (error) {
+      isLost = isConnectionLost(error);
+      throw error;
     } finally {
       over = true;
     }
@@ -151,7 +179,7 @@ function prepared([text, parameters, options]: Parameters<Sql['unsafe']>): Param
  * A transaction's handle that refuses statements when the transaction is over. postgres.js would send them on whatever
  * the connection is by then: each committed on its own, or an error that nobody can catch.
  */
-function whileOpen<T extends postgres.TransactionSql>(sql: T, isOver: () => boolean): T {
+function whileOpen<T extends postgres.TransactionSql>(sql: T, isOver: () => boolean, scope: Scope): T {
   return new Proxy(sql, {
     get(target, name) {
       if (name === 'unsafe') {
@@ -162,7 +190,7 @@ function whileOpen<T extends postgres.TransactionSql>(sql: T, isOver: () => bool
       }
       if (name === 'savepoint') {
         return (nested: (sql: postgres.TransactionSql) => Promise<unknown>) =>
-          target.savepoint((inner) => nested(whileOpen(inner, isOver)));
+          target.savepoint((inner) => scope(nested(whileOpen(inner, isOver, scope))));
       }
       return Reflect.get(target, name);
     },
