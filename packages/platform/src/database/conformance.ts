@@ -316,6 +316,15 @@ export function databaseConformance(name: string, adapter: DatabaseAdapter): voi
       );
     });
 
+    it('begins every result with its own first row, also after one that an error cut short', async (test) => {
+      const [{ drizzle }] = await openMigrated(test);
+      await drizzle.insert(notes).values({ id: 1, noteText: 'a' });
+      const failing = drizzle.execute(sql`select 1 / (3 - n) from generate_series(1, ${5}::int) as n`);
+      await assert.rejects(failing.then());
+      assert.deepEqual(await drizzle.select().from(notes), [{ id: 1, noteText: 'a' }]);
+      assert.deepEqual(await drizzle.select().from(notes), [{ id: 1, noteText: 'a' }]);
+    });
+
     it('goes on after its connections were lost', concurrency, async (test) => {
       const [one, other] = await openTwo(test);
       await Promise.all(Array.from({ length: 5 }, () => noteIds(one.drizzle)));

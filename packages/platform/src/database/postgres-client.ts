@@ -112,7 +112,7 @@ export function createGuardedClient(connect: () => Sql, clock: Clock, deadlineMs
   function unsafe(...args: Parameters<Sql['unsafe']>) {
     const client = current;
     const query = client.unsafe(...prepared(args));
-    const result = guarded(client, query);
+    const result = guarded(client, query).then(fromFirstRow);
     // Drizzle asks for rows as arrays right after; postgres.js sends a query in the next microtask.
     return Object.assign(result, {
       values() {
@@ -173,6 +173,17 @@ export function createGuardedClient(connect: () => Sql, clock: Clock, deadlineMs
  */
 function prepared([text, parameters, options]: Parameters<Sql['unsafe']>): Parameters<Sql['unsafe']> {
   return [text, parameters, { ...options, prepare: true }];
+}
+
+/**
+ * After a result that an error or the end of its connection cut short, postgres.js puts the rows of the connection's next
+ * one behind as many holes; within a transaction never, since BEGIN ends the count.
+ */
+function fromFirstRow<T extends readonly unknown[]>(result: T): T {
+  let first = 0;
+  while (first < result.length && !(first in result)) first += 1;
+  if (first > 0) (result as unknown as unknown[]).splice(0, first);
+  return result;
 }
 
 /**
