@@ -167,21 +167,29 @@ describe('what is no HTTP request', () => {
 });
 
 describe('an app that closes', () => {
-  it('answers what arrived on an open connection as it always does', async () => {
+  it('answers what is under way and what comes on open connections as it always does, and keeps none of them', async () => {
     const app = await createApp();
     const finish = Promise.withResolvers<void>();
+    const closing = Promise.withResolvers<void>();
     app.get('/v1/slow', () => finish.promise.then(() => ({})));
+    app.addHook('preClose', async () => closing.resolve());
     await app.listen({ port: 0, host: '127.0.0.1' });
-    const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1');
-    const answers = text(socket);
-    socket.write('GET /v1/slow HTTP/1.1\r\nHost: a\r\n\r\n');
-    await once(app.server, 'request');
+    const open = async (bytes: string) => {
+      const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1');
+      await new Promise((resolve) => socket.write(bytes, resolve));
+      return { socket, answer: text(socket) };
+    };
+    const unfinished = await open('GET /v1/none HTTP/1.1\r\nHost: a\r\n');
+    const asked = once(app.server, 'request');
+    const slow = await open('GET /v1/slow HTTP/1.1\r\nHost: a\r\n\r\n');
+    await asked;
     const closed = app.close();
-    socket.write('GET /v1/none HTTP/1.1\r\nHost: a\r\n\r\n');
-    await once(app.server, 'request');
+    await closing.promise;
     finish.resolve();
+    unfinished.socket.write('\r\n');
+    assert.match(await slow.answer, /^HTTP\/1\.1 200 [\s\S]*connection: close/);
+    assert.match(await unfinished.answer, /^HTTP\/1\.1 404 [\s\S]*"code":"not_found"\}$/);
     await closed;
-    assert.match(await answers, /^HTTP\/1\.1 200 [\s\S]*HTTP\/1\.1 404 [\s\S]*"code":"not_found"\}$/);
   });
 });
 

@@ -85,6 +85,15 @@ export async function createHttpApp({ logger, title, version }: HttpAppOptions):
     clientErrorHandler: answerClientError,
   });
   app.removeContentTypeParser('text/plain');
+  let isClosing = false;
+  app.addHook('preClose', async () => {
+    isClosing = true;
+  });
+  // Of requests that came before; kept open, their connections would hold up the end.
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    if (isClosing) reply.header('connection', 'close');
+    done();
+  });
   installProblemHandlers(app, logger);
   await app.register(swagger, { openapi: { openapi: '3.1.0', info: { title, version } } });
   return app.withTypeProvider<TypeBoxTypeProvider>();

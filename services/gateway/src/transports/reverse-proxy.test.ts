@@ -417,7 +417,7 @@ describe('the reverse proxy', () => {
     }
   });
 
-  it('finishes what is under way when it is closed, and takes nothing new', async () => {
+  it('finishes what is under way when it is closed, keeps no connection, and takes nothing new', async () => {
     const closing = await start();
     const begun = Promise.withResolvers<void>();
     const end = Promise.withResolvers<void>();
@@ -426,12 +426,14 @@ describe('the reverse proxy', () => {
       await end.promise;
       response.end('end');
     };
-    const answer = send({}, closing.port);
+    const answer = send({ headers: { ...credential, connection: 'keep-alive' } }, closing.port);
     await begun.promise;
     const closed = closing.close();
     await assert.rejects(send({}, closing.port));
     end.resolve();
-    assert.equal((await answer).body, 'end');
+    const { body, headers } = await answer;
+    assert.equal(body, 'end');
+    assert.equal(headers.connection, 'close');
     await closed;
   });
 });

@@ -138,6 +138,7 @@ export async function createReverseProxy(
     upstream.on('response', (answer) => {
       isAnswered = true;
       upstream.setTimeout(0);
+      if (isClosing) response.shouldKeepAlive = false;
       response.writeHead(answer.statusCode ?? 502, endToEnd(answer.rawHeaders));
       pipeline(answer, response, (error) => {
         if (error) upstream.destroy();
@@ -196,12 +197,12 @@ export async function createReverseProxy(
 
   function refuse(response: ServerResponse, code: ErrorCode, more: Record<string, string> = {}): void {
     const { status, headers, body } = problemResponse(code);
+    if (isClosing) response.shouldKeepAlive = false;
     response.writeHead(status, { ...headers, ...more });
     response.end(JSON.stringify(body));
   }
 
   function listener(request: IncomingMessage, response: ServerResponse): void {
-    if (isClosing) response.shouldKeepAlive = false;
     // Its end is the end of the request, which is dealt with there.
     request.on('error', () => undefined);
     response.on('error', () => undefined);
