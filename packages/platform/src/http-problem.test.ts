@@ -11,9 +11,9 @@ import { createSilentTelemetry } from './telemetry.ts';
 
 const secretValue = 'hunter2';
 
-async function createApp(): Promise<HttpApp> {
+async function createApp(options: { closeDeadlineMs?: number } = {}): Promise<HttpApp> {
   const { logger } = createSilentTelemetry();
-  const app = await createHttpApp({ logger, title: 'Test', version: '1' });
+  const app = await createHttpApp({ logger, title: 'Test', version: '1', ...options });
   const body = Type.Object(
     { name: Type.String(), size: Type.Optional(Type.Integer()) },
     { additionalProperties: false },
@@ -190,6 +190,17 @@ describe('an app that closes', () => {
     assert.match(await slow.answer, /^HTTP\/1\.1 200 [\s\S]*connection: close/);
     assert.match(await unfinished.answer, /^HTTP\/1\.1 404 [\s\S]*"code":"not_found"\}$/);
     await closed;
+  });
+
+  it('does not wait for a connection on which nothing was ever sent', async () => {
+    const app = await createApp({ closeDeadlineMs: 10 });
+    await app.listen({ port: 0, host: '127.0.0.1' });
+    const connected = once(app.server, 'connection');
+    const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1');
+    await connected;
+    const ended = text(socket);
+    await app.close();
+    assert.equal(await ended, '');
   });
 });
 

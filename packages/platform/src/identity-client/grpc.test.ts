@@ -138,6 +138,25 @@ describe('gRPC client of identity', { timeout: 60_000 }, () => {
     await watch.abort();
   });
 
+  it('loses no call while the replica in use closes, and comes back, again and again', async (test) => {
+    let first = await serve(test);
+    const second = await serve(test);
+    const client = clientOf(test, [first.address, second.address]);
+    await untilAnswered(client);
+    let isOver = false;
+    const calls = Array.from({ length: 8 }, async () => {
+      while (!isOver) await client.resolve({}, { timeoutMs });
+    });
+    for (let time = 0; time < 5; time += 1) {
+      await first.server.close();
+      first = await serve(test, first.server.port);
+      const { requests } = first.identity;
+      while (requests.length === 0) await clock.sleep(5);
+    }
+    isOver = true;
+    await Promise.all(calls);
+  });
+
   it('goes to another replica when one answers that it cannot', async (test) => {
     const [first, second] = [await serve(test), await serve(test)];
     first.identity.failure = new ServiceError('identity_unavailable');

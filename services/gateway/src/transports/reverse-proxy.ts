@@ -46,7 +46,7 @@ export interface ReverseProxyConfig {
 const headersSizeMax = 32 * 1024;
 const headersTimeoutMs = 10_000;
 const requestTimeoutMs = 300_000;
-const closeDeadlineMs = 8000;
+const closeDeadlineMs = 5000;
 
 /** RFC 9110 section 7.6.1, and Expect, which is answered here. */
 const hopByHop = [
