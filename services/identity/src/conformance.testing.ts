@@ -521,6 +521,19 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         const { body } = await rest<{ effectiveBy: string }>('POST', `/v1/api-keys/${keyId}/revoke?wait=effective`);
         assert.ok(Date.now() >= Date.parse(body.effectiveBy));
       });
+
+      it('answers 503 to ?wait=effective when it closes before the revocation is true everywhere', async () => {
+        const own = await createDatabase();
+        const closing = await open(own);
+        const { rest, tenantId, keyId, key } = await fixture(closing);
+        await rest('PATCH', `/v1/tenants/${tenantId}`, { policy: { maxStalenessMs: 60_000 } });
+        const url = `/v1/api-keys/${keyId}/revoke?wait=effective`;
+        const answer = closing.app.inject({ method: 'POST', url, headers: { authorization: `Token ${adminKey}` } });
+        while (outcomeOf(await resolveKey(closing, key)) === 'granted');
+        await closing.close();
+        assert.equal((await answer).statusCode, 503);
+        await own.close();
+      });
     });
   });
 

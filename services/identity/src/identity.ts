@@ -131,7 +131,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
         () => ['the database does not answer'],
       ),
     async close() {
-      // Held answers are given at once.
+      // Whoever waits for a change to be effective is answered now.
       const ended = protocol.close();
       await app.close();
       await ended;

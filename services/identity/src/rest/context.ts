@@ -31,7 +31,7 @@ export interface RestContext {
   readonly fence: Fence;
   /** A change was committed here: whoever waits for changes need not wait for the notification. */
   readonly onCommit: () => void;
-  /** Aborts when the service closes: held answers are given at once. */
+  /** Aborts when the service closes: nothing is waited for any more. */
   readonly closing: AbortSignal;
 }
 
@@ -113,6 +113,10 @@ export async function effectOf(
   if (wait === 'effective') {
     const remainingMs = Date.parse(effect.effectiveBy) - context.clock.now().wallMs;
     if (remainingMs > 0) await context.clock.sleep(remainingMs + 1, context.closing);
+    if (context.clock.now().wallMs < Date.parse(effect.effectiveBy)) {
+      // To be repeated at another replica, which is harmless.
+      throw new ServiceError('decision_unavailable', { detail: 'closing before the change was effective' });
+    }
   }
   return effect;
 }
