@@ -19,7 +19,7 @@ await runService('auth-server', async ({ env, lifecycle, logger, registry }) => 
 
   const authServer = await createAuthServer({ database, identity, clock, logger, registry }, config.authServer);
   lifecycle.onClose('auth server', () => authServer.close());
-  await startHealthServer({ host: config.host, port: config.metricsPort, registry, ready: async () => [], lifecycle });
   await authServer.app.listen({ host: config.host, port: config.port });
+  await startHealthServer({ host: config.host, port: config.metricsPort, registry, ready: async () => [], lifecycle });
   logger.info({ host: config.host, port: config.port, issuer: config.authServer.issuer }, 'listening');
 });

@@ -33,6 +33,7 @@ export class Authority {
   readonly log = new ChangeLog();
   readonly watermarkValve = new Valve();
   readonly exchangeValve = new Valve();
+  readonly providersValve = new Valve();
   readonly disabled = new Set<string>();
   readonly issuers = new Set<string>();
   listIsBroken = false;
@@ -91,6 +92,7 @@ export class Authority {
         claimMappingJson: '',
         revision: 1,
       }));
+      await this.providersValve.pass();
       return { epoch: this.log.epoch, seq: this.log.seq, providers };
     },
     watch: () => Promise.reject(new ServiceError('identity_unavailable')),

@@ -13,6 +13,7 @@ interface Options {
   readonly authority?: Authority;
   readonly clock?: ReturnType<typeof createTestClock>;
   readonly config?: Partial<GatewayConfig>;
+  readonly notReady?: readonly string[];
 }
 
 /** A started gateway on a clock that the test moves. */
@@ -43,7 +44,7 @@ async function started(options: Options = {}) {
   );
   gateway.start();
   await clock.advance(0);
-  assert.deepEqual(gateway.notReady(), []);
+  assert.deepEqual(gateway.notReady(), options.notReady ?? []);
   assert.ok(heard !== null);
   const signal: SignalListener = heard;
   return {
@@ -87,6 +88,17 @@ describe('a gateway', () => {
     assert.deepEqual(first, { outcome: 'allow', token: 'token-1', kind: 'api-key' });
     assert.deepEqual(await ask(key), first);
     assert.equal(authority.exchangeCount, 1);
+    await gateway.close();
+  });
+
+  it('is not ready without a list of providers, since it could not tell an unknown issuer', async () => {
+    const clock = createTestClock();
+    const authority = new Authority(() => clock.now().wallMs);
+    authority.providersValve.hold();
+    const { gateway } = await started({ clock, authority, notReady: ['no list of providers yet'] });
+    authority.providersValve.open();
+    await clock.advance(0);
+    assert.deepEqual(gateway.notReady(), []);
     await gateway.close();
   });
 
@@ -171,7 +183,30 @@ describe('a gateway', () => {
     authority.disable(id);
     await clock.advance(985);
     authority.exchangeValve.open();
-    assert.equal((await decision).outcome, 'unavailable');
+    assert.equal(outcomeOf(await decision), 'user_disabled');
+    assert.equal(authority.exchangeCount, 2);
+    await gateway.close();
+  });
+
+  it('asks once more when an exchange took longer than the age bound, and gives up when that does as well', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    authority.maxStalenessMs = 0;
+    const { key } = newKey();
+    authority.exchangeValve.hold();
+    const slowOnce = ask(key);
+    await clock.advance(300);
+    authority.exchangeValve.open();
+    assert.equal(outcomeOf(await slowOnce), 'allow');
+    assert.equal(authority.exchangeCount, 2);
+    authority.exchangeValve.hold();
+    const slowTwice = ask(key);
+    for (let attempt = 0; attempt < 2; attempt++) {
+      await clock.advance(300);
+      authority.exchangeValve.open();
+      authority.exchangeValve.hold();
+    }
+    assert.equal(outcomeOf(await slowTwice), 'decision_unavailable');
+    assert.equal(authority.exchangeCount, 4);
     await gateway.close();
   });
 
@@ -185,9 +220,10 @@ describe('a gateway', () => {
     const joined = ask(key);
     await clock.advance(905);
     authority.exchangeValve.open();
-    assert.deepEqual([(await first).outcome, (await joined).outcome], ['unavailable', 'unavailable']);
-    assert.equal(authority.exchangeCount, 1);
-    assert.equal((await ask(key)).outcome, 'allow');
+    // Neither uses the first answer: both ask once more, together.
+    const allowed = { outcome: 'allow', token: 'token-2', kind: 'api-key' };
+    assert.deepEqual([await first, await joined], [allowed, allowed]);
+    assert.equal(authority.exchangeCount, 2);
     await gateway.close();
   });
 

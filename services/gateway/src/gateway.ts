@@ -169,7 +169,8 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
     },
     applied: () => positionOf(view),
     notReady() {
-      return view.epoch === 0 ? ['no watermark yet'] : [];
+      const missing = view.epoch === 0 ? ['no watermark yet'] : [];
+      return providers.isRead ? missing : [...missing, 'no list of providers yet'];
     },
     async close() {
       closing.abort();

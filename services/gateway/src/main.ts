@@ -58,13 +58,6 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
   lifecycle.onClose('gateway', () => gateway.close());
   gateway.start();
 
-  await startHealthServer({
-    host,
-    port: config.metricsPort,
-    registry,
-    ready: async () => gateway.notReady(),
-    lifecycle,
-  });
   const { decide } = gateway;
   const extAuthz = await createExtAuthzServer(
     { decide, logger, registry },
@@ -80,6 +73,14 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
     lifecycle.onClose('reverse proxy', () => proxy.close());
     logger.info({ host, port: proxy.port }, 'reverse proxy listening');
   }
+  // Last: what is ready takes connections.
+  await startHealthServer({
+    host,
+    port: config.metricsPort,
+    registry,
+    ready: async () => gateway.notReady(),
+    lifecycle,
+  });
 
   function openSource(trigger: Trigger): SignalSource {
     if (trigger === 'watch') return createWatchSource(identity, { logger, clock });

@@ -222,7 +222,7 @@ export class DecisionCore {
     return allow(grant);
   }
 
-  /** A result that something overtook is asked for once more. */
+  /** A result that something overtook, or that came too late, is asked for once more. */
   async #fromExchange(credential: Credential): Promise<Decision> {
     for (let attempt = 1; attempt <= 2; attempt++) {
       const flight = this.#join(credential);
@@ -230,7 +230,7 @@ export class DecisionCore {
       const decision = this.#settle(credential, flight, result);
       if (decision !== null) return decision;
     }
-    return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'overtaken by changes twice' }));
+    return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'twice overtaken, or too late' }));
   }
 
   #join(credential: Credential): Flight {
@@ -261,7 +261,7 @@ export class DecisionCore {
     if (this.#flights.get(credential.cacheKey) === flight) this.#flights.delete(credential.cacheKey);
   }
 
-  /** Null when the result was overtaken and has to be asked for again. */
+  /** Null when the result has to be asked for again. */
   #settle(credential: Credential, flight: Flight, result: ExchangeResult): Decision | null {
     const { view, clock, onSuspicion } = this.#deps;
     const now = clock.now();
@@ -282,9 +282,8 @@ export class DecisionCore {
     switch (admission) {
       case 'tombstoned':
       case 'replaced-epoch':
-        return null;
       case 'too-old':
-        return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'the exchange took too long' }));
+        return null;
       case 'usable-once':
         this.#standing.set(credential.cacheKey, result.facts.maxStalenessMs);
         return { outcome: 'allow', token: result.token, kind: credential.kind };

@@ -28,6 +28,11 @@ export class ProviderDirectory {
     return this.#readAt === this.#outdated;
   }
 
+  /** Whether there is a list at all, however old. */
+  get isRead(): boolean {
+    return this.#readAt > 0;
+  }
+
   isKnown(issuer: string): boolean {
     return this.#issuers.has(issuer);
   }
