@@ -32,7 +32,7 @@ export function envoyConfig(
       ),
     ),
     `
-      lb_policy: LEAST_REQUEST
+      lb_policy: ROUND_ROBIN
       typed_extension_protocol_options:
         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
           "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -63,7 +63,12 @@ static_resources:
                   virtual_hosts:
                     - name: all
                       domains: ["*"]
-                      routes: [{ match: { prefix: / }, route: { cluster: upstream, timeout: 15s } }]
+                      routes:
+                        - match: { prefix: / }
+                          route:
+                            cluster: upstream
+                            timeout: 15s
+                            retry_policy: { retry_on: "connect-failure,refused-stream,reset-before-request", num_retries: 1 }
                 http_filters:
                   - name: envoy.filters.http.ext_authz
                     typed_config:
@@ -72,7 +77,10 @@ static_resources:
                       failure_mode_allow: false
                       status_on_error: { code: ServiceUnavailable }
                       encode_raw_headers: true
-                      grpc_service: { envoy_grpc: { cluster_name: gateways }, timeout: 2s }
+                      grpc_service:
+                        envoy_grpc: { cluster_name: gateways }
+                        timeout: 2s
+                        retry_policy: { retry_on: "connect-failure,refused-stream,reset", num_retries: 1 }
                   - name: envoy.filters.http.router
                     typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
   clusters:${gateways}${cluster('upstream', [endpoint(ports.upstream)], '')}
