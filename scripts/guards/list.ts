@@ -3,6 +3,8 @@ export interface Guard {
   readonly name: string;
   /** The tests that must notice; default: those of the protocol and of the gateway. */
   readonly tests?: readonly string[];
+  /** False: nothing is decided by it, so that only tests can notice. */
+  readonly isOfProtocol?: false;
   readonly patches: readonly { readonly file: string; readonly find: string; readonly replace: string }[];
 }
 
@@ -209,6 +211,72 @@ export const guards: readonly Guard[] = [
         file: 'services/gateway/src/cache/sealed.ts',
         find: 'cipher.setAAD(Buffer.concat([header, Buffer.from(cacheKey)]));',
         replace: 'cipher.setAAD(header);',
+      },
+    ],
+  },
+  {
+    name: 'identity refuses what was verified by another configuration than the present one',
+    tests: ['services/identity/src/identity.test.ts'],
+    patches: [
+      {
+        file: 'services/identity/src/resolve.ts',
+        find: "if (refusal !== 'provider_disabled' && provider.revision !== credential.providerRevision) {",
+        replace: 'if (provider.revision < 0) {',
+      },
+    ],
+  },
+  {
+    name: 'a token is signed by no key older than identity allows',
+    tests: ['services/auth-server/src/exchange/exchange.test.ts'],
+    patches: [
+      {
+        file: 'services/auth-server/src/exchange/exchange.ts',
+        find: 'signer.sign(claims.payload, answer.minSigningGeneration)',
+        replace: 'signer.sign(claims.payload, 0)',
+      },
+    ],
+  },
+  {
+    name: 'a receipt counts from the signal only when identity confirmed that very change',
+    tests: ['services/gateway/src/view/receipts.test.ts'],
+    isOfProtocol: false,
+    patches: [
+      {
+        file: 'services/gateway/src/view/receipts.ts',
+        find: 'heard?.chain === chain ? (heard?.atMs ?? monotonicMs) : monotonicMs',
+        replace: 'chain === undefined ? monotonicMs : (heard?.atMs ?? monotonicMs)',
+      },
+    ],
+  },
+  {
+    name: 'receipts of another epoch are not believed',
+    tests: ['services/identity/src/receipts/receipts.test.ts'],
+    isOfProtocol: false,
+    patches: [
+      { file: 'services/identity/src/receipts/receipts.ts', find: 'if (epoch !== head.epoch) return;', replace: '' },
+    ],
+  },
+  {
+    name: 'the observer counts D against when it asked, not against the answer',
+    tests: ['services/revocation-relay/src/observer/observer.test.ts'],
+    isOfProtocol: false,
+    patches: [
+      {
+        file: 'services/revocation-relay/src/observer/observer.ts',
+        find: 'askedAt.monotonicMs - answeredAt.monotonicMs - boundMs',
+        replace: 'clock.now().monotonicMs - answeredAt.monotonicMs - boundMs',
+      },
+    ],
+  },
+  {
+    name: 'the observer asks on after a refusal, until D has passed',
+    tests: ['services/revocation-relay/src/observer/observer.test.ts'],
+    isOfProtocol: false,
+    patches: [
+      {
+        file: 'services/revocation-relay/src/observer/observer.ts',
+        find: 'if (overdueMs > 0) {',
+        replace: "if (overdueMs > 0 || said === 'refused') {",
       },
     ],
   },

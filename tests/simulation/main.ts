@@ -29,22 +29,28 @@ interface Range {
   readonly last: number;
   /** Enough to look at. */
   readonly failuresMax: number;
+  /** One number for all workers: no seed beyond it has to be tried any more. */
+  readonly stopAfter: Int32Array;
 }
 
 /** Nearly everything lives shortly: a larger nursery is collected a tenth as often. */
 const resourceLimits = { maxYoungGenerationSizeMb: 64 };
 
-async function runSeeds({ first, step, last, failuresMax }: Range): Promise<Report> {
+async function runSeeds({ first, step, last, failuresMax, stopAfter }: Range): Promise<Report> {
   const total = { accepts: 0, denials: 0, unavailable: 0, revocations: 0, events: 0, latestAcceptMs: 0, seeds: 0 };
   const failures: Failure[] = [];
-  for (let seed = first; seed <= last && failures.length < failuresMax; seed += step) {
+  const isWanted = (seed: number) =>
+    failures.length < failuresMax && seed <= Math.min(last, Atomics.load(stopAfter, 0));
+  for (let seed = first; isWanted(seed); seed += step) {
     const outcome = await simulate(seed);
     total.seeds += 1;
     for (const name of ['accepts', 'denials', 'unavailable', 'revocations', 'events'] as const) {
       total[name] += outcome[name];
     }
     total.latestAcceptMs = Math.max(total.latestAcceptMs, outcome.latestAcceptMs);
-    if (outcome.violations.length > 0) failures.push({ seed, violations: outcome.violations });
+    if (outcome.violations.length === 0) continue;
+    failures.push({ seed, violations: outcome.violations });
+    if (failuresMax === 1) Atomics.store(stopAfter, 0, Math.min(seed, Atomics.load(stopAfter, 0)));
   }
   return { ...total, failures };
 }
@@ -75,9 +81,11 @@ function print(seed: number, faults: readonly Fault[], { violations }: Pick<Outc
 async function runAll(seeds: number, isFirstEnough: boolean): Promise<void> {
   const begin = performance.now();
   const workers = Math.min(availableParallelism(), seeds);
+  const stopAfter = new Int32Array(new SharedArrayBuffer(4)).fill(seeds);
   const reports = await Promise.all(
     Array.from({ length: workers }, (_, index) => {
-      const range: Range = { first: index + 1, step: workers, last: seeds, failuresMax: isFirstEnough ? 1 : 10 };
+      const failuresMax = isFirstEnough ? 1 : 10;
+      const range: Range = { first: index + 1, step: workers, last: seeds, failuresMax, stopAfter };
       const worker = new Worker(new URL(import.meta.url), { workerData: range, resourceLimits });
       return new Promise<Report>((resolve, reject) => {
         worker.once('message', resolve);

@@ -1,23 +1,21 @@
 /** One seed: requests and revocations all the time, faults by schedule, and after each step what must hold. */
 import { hash } from 'node:crypto';
 import type { Decision, DecisionRequest } from '@token-gateway/gateway';
-import type { MemoryState } from '@token-gateway/identity';
-import { createApiKey, parseApiKey } from '@token-gateway/platform';
 import {
+  allSubject,
   type ChangeRow,
   changeFromRow,
   exchangeAgeBoundMs,
-  keySubject,
   type Position,
   type Subject,
   subjectsOf,
-  tenantSubject,
   userSubject,
 } from '@token-gateway/revocation';
 import { type ChangeEvent, changesTopic } from '@token-gateway/schemas';
+import { type Commit, type Credential, compromised, createCast, disabling, recheck } from './credentials.ts';
 import { Random } from './random.ts';
 import { drawFaults, type Fault, healedAtMs } from './schedule.ts';
-import type { RoleName, Stage } from './stories.ts';
+import type { Stage } from './stories.ts';
 import { createSystem, type GatewayName, gatewayNames, machineNames, type System } from './system.ts';
 
 export interface Outcome {
@@ -33,34 +31,15 @@ export interface Outcome {
   readonly digest: string;
 }
 
-interface Credential {
-  readonly key: string;
-  readonly keyId: string;
-  readonly userId: string;
-  readonly tenantId: string;
-  readonly maxStalenessMs: number;
-  /** Everything that can revoke it. */
-  readonly subjects: readonly Subject[];
-  /** True time since which it is revoked, by the commits that count; null while it is good. */
-  revokedAtMs: number | null;
-  /** Since when it is good. */
-  goodSinceMs: number;
-}
-
 const endMs = 7900;
 /** By then everything works again: each process has begun, connected and caught up. */
 const settledAtMs = 7000;
 /** A definitive refusal may be told again for so long after it became untrue, and one under way arrives then. */
 const refusalOutlivesMs = 2300;
-const bounds = [1000, 400, 0];
 const requestEveryMs = 60;
 const changeEveryMs = 150;
-/** Credentials of the load, and of stories: each of these has a tenant of its own. */
-const loadCount = 6;
-const storyTenants: readonly (readonly [RoleName, number])[] = [
-  ['steady', 1000],
-  ['hasty', 400],
-];
+/** Of the changes: how many are of the key that signs internal tokens. */
+const compromisedShare = 0.01;
 const audiences = ['internal', 'internal', 'internal', 'reports'];
 
 // Errors are part of what is simulated, by the thousands.
@@ -76,13 +55,17 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
   let latestAcceptMs = 0;
   const violation = (text: string) => violations.push(`${world.nowMs.toFixed(1)} ms: ${text}`);
 
-  const credentials = seedState(system, random);
-  const load = credentials.slice(0, loadCount);
-  const roles = rolesOf(credentials, random);
+  const { load, roles } = createCast(system.store, random);
+  const credentials = [...load, roles.steady, roles.hasty];
   let quietUntilMs = 0;
   /** Accepts of a gateway for a credential and an audience that did not come from its cache, when nothing breaks any more. */
   const uncached = new Map<string, { count: number; latestMs: number }>();
+  let minGeneration = 1;
+  let raisedAtMs = 0;
   system.onCommit.add(() => {
+    const { signing } = system.store.state;
+    if (signing.minGeneration > minGeneration) raisedAtMs = world.nowMs;
+    minGeneration = signing.minGeneration;
     recheck(credentials, system.store.state, world.nowMs, () => {
       count.revocations += 1;
     });
@@ -90,9 +73,9 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
 
   const stage: Stage = {
     ask: (gateway, role) => ask(gateway, roles[role], 'internal'),
-    revoke: (role) => system.commit(...disabling(roles[role].userId, true)),
+    revoke: (role) => system.commit(disabling(roles[role].userId, true)),
     fill(changes) {
-      for (let change = 0; change < changes; change += 1) system.commit([userSubject('nobody')], () => {});
+      for (let change = 0; change < changes; change += 1) system.commit(ofNobody);
     },
     keepQuiet(forMs) {
       quietUntilMs = world.nowMs + forMs;
@@ -101,11 +84,17 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
 
   function change(): void {
     if (world.nowMs < settledAtMs - 1500) world.after(-Math.log(1 - random.next()) * changeEveryMs, change);
-    const target = random.pick(load);
-    const kind = random.below(6);
+    const { commit, anew } = random.chance(compromisedShare)
+      ? { commit: compromised }
+      : random.pick(load).draw(random, system.store.state);
     const database = system.machine('database');
     if (!database.isUp || database.isPaused || world.nowMs < quietUntilMs) return;
-    system.commit(...changeOf(kind, target));
+    if (anew !== undefined) {
+      anew.goodSinceMs = world.nowMs;
+      load.push(anew);
+      credentials.push(anew);
+    }
+    system.commit(commit);
   }
 
   function request(gatewayName: GatewayName): void {
@@ -138,16 +127,16 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
    */
   function checkCaching(
     gatewayName: string,
-    { userId, maxStalenessMs }: Credential,
+    { name: credentialName, maxStalenessMs }: Credential,
     audience: string,
     askedAtMs: number,
   ) {
     if (askedAtMs < settledAtMs || maxStalenessMs === 0) return;
-    const name = `${gatewayName} ${userId} ${audience}`;
+    const name = `${gatewayName} ${credentialName} ${audience}`;
     const { count: times, latestMs } = uncached.get(name) ?? { count: 0, latestMs: 0 };
     if (askedAtMs <= latestMs) return;
     uncached.set(name, { count: times + 1, latestMs: world.nowMs });
-    if (times >= 2) violation(`${gatewayName} does not use its cache again for ${userId}`);
+    if (times >= 2) violation(`${gatewayName} does not use its cache again for ${credentialName}`);
   }
 
   function check(
@@ -158,43 +147,46 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
     decision: Decision,
   ): void {
     const { nowMs } = world;
-    trace.push(`${nowMs.toFixed(3)} ${gatewayName} ${credential.keyId} ${decision.outcome}`);
+    trace.push(`${nowMs.toFixed(3)} ${gatewayName} ${credential.name} ${decision.outcome}`);
     const { revokedAtMs } = credential;
     if (decision.outcome === 'allow') {
       count.accepts += 1;
-      const { rev, aud } = JSON.parse(decision.token) as { rev: string; aud: string };
+      const { rev, aud, generation } = JSON.parse(decision.token) as { rev: string; aud: string; generation: number };
       if (aud !== audience) violation(`${gatewayName} accepted for ${audience} what is for ${aud}`);
-      const who = `${gatewayName} accepted ${credential.userId} (read at ${rev})`;
+      const who = `${gatewayName} accepted ${credential.name} (read at ${rev})`;
       if (revokedAtMs !== null) {
         latestAcceptMs = Math.max(latestAcceptMs, nowMs - revokedAtMs);
         if (nowMs - revokedAtMs > exchangeAgeBoundMs(credential.maxStalenessMs)) {
           violation(`${who} ${(nowMs - revokedAtMs).toFixed(1)} ms after its revocation`);
         }
       }
+      const isRecent = nowMs - raisedAtMs <= exchangeAgeBoundMs(credential.maxStalenessMs);
+      if (generation < minGeneration && !isRecent) violation(`${who} signed by the compromised key ${generation}`);
       const [epoch, seq = 0] = rev.split(':').map(Number);
       const isHistoryKnown = system.store.rows.at(-1)?.epoch === epoch && !system.wentBack(applied.epoch);
       if (epoch === applied.epoch && isHistoryKnown) {
         for (const row of system.store.rows.slice(seq, applied.seq)) {
-          if (subjectsOfRow(row).some((subject) => credential.subjects.includes(subject)))
+          if (subjectsOfRow(row).some((subject) => subject === allSubject || credential.subjects.includes(subject)))
             violation(`${who} under the applied change ${row.seq}`);
         }
       }
     } else if (decision.outcome === 'deny') {
       count.denials += 1;
       if (revokedAtMs === null && nowMs - credential.goodSinceMs > refusalOutlivesMs) {
-        violation(`${gatewayName} refused ${credential.userId}, which is good: ${decision.code}`);
+        violation(`${gatewayName} refused ${credential.name}, which is good: ${decision.code}`);
       }
     } else count.unavailable += 1;
     // An accept that comes too late is a violation above.
     const isDecided = decision.outcome === 'allow' || (decision.outcome === 'deny' && revokedAtMs !== null);
     if (nowMs > settledAtMs && !isDecided) {
-      violation(`${gatewayName} has not healed: ${decision.outcome} for ${credential.userId}`);
+      violation(`${gatewayName} has not healed: ${decision.outcome} for ${credential.name}`);
     }
   }
 
   for (const fault of faults) {
     world.at(fault.atMs, () => {
       fault.inject(system, stage);
+      minGeneration = Math.min(minGeneration, system.store.state.signing.minGeneration);
       recheck(credentials, system.store.state, world.nowMs, () => {});
     });
   }
@@ -212,6 +204,8 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
   return { violations, ...decisions, revocations, events: world.eventCount, latestAcceptMs, digest };
 }
 
+const ofNobody: Commit = { type: 'tg.user.changed', subjects: [userSubject('nobody')], mutate: () => {} };
+
 const knownSubjects = new WeakMap<ChangeRow, readonly Subject[]>();
 
 function subjectsOfRow(row: ChangeRow): readonly Subject[] {
@@ -220,96 +214,8 @@ function subjectsOfRow(row: ChangeRow): readonly Subject[] {
   return subjects;
 }
 
-function seedState({ store }: System, random: Random): Credential[] {
-  const ofLoad = Array.from({ length: loadCount }, (_, index) => ({
-    name: `${index}`,
-    tenant: `${index % bounds.length}`,
-    maxStalenessMs: bounds[index % bounds.length] ?? 1000,
-  }));
-  const ofStories = storyTenants.map(([role, maxStalenessMs]) => ({ name: role, tenant: role, maxStalenessMs }));
-  return [...ofLoad, ...ofStories].map(({ name, tenant, maxStalenessMs }, index) => {
-    const userId = `user-${name}`;
-    const tenantId = `tenant-${tenant}`;
-    const { key, keyId } = createApiKey(random.bytes, index + 1);
-    const secretSha256 = parseApiKey(key)?.secretSha256 ?? Buffer.alloc(0);
-    const subjects = [keySubject(keyId), userSubject(userId), tenantSubject(tenantId)];
-    store.commit({ type: 'tg.key.created', subjects, actor: 'system' }, ({ tenants, users, apiKeys }) => {
-      if (!tenants.has(tenantId)) {
-        tenants.set(tenantId, { id: tenantId, isSuspended: false, tokenTtlSeconds: 300, maxStalenessMs });
-      }
-      users.set(userId, { id: userId, tenantId, isDisabled: false, entitlements: [] });
-      const limits = { scopes: null, audiences: null, expiresAtMs: null };
-      apiKeys.set(keyId, { secretSha256, ...limits, isRevoked: false, userId });
-    });
-    return { key, keyId, userId, tenantId, maxStalenessMs, subjects, revokedAtMs: null, goodSinceMs: 0 };
-  });
-}
-
-/** Those of the stories; the stranger has no key that identity knows. */
-function rolesOf(credentials: readonly Credential[], random: Random): Readonly<Record<RoleName, Credential>> {
-  const [steady, hasty] = credentials.slice(loadCount);
-  if (steady === undefined || hasty === undefined) throw new Error('no credentials for stories');
-  const { key, keyId } = createApiKey(random.bytes, credentials.length + 1);
-  return { steady, hasty, stranger: { ...steady, key, keyId, userId: 'stranger', revokedAtMs: 0 } };
-}
-
-type ChangeParts = Parameters<System['commit']>;
-
-function disabling(userId: string, isDisabled: boolean): ChangeParts {
-  return [
-    [userSubject(userId)],
-    ({ users }) => {
-      const user = users.get(userId);
-      if (user !== undefined) user.isDisabled = isDisabled;
-    },
-  ];
-}
-
-function suspending(tenantId: string, isSuspended: boolean): ChangeParts {
-  return [
-    [tenantSubject(tenantId)],
-    ({ tenants }) => {
-      const tenant = tenants.get(tenantId);
-      if (tenant !== undefined) tenant.isSuspended = isSuspended;
-    },
-  ];
-}
-
-function changeOf(kind: number, { userId, tenantId }: Credential): ChangeParts {
-  switch (kind) {
-    case 0:
-    case 1:
-      return disabling(userId, true);
-    case 2:
-    case 3:
-      return disabling(userId, false);
-    case 4:
-      return suspending(tenantId, true);
-    default:
-      return suspending(tenantId, false);
-  }
-}
-
-/** What the commits that count now say of each credential; a failover may have taken some back. */
-function recheck(credentials: Credential[], state: MemoryState, nowMs: number, onRevoked: () => void): void {
-  for (const credential of credentials) {
-    const isGood =
-      state.apiKeys.get(credential.keyId)?.isRevoked === false &&
-      state.users.get(credential.userId)?.isDisabled === false &&
-      state.tenants.get(credential.tenantId)?.isSuspended === false;
-    if (isGood && credential.revokedAtMs !== null) {
-      credential.revokedAtMs = null;
-      credential.goodSinceMs = nowMs;
-    }
-    if (!isGood && credential.revokedAtMs === null) {
-      credential.revokedAtMs = nowMs;
-      onRevoked();
-    }
-  }
-}
-
-function requestOf({ key }: Credential, audience: string): DecisionRequest {
-  return { method: 'GET', path: '/', audience, header: (name) => (name === 'x-api-key' ? [key] : []) };
+function requestOf({ header: [carrier, value] }: Credential, audience: string): DecisionRequest {
+  return { method: 'GET', path: '/', audience, header: (name) => (name === carrier ? [value] : []) };
 }
 
 /** Every change of the present history is in the topic, none before one that precedes it; Redis and the gateways have the last. */

@@ -3,20 +3,14 @@
  * gateways, and the parts between them.
  * @module
  */
-import { createExchange } from '@token-gateway/auth-server';
+import { createExchange, createProviderDirectory, type Signer } from '@token-gateway/auth-server';
 import { createGateway, type Gateway } from '@token-gateway/gateway';
-import {
-  createMemoryStore,
-  type MemoryState,
-  type MemoryStore,
-  type Protocol,
-  startProtocol,
-} from '@token-gateway/identity';
+import { createMemoryStore, type MemoryStore, type Protocol, startProtocol } from '@token-gateway/identity';
 import { type IdentityClient, ServiceError } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
-import type { Subject } from '@token-gateway/revocation';
 import { createRelay } from '@token-gateway/revocation-relay';
 import { createDirectExchangeClient } from '../../embedded/src/exchange-client.ts';
+import { type Commit, verifier } from './credentials.ts';
 import { connectStore, type Database, Kafka, Redis } from './parts.ts';
 import { Random } from './random.ts';
 import { Machine, Network, World } from './world.ts';
@@ -44,7 +38,6 @@ export type MachineName = (typeof machineNames)[number];
 export type GatewayName = (typeof gatewayNames)[number];
 
 type Exchange = ReturnType<typeof createExchange>;
-type Mutation = (state: MemoryState) => void;
 
 export interface System {
   readonly world: World;
@@ -66,9 +59,21 @@ export interface System {
   /** Auth servers tell again what they know of unknown keys, without asking identity; or no more. */
   setRepeating(isRepeating: boolean): void;
   /** One transaction; replicas hear of it, or not. */
-  commit(subjects: Subject[], mutate: Mutation): void;
+  commit(commit: Commit): void;
   /** Called in the moment of each commit. */
   readonly onCommit: Set<() => void>;
+}
+
+/** Synchronous, and readable: what a token says is what the checks look at. It keeps to the key it has while it may. */
+function createReadableSigner(): Signer {
+  let generation = 1;
+  return {
+    async sign(claims, minGeneration) {
+      generation = Math.max(generation, minGeneration);
+      return JSON.stringify({ ...claims, generation });
+    },
+    publicKeys: async () => [],
+  };
 }
 
 export function createSystem(seed: number): System {
@@ -152,25 +157,29 @@ export function createSystem(seed: number): System {
     const { value } = request.credential;
     const known = refusals.get(value);
     if (isRepeating && known !== undefined) return known;
-    const result = await (exchanges.get(name) ?? notSimulated)(request);
+    const result = await (exchanges.get(name) ?? isStarting)(request);
     if (result.outcome === 'refused' && result.code === 'key_unknown') refusals.set(value, result);
     return result;
   }
-  const notSimulated = () => Promise.reject(new ServiceError('provider_unavailable'));
+  const isStarting: Exchange = () => Promise.reject(new ServiceError('auth_server_unavailable'));
   for (const name of authServerNames) {
     const own = machine(name);
     let tokens = 0;
     own.start(() => {
       const clock = own.clock();
+      const identity = identityOf(own);
+      const directory = createProviderDirectory(
+        { identity, clock, onList: () => {} },
+        { identityTimeoutMs: 1000, cooldownMs: 250 },
+      );
       exchanges.set(
         name,
         createExchange(
           {
-            identity: identityOf(own),
-            // Synchronous, and readable: what a token says is what the checks look at.
-            signer: { sign: async (claims) => JSON.stringify(claims), publicKeys: async () => [] },
-            directory: { current: notSimulated, renew: notSimulated, recent: notSimulated },
-            keys: { find: notSimulated },
+            identity,
+            signer: createReadableSigner(),
+            directory,
+            verifier,
             clock,
             logger,
             newTokenId: () => `${name}-${tokens++}`,
@@ -265,8 +274,8 @@ export function createSystem(seed: number): System {
     setRepeating(isNow) {
       isRepeating = isNow;
     },
-    commit(subjects, mutate) {
-      store.commit({ type: 'tg.user.changed', subjects, actor: 'system' }, mutate);
+    commit({ type, subjects, mutate }) {
+      store.commit({ type, subjects: [...subjects], actor: 'system' }, mutate);
       for (const listener of onCommit) listener();
       for (const name of identityNames) {
         network.send(machine('database'), machine(name), () => protocols.get(name)?.feed.nudge());

@@ -95,7 +95,7 @@ function settled(): Promise<void> {
   return new Promise((resolve) => process.nextTick(resolve));
 }
 
-const wallStartMs = Date.UTC(2026, 0, 1);
+export const wallStartMs = Date.UTC(2026, 0, 1);
 
 /** A machine with one process, clocks of its own, and a generation for each life of the process. */
 export class Machine {

@@ -13,6 +13,7 @@ import { createProviderDirectory } from './providers/provider-directory.ts';
 import { createProviderKeys } from './providers/provider-keys.ts';
 import { createDatabaseSigner, type SigningAlgorithm } from './signing/database-signer.ts';
 import type { Signer } from './signing/port.ts';
+import { createJoseVerifier } from './verification/jose.ts';
 
 export interface AuthServerDeps {
   readonly database: Database;
@@ -80,7 +81,15 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     deps.signer ?? (await createDatabaseSigner({ database, clock, logger }, { algorithm: config.signingAlgorithm }));
   const exchange = measureExchange(
     createExchange(
-      { identity, signer, directory, keys, clock, logger, newTokenId: deps.newTokenId ?? randomUUID },
+      {
+        identity,
+        signer,
+        directory,
+        verifier: createJoseVerifier(keys),
+        clock,
+        logger,
+        newTokenId: deps.newTokenId ?? randomUUID,
+      },
       { issuer: config.issuer, identityTimeoutMs },
     ),
     { clock, logger, registry },

@@ -11,4 +11,6 @@ export {
   type ExchangeResult,
 } from './exchange/exchange.ts';
 export { buildOpenApi } from './openapi.ts';
+export { createProviderDirectory } from './providers/provider-directory.ts';
 export type { Signer } from './signing/port.ts';
+export type { SignatureVerifier } from './verification/port.ts';

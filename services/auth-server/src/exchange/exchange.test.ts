@@ -8,16 +8,11 @@ import { createDocumentFetcher } from '../providers/document-fetcher.ts';
 import { createProviderDirectory } from '../providers/provider-directory.ts';
 import { createProviderKeys } from '../providers/provider-keys.ts';
 import type { Signer } from '../signing/port.ts';
+import { createJoseVerifier } from '../verification/jose.ts';
 import { Authority } from './authority.testing.ts';
 import { createExchange, type ExchangeRequest, type ExchangeResult } from './exchange.ts';
 
 const issuer = 'https://auth.example.com';
-
-/** Signs nothing: the claims are what matters here. */
-const plainSigner: Signer = {
-  sign: async (claims) => new UnsecuredJWT(claims).encode(),
-  publicKeys: async () => [],
-};
 
 async function startWorld() {
   const clock = createTestClock();
@@ -34,12 +29,21 @@ async function startWorld() {
     { identityTimeoutMs: 1000, cooldownMs: 250 },
   );
   let tokenCount = 0;
+  const generations: number[] = [];
+  /** Signs nothing: the claims are what matters here. */
+  const signer: Signer = {
+    async sign(claims, minGeneration) {
+      generations.push(minGeneration);
+      return new UnsecuredJWT(claims).encode();
+    },
+    publicKeys: async () => [],
+  };
   const exchange = createExchange(
     {
       identity: authority.client,
-      signer: plainSigner,
+      signer,
       directory,
-      keys,
+      verifier: createJoseVerifier(keys),
       clock,
       logger,
       newTokenId: () => `token-${++tokenCount}`,
@@ -53,6 +57,7 @@ async function startWorld() {
     provider,
     authority,
     exchange,
+    generations,
     withJwt,
     [Symbol.asyncDispose]: () => provider[Symbol.asyncDispose](),
   };
@@ -289,6 +294,13 @@ suite('exchange of an external token', () => {
     world.authority.changeProvider('prv_1', { audiences: ['other'] });
     const result = await world.withJwt(token);
     assert.equal(result.outcome === 'refused' && result.code, 'token_audience_refused');
+  });
+
+  test('a token is signed by a key of the generation that identity asks for', async () => {
+    await using world = await startKnownWorld();
+    world.authority.minSigningGeneration = 3;
+    assert.equal((await world.withJwt(await world.provider.sign())).outcome, 'granted');
+    assert.deepEqual(world.generations, [3]);
   });
 
   test('a configuration that changes again and again decides nothing', async () => {

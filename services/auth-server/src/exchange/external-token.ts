@@ -6,17 +6,16 @@
 import { type Clock, type ErrorCode, type Logger, ServiceError } from '@token-gateway/platform';
 import { providerSubject } from '@token-gateway/revocation';
 import type { Provider } from '@token-gateway/schemas/identity';
-import { compactVerify, errors } from 'jose';
 import { isUnavailable } from '../http/oauth-error.ts';
 import type { ProviderDirectory, ProviderList } from '../providers/provider-directory.ts';
-import type { ProviderKeys } from '../providers/provider-keys.ts';
+import type { SignatureVerifier } from '../verification/port.ts';
 import { mapClaims, parseClaimMapping } from './claim-mapping.ts';
 import type { CredentialReader, CredentialReading } from './exchange.ts';
 import { type JwtForm, readJwtForm } from './jwt-form.ts';
 
 export interface ExternalTokenReaderDeps {
   readonly directory: ProviderDirectory;
-  readonly keys: Pick<ProviderKeys, 'find'>;
+  readonly verifier: SignatureVerifier;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -40,7 +39,7 @@ const keepable: ReadonlySet<ErrorCode> = new Set([
 
 export function createExternalTokenReader({
   directory,
-  keys,
+  verifier,
   clock,
   logger,
 }: ExternalTokenReaderDeps): CredentialReader {
@@ -49,7 +48,7 @@ export function createExternalTokenReader({
     if (provider.algorithms.length > 0 && !provider.algorithms.includes(form.header.alg)) {
       throw new ServiceError('token_algorithm_refused', { detail: provider.id });
     }
-    await verifySignature(token, form, provider);
+    await verifier.verify(token, form, provider);
     const { issuedAtSeconds, expiresAtMs } = checkTimes(form, clock.now().wallMs / 1000);
     const { email, displayName, ...facts } = mapClaims(form.claims, parseClaimMapping(provider.claimMappingJson));
     const { signingInputSha256 } = form;
@@ -74,16 +73,6 @@ export function createExternalTokenReader({
         await directory.renew(list);
       },
     };
-  }
-
-  async function verifySignature(token: string, form: JwtForm, provider: Provider): Promise<void> {
-    const key = await keys.find(provider, form.header);
-    try {
-      await compactVerify(token, key, { algorithms: [form.header.alg] });
-    } catch (cause) {
-      if (!(cause instanceof errors.JOSEError) && !(cause instanceof TypeError)) throw cause;
-      throw new ServiceError('token_signature_invalid', { detail: provider.id, cause });
-    }
   }
 
   return async (token) => {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { ServiceError } from '@token-gateway/platform';
 
 /** The longest external token that is looked at, in characters. */
@@ -62,7 +62,7 @@ export function readJwtForm(token: string): JwtForm {
     header: { ...header, alg, ...(kid === undefined ? {} : { kid }) },
     issuer: iss,
     claims,
-    signingInputSha256: createHash('sha256').update(`${headerPart}.${payloadPart}`).digest(),
+    signingInputSha256: hash('sha256', `${headerPart}.${payloadPart}`, 'buffer'),
   };
 }
 

@@ -35,6 +35,7 @@ export interface MemoryState {
   readonly revokedSessions: Set<string>;
   readonly revokedCredentials: Set<string>;
   readonly cutoffs: Map<string, number>;
+  readonly signing: { minGeneration: number };
 }
 
 export type Mutation = (state: MemoryState, place: Position) => void;
@@ -91,6 +92,7 @@ function createFrom(origin: {
     revokedSessions: new Set(),
     revokedCredentials: new Set(),
     cutoffs: new Map(),
+    signing: { minGeneration: 1 },
   };
   for (const { row, mutate } of commits) mutate(state, row);
   let { epoch, isOpened, publishedSeq, lease } = origin;
@@ -101,7 +103,7 @@ function createFrom(origin: {
   function head(): Head {
     if (!isOpened) epoch = Math.max(epoch + 1, Math.trunc(clock.now().wallMs));
     isOpened = true;
-    return { epoch, seq: rows.length, chain: chainAt(rows.length) ?? '', minSigningGeneration: 1 };
+    return { epoch, seq: rows.length, chain: chainAt(rows.length) ?? '', minSigningGeneration: state.signing.minGeneration };
   }
 
   function commit(change: NewChange, mutate: Mutation): Position {
