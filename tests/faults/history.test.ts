@@ -33,6 +33,14 @@ describe('the check of a history', () => {
     assert.equal(checkHistory(history, windows, 1000)[0]?.wrong, 1);
   });
 
+  it('counts an effective revocation only where somebody asked after its answer', () => {
+    const history = historyOf({ isEffective: true });
+    history.add(1, 0, 999, 1002, 'allow', false);
+    assert.equal(checkHistory(history, windows, 1000)[0]?.effective, 0);
+    history.add(1, 0, 1500, 1501, 'deny', false);
+    assert.equal(checkHistory(history, windows, 1000)[0]?.effective, 1);
+  });
+
   it('takes nothing for wrong that was never answered', () => {
     const history = historyOf({ answeredAt: Number.POSITIVE_INFINITY });
     history.add(1, 0, 3000, 3001, 'allow', false);

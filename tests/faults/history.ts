@@ -36,8 +36,11 @@ export interface WindowResult {
   readonly falseRefusals: number;
   readonly firstFalseRefusal?: string;
   readonly unavailable: number;
+  readonly throughEnvoys: number;
   readonly revocations: number;
   readonly unanswered: number;
+  /** Answered when in effect, and asked for at some gateway after that. */
+  readonly effective: number;
   /** From mending to the last valid request that got no decision, milliseconds. */
   readonly healMs: number;
   readonly latency: { readonly p50: number; readonly p99: number; readonly max: number };
@@ -48,19 +51,14 @@ const chunkSize = 65_536;
 /** Decisions in the order of their ends, compactly: a run has millions. */
 export class History {
   readonly revocations: Revocation[] = [];
+  /** Where decisions are made, by the number they are added with. */
+  readonly places: { readonly name: string; readonly isEnvoy: boolean }[] = [];
   readonly #times: Float64Array[] = [];
   readonly #facts: Int32Array[] = [];
   length = 0;
 
   /** `isGood`: of a credential that nothing in this run revokes. */
-  add(
-    credential: number,
-    gateway: number,
-    startedAt: number,
-    endedAt: number,
-    outcome: Outcome,
-    isGood: boolean,
-  ): void {
+  add(credential: number, place: number, startedAt: number, endedAt: number, outcome: Outcome, isGood: boolean): void {
     const index = this.length % chunkSize;
     if (index === 0) {
       this.#times.push(new Float64Array(chunkSize * 2));
@@ -69,7 +67,7 @@ export class History {
     this.#times.at(-1)?.set([startedAt, endedAt], index * 2);
     this.#facts
       .at(-1)
-      ?.set([credential, (gateway << 8) | (outcomes.indexOf(outcome) << 1) | (isGood ? 1 : 0)], index * 2);
+      ?.set([credential, (place << 8) | (outcomes.indexOf(outcome) << 1) | (isGood ? 1 : 0)], index * 2);
     this.length += 1;
   }
 
@@ -79,15 +77,15 @@ export class History {
     const first = this.#times.findIndex((times) => !isOver(times));
     for (let index = Math.max(0, first) * chunkSize; index < this.length; index += 1) {
       const chunk = Math.floor(index / chunkSize);
-      const place = (index % chunkSize) * 2;
-      const flags = this.#facts[chunk]?.[place + 1] ?? 0;
+      const offset = (index % chunkSize) * 2;
+      const flags = this.#facts[chunk]?.[offset + 1] ?? 0;
       yield {
-        credential: this.#facts[chunk]?.[place] ?? -1,
-        gateway: flags >> 8,
+        credential: this.#facts[chunk]?.[offset] ?? -1,
+        place: flags >> 8,
         outcome: outcomes[(flags >> 1) & 0x7f] ?? 'no-answer',
         isGood: (flags & 1) === 1,
-        startedAt: this.#times[chunk]?.[place] ?? 0,
-        endedAt: this.#times[chunk]?.[place + 1] ?? 0,
+        startedAt: this.#times[chunk]?.[offset] ?? 0,
+        endedAt: this.#times[chunk]?.[offset + 1] ?? 0,
       };
     }
   }
@@ -97,15 +95,16 @@ export class History {
 export function checkHistory(history: History, windows: readonly Window[], boundMs: number): WindowResult[] {
   // A request that began in a window ended in it or later.
   const earliest = Math.min(...windows.map(({ from }) => from));
-  const ofCredential = new Map<number, { revocation: Revocation; lastAcceptAt: number }[]>();
+  const ofCredential = new Map<number, { revocation: Revocation; lastAcceptAt: number; isProbed: boolean }[]>();
   for (const revocation of history.revocations) {
     const known = ofCredential.get(revocation.credential) ?? [];
-    known.push({ revocation, lastAcceptAt: 0 });
+    known.push({ revocation, lastAcceptAt: 0, isProbed: false });
     ofCredential.set(revocation.credential, known);
   }
   const counts = windows.map((window) => ({
     window,
     decisions: 0,
+    throughEnvoys: 0,
     accepts: 0,
     wrong: 0,
     falseRefusals: 0,
@@ -114,30 +113,33 @@ export function checkHistory(history: History, windows: readonly Window[], bound
     firstWrong: '',
     firstFalseRefusal: '',
   }));
-  for (const { credential, gateway, outcome, isGood, startedAt, endedAt } of history.decisions(earliest)) {
+  for (const { credential, place, outcome, isGood, startedAt, endedAt } of history.decisions(earliest)) {
     const count = counts.find(({ window }) => startedAt >= window.from && startedAt < window.until);
     if (count === undefined) continue;
     count.decisions += 1;
+    const { name = `place ${place}`, isEnvoy = false } = history.places[place] ?? {};
+    if (isEnvoy) count.throughEnvoys += 1;
     if (isGood && outcome !== 'allow') {
       if (outcome === 'deny') {
         count.falseRefusals += 1;
-        const place = `${Math.round(startedAt - count.window.from)} ms after the fault`;
-        count.firstFalseRefusal ||= `credential ${credential} at gateway ${gateway}, begun ${place}`;
+        const when = `${Math.round(startedAt - count.window.from)} ms after the fault`;
+        count.firstFalseRefusal ||= `credential ${credential} at ${name}, begun ${when}`;
       } else count.unavailable += 1;
       count.lastGapAt = Math.max(count.lastGapAt, startedAt);
     }
-    if (outcome !== 'allow') continue;
-    count.accepts += 1;
+    if (outcome === 'allow') count.accepts += 1;
     for (const known of ofCredential.get(credential) ?? []) {
       const { answeredAt, isEffective, endsAt } = known.revocation;
       // The use-check lies between the two: one that ends after the credential was allowed again may be right.
       if (startedAt < answeredAt || endedAt >= endsAt) continue;
+      known.isProbed ||= startedAt > answeredAt;
+      if (outcome !== 'allow') continue;
       known.lastAcceptAt = Math.max(known.lastAcceptAt, endedAt);
       if (startedAt <= answeredAt + (isEffective ? 0 : boundMs)) continue;
       count.wrong += 1;
       const afterMs = Math.round(startedAt - answeredAt);
       const promise = isEffective ? 'wait=effective' : 'the answer';
-      count.firstWrong ||= `credential ${credential} at gateway ${gateway}, begun ${afterMs} ms after ${promise}`;
+      count.firstWrong ||= `credential ${credential} at ${name}, begun ${afterMs} ms after ${promise}`;
     }
   }
   const all = [...ofCredential.values()].flat();
@@ -157,6 +159,7 @@ export function checkHistory(history: History, windows: readonly Window[], bound
       ...(firstFalseRefusal === '' ? {} : { firstFalseRefusal }),
       revocations: answered.length,
       unanswered: own.length - answered.length,
+      effective: answered.filter(({ revocation, isProbed }) => revocation.isEffective && isProbed).length,
       healMs: Math.round(Math.max(0, lastGapAt - window.healedAt)),
       latency: { p50: at(0.5), p99: at(0.99), max: at(1) },
     };

@@ -41,4 +41,22 @@ describe('a path that is broken on purpose', () => {
       assert.equal(arrived.length, sent.length);
     });
   }
+
+  it('leads to the new place after it was redirected, and ends what led to the old one', async () => {
+    const old = createServer((socket) => socket.on('error', () => {}));
+    const next = createServer((socket) => socket.end('new'));
+    for (const server of [old, next]) await once(server.listen(0, '127.0.0.1'), 'listening');
+    const target = (server: typeof old) => ({ host: '127.0.0.1', port: (server.address() as AddressInfo).port });
+    await using link = new Link(target(old));
+    const port = await link.listen();
+    const before = connect(port, '127.0.0.1').on('error', () => {});
+    await Promise.all([once(old, 'connection'), once(before, 'connect')]);
+    link.redirect(target(next));
+    await new Promise((resolve) => before.once('close', resolve));
+    let text = '';
+    for await (const chunk of connect(port, '127.0.0.1')) text += chunk;
+    assert.equal(text, 'new');
+    old.close();
+    next.close();
+  });
 });

@@ -8,13 +8,18 @@ const delayMs = 200;
 /** Of the chunks: what is lost comes again after a retransmission timeout of TCP. */
 export const lossShare = 0.01;
 
+export interface Target {
+  readonly host: string;
+  readonly port: number;
+}
+
 export class Link implements AsyncDisposable {
   readonly #server = createServer((near) => this.#accept(near));
-  readonly #target: { readonly host: string; readonly port: number };
   readonly #sockets = new Set<Socket>();
+  #target: Target;
   #state: LinkState = 'through';
 
-  constructor(target: { readonly host: string; readonly port: number }) {
+  constructor(target: Target) {
     this.#target = target;
   }
 
@@ -28,9 +33,17 @@ export class Link implements AsyncDisposable {
   set(state: LinkState): void {
     const wasSilent = this.#state === 'black-hole';
     this.#state = state;
-    if (state === 'cut' || (wasSilent && state !== 'black-hole')) {
-      for (const socket of this.#sockets) socket.resetAndDestroy();
-    }
+    if (state === 'cut' || (wasSilent && state !== 'black-hole')) this.#reset();
+  }
+
+  /** Leads somewhere else from now on; the connections there are end. */
+  redirect(target: Target): void {
+    this.#target = target;
+    this.#reset();
+  }
+
+  #reset(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 
   #accept(near: Socket): void {

@@ -1,30 +1,44 @@
 /** Steady requests of good credentials at every gateway, and revocations all the time, recorded. */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { checkRequest, createExtAuthzClient, type ExtAuthzClient } from '../../bench/ext-authz-client.ts';
+import { checkRequest, createExtAuthzClient } from '../../bench/ext-authz-client.ts';
+import { Admin } from '../system/admin.ts';
 import type { Issuer } from '../system/issuer.ts';
 import type { System } from '../system/system.ts';
+import { createEnvoyClient } from './envoy-client.ts';
 import type { History, Outcome } from './history.ts';
 
 const goodKeys = 60;
 const goodTokens = 30;
 const victimUsers = 40;
 const tickMs = 10;
-/** Of a credential about to be revoked, and when it has been for a while. */
+/** Of the requests of good credentials, one in so many goes through the Envoy of each gateway, too; prime to their number. */
+const envoyEvery = 7;
+/** Of a credential about to be revoked, of one that has been for a while, and of both at the Envoys. */
 const victimEveryMs = 25;
 const laterEveryMs = 150;
+const atEnvoysEveryMs = 300;
+/** From the first request of a victim on, and from the answer to its revocation. */
 const closelyForMs = 650;
+const closelyAfterMs = 300;
 const revokeEveryMs = 200;
+/** At once: while identity is away there are no more of them. */
+const revocationsMax = 14;
+/** For one replica of identity to answer, which it does after D at the latest. */
+const adminTimeoutMs = 4000;
 /** Every credential has been exchanged once, and every process has warmed up. */
 const warmUpMs = 5000;
 /** Requests of a victim go on this long after it was revoked: beyond D, to see what comes late. */
 const watchMs = 1600;
-const inFlightMax = 400;
+/** At one gateway, and at one Envoy: one that does not answer takes nothing from the others. */
+const inFlightMax = 150;
+const envoyInFlightMax = 40;
 /** gRPC status UNAVAILABLE, as the decision of a gateway that cannot decide. */
 const unavailable = 14;
 
 interface Credential {
   readonly index: number;
+  readonly authorization: string;
   readonly request: Buffer;
   readonly isGood: boolean;
 }
@@ -34,9 +48,22 @@ interface Victim extends Credential {
   readonly renew: () => Promise<void>;
   /** When requests of it began; null while there are none. */
   activeAt: number | null;
+  closelyUntil: number;
+}
+
+/** Where requests are decided: a gateway asked directly, or through its Envoy. */
+interface Place {
+  readonly name: string;
+  readonly isEnvoy: boolean;
+  readonly inFlightMax: number;
+  inFlight: number;
+  ask(credential: Credential): Promise<Outcome>;
+  close(): void;
 }
 
 export interface Load {
+  /** The longest that this process was late since the last time it was asked, milliseconds. */
+  takeStallMs(): number;
   stop(): Promise<void>;
 }
 
@@ -51,10 +78,63 @@ export interface LoadOptions {
 
 export async function startLoad({ system, issuer, history, rate, onError }: LoadOptions): Promise<Load> {
   const { admin } = system;
-  const clients = system.edges.map(({ extAuthzPort }) => createExtAuthzClient(`127.0.0.1:${extAuthzPort}`));
+  let calls = 0;
+  /** At the replicas in turn. One that does not answer is left, and may still revoke later: that takes nothing away. */
+  async function revokeBy(path: string, body: unknown): Promise<void> {
+    const first = calls++;
+    const errors: unknown[] = [];
+    for (const index of system.identityUrls.keys()) {
+      const url = system.identityUrls[(first + index) % system.identityUrls.length] ?? '';
+      try {
+        await new Admin(url, system.adminKey, adminTimeoutMs).call('POST', path, body);
+        return;
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    throw errors.length === 1 ? errors[0] : new AggregateError(errors, errors.map(String).join('; '));
+  }
+  /** Waits for its answer, come what may: one that was left could allow later what is revoked by then. */
+  async function allowAgain(userId: string): Promise<void> {
+    const url = system.identityUrls[calls++ % system.identityUrls.length] ?? '';
+    await new Admin(url, system.adminKey).enableUser(userId);
+  }
+  const places = system.edges.flatMap((edge): Place[] => {
+    const client = createExtAuthzClient(`127.0.0.1:${edge.extAuthzPort}`);
+    const direct: Place = {
+      name: edge.process.name,
+      isEnvoy: false,
+      inFlightMax,
+      inFlight: 0,
+      ask: ({ request }) =>
+        client.check(request).then(
+          (status): Outcome => (status === 0 ? 'allow' : status === unavailable ? 'unavailable' : 'deny'),
+          (): Outcome => 'no-answer',
+        ),
+      close: () => client.close(),
+    };
+    if (edge.envoy === null) return [direct];
+    const envoy = createEnvoyClient(edge.envoy.url, envoyInFlightMax);
+    const through: Place = {
+      name: `envoy of ${edge.process.name}`,
+      isEnvoy: true,
+      inFlightMax: envoyInFlightMax,
+      inFlight: 0,
+      async ask({ authorization }) {
+        const { outcome, status } = await envoy.check(authorization);
+        // The service behind takes what the gateway made of the credential, or something is wrong with that.
+        if (outcome === 'allow' && status !== 200) onError('upstream', `answered ${status}`);
+        return outcome;
+      },
+      close: envoy.close,
+    };
+    return [direct, through];
+  });
+  history.places.push(...places);
   let credentialCount = 0;
   const credential = (authorization: string, isGood: boolean): Credential => ({
     index: credentialCount++,
+    authorization,
     request: checkRequest(authorization),
     isGood,
   });
@@ -77,51 +157,58 @@ export async function startLoad({ system, issuer, history, rate, onError }: Load
     victims.push({
       ...credential(`Token ${key}`, false),
       activeAt: null,
-      end: (wait) => admin.call('POST', `/v1/users/${user.id}/disable${wait}`, { reason: 'test' }),
-      renew: async () => void (await admin.enableUser(user.id)),
+      closelyUntil: 0,
+      end: (wait) => revokeBy(`/v1/users/${user.id}/disable${wait}`, { reason: 'test' }),
+      renew: () => allowAgain(user.id),
     });
   }
 
   let isStopped = false;
-  let inFlight = 0;
-  async function ask(client: ExtAuthzClient, gateway: number, { index, request, isGood }: Credential): Promise<void> {
-    if (inFlight >= inFlightMax) return;
-    inFlight += 1;
+  async function ask(place: Place, index: number, asked: Credential): Promise<void> {
+    if (place.inFlight >= place.inFlightMax) return;
+    place.inFlight += 1;
     const startedAt = performance.now();
-    const outcome = await client.check(request).then(
-      (status): Outcome => (status === 0 ? 'allow' : status === unavailable ? 'unavailable' : 'deny'),
-      (): Outcome => 'no-answer',
-    );
-    inFlight -= 1;
-    history.add(index, gateway, startedAt, performance.now(), outcome, isGood);
+    const outcome = await place.ask(asked);
+    place.inFlight -= 1;
+    history.add(asked.index, index, startedAt, performance.now(), outcome, asked.isGood);
   }
+  const askEverywhere = (asked: Credential, alsoEnvoys: boolean) => {
+    places.forEach((place, index) => {
+      if (alsoEnvoys || !place.isEnvoy) void ask(place, index, asked);
+    });
+  };
 
   let turn = 0;
   let owed = 0;
   let last = performance.now();
   let victimsAt = 0;
   let victimTurn = 0;
+  let stallMs = 0;
   const timer = setInterval(() => {
     const now = performance.now();
-    owed += ((now - last) * rate) / 1000;
+    stallMs = Math.max(stallMs, now - last - tickMs);
+    // What a stall left out is not made up for in one burst.
+    owed = Math.min(rate / 10, owed + ((now - last) * rate) / 1000);
     last = now;
     for (; owed >= 1; owed -= 1) {
       const next = good[turn++ % good.length];
-      if (next !== undefined) clients.forEach((client, gateway) => void ask(client, gateway, next));
+      if (next !== undefined) askEverywhere(next, turn % envoyEvery === 0);
     }
     if (now - victimsAt < victimEveryMs) return;
     victimsAt = now;
     victimTurn += 1;
     for (const victim of victims) {
       if (victim.activeAt === null) continue;
-      const isClose = now - victim.activeAt < closelyForMs || victimTurn % (laterEveryMs / victimEveryMs) === 0;
-      if (isClose) clients.forEach((client, gateway) => void ask(client, gateway, victim));
+      const isLaterTurn = victimTurn % (laterEveryMs / victimEveryMs) === 0;
+      const isEnvoyTurn = victimTurn % (atEnvoysEveryMs / victimEveryMs) === 0;
+      if (isLaterTurn || now < victim.closelyUntil) askEverywhere(victim, isEnvoyTurn);
     }
   }, tickMs);
 
   /** One revocation from beginning to end; what it cannot undo ends the credential. */
   async function revoke(victim: Victim, count: number): Promise<boolean> {
     victim.activeAt = performance.now();
+    victim.closelyUntil = victim.activeAt + closelyForMs;
     await sleep(150);
     const isEffective = count % 2 === 0;
     const askedAt = performance.now();
@@ -134,6 +221,7 @@ export async function startLoad({ system, issuer, history, rate, onError }: Load
       },
     );
     const answeredAt = answered ? performance.now() : Number.POSITIVE_INFINITY;
+    victim.closelyUntil = Math.max(victim.closelyUntil, performance.now() + closelyAfterMs);
     await sleep(watchMs);
     victim.activeAt = null;
     let endsAt = performance.now();
@@ -158,7 +246,8 @@ export async function startLoad({ system, issuer, history, rate, onError }: Load
     const victim: Victim = {
       ...credential(`Bearer ${token}`, false),
       activeAt: null,
-      end: (wait) => admin.call('POST', `/v1/sessions/revoke${wait}`, { issuer: issuer.issuer, sid }),
+      closelyUntil: 0,
+      end: (wait) => revokeBy(`/v1/sessions/revoke${wait}`, { issuer: issuer.issuer, sid }),
       renew: async () => {},
     };
     victims.push(victim);
@@ -167,6 +256,7 @@ export async function startLoad({ system, issuer, history, rate, onError }: Load
   const running = new Set<Promise<unknown>>();
   let revocationCount = 0;
   const revoking = setInterval(() => {
+    if (running.size >= revocationsMax) return;
     const count = revocationCount++;
     const next = count % 3 === 0 ? sessionVictim() : Promise.resolve(idle.shift());
     const run = next.then(async (victim) => {
@@ -181,13 +271,18 @@ export async function startLoad({ system, issuer, history, rate, onError }: Load
 
   await sleep(warmUpMs);
   return {
+    takeStallMs() {
+      const taken = stallMs;
+      stallMs = 0;
+      return taken;
+    },
     async stop() {
       isStopped = true;
       clearInterval(revoking);
       await Promise.allSettled([...running]);
       clearInterval(timer);
-      while (inFlight > 0) await sleep(20);
-      for (const client of clients) client.close();
+      while (places.some(({ inFlight }) => inFlight > 0)) await sleep(20);
+      for (const place of places) place.close();
     },
   };
 }

@@ -19,15 +19,18 @@ export interface TenantFixture {
 export class Admin {
   readonly #url: string;
   readonly #key: string;
+  readonly #timeoutMs: number;
 
-  constructor(url: string, key: string) {
+  constructor(url: string, key: string, timeoutMs = 120_000) {
     this.#url = url;
     this.#key = key;
+    this.#timeoutMs = timeoutMs;
   }
 
   async call<T = Record<string, unknown>>(method: string, path: string, body?: unknown, status?: number): Promise<T> {
     const response = await fetch(new URL(path, this.#url), {
       method,
+      signal: AbortSignal.timeout(this.#timeoutMs),
       headers: {
         authorization: `Token ${this.#key}`,
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),

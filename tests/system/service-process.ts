@@ -6,6 +6,7 @@ import { noteLeftover } from '../parts/leftovers.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const startTimeoutMs = 30_000;
+const stopTimeoutMs = 30_000;
 
 /** Ports that were free a moment ago, all different. */
 export async function freePorts(count: number): Promise<number[]> {
@@ -51,6 +52,10 @@ export class ServiceProcess implements AsyncDisposable {
     this.metricsPort = metricsPort;
     this.#env = { ...env, TG_METRICS_PORT: `${metricsPort}` };
     this.#readyUrl = `http://127.0.0.1:${metricsPort}/readyz`;
+  }
+
+  get isRunning(): boolean {
+    return this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
   get metricsUrl(): string {
@@ -100,9 +105,15 @@ export class ServiceProcess implements AsyncDisposable {
     await this.#end('SIGKILL');
   }
 
-  /** Asks it to end; resolves with its exit code. */
-  stop(): Promise<number | null> {
-    return this.#end('SIGTERM');
+  /** Asks it to end; resolves with its exit code, null where it had to be killed. */
+  async stop(): Promise<number | null> {
+    const child = this.#child;
+    const timer = setTimeout(() => child?.kill('SIGKILL'), stopTimeoutMs);
+    try {
+      return await this.#end('SIGTERM');
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   pause(): void {

@@ -64,6 +64,7 @@ export interface System extends AsyncDisposable {
   readonly adminKey: string;
   readonly identityUrl: string;
   readonly authServerUrl: string;
+  readonly authServerUrls: readonly string[];
   /** Where identity has its data. */
   readonly identityDatabaseUrl: string;
   readonly postgres: PostgresPart;
@@ -241,6 +242,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
       adminKey,
       identityUrl,
       authServerUrl,
+      authServerUrls,
       identityDatabaseUrl,
       postgres,
       kafka,
