@@ -11,6 +11,7 @@ function historyOf(revoke: Partial<History['revocations'][number]> = {}): Histor
     askedAt: 990,
     answeredAt: 1000,
     isEffective: false,
+    place: { epoch: 1, seq: 10 },
     endsAt: 4000,
     ...revoke,
   });
@@ -39,6 +40,29 @@ describe('the check of a history', () => {
     assert.equal(checkHistory(history, windows, 1000)[0]?.effective, 0);
     history.add(1, 0, 1500, 1501, 'deny', false);
     assert.equal(checkHistory(history, windows, 1000)[0]?.effective, 1);
+  });
+
+  it('holds against nobody what the database has lost, from then on and no earlier', () => {
+    const history = historyOf();
+    history.losses.push({ at: 3000, epoch: 1, seq: 9 });
+    history.add(1, 0, 3100, 3101, 'allow', false);
+    const [result] = checkHistory(history, windows, 1000);
+    assert.deepEqual([result?.wrong, result?.lost], [0, 1]);
+    history.add(1, 0, 2500, 2501, 'allow', false);
+    assert.equal(checkHistory(history, windows, 1000)[0]?.wrong, 1);
+  });
+
+  it('holds what survived a loss, and what was revoked after it', () => {
+    for (const place of [
+      { epoch: 1, seq: 9 },
+      { epoch: 2, seq: 10 },
+    ]) {
+      const history = historyOf({ place });
+      history.losses.push({ at: 500, epoch: 1, seq: 9 });
+      history.add(1, 0, 3100, 3101, 'allow', false);
+      const [result] = checkHistory(history, windows, 1000);
+      assert.deepEqual([result?.wrong, result?.lost], [1, 0]);
+    }
   });
 
   it('takes nothing for wrong that was never answered', () => {

@@ -3,6 +3,8 @@
  * began after the bound: the use-check lies between a request's beginning and its end, and a commit before its answer.
  */
 
+import type { Position } from '@token-gateway/revocation';
+
 export const outcomes = ['allow', 'deny', 'unavailable', 'no-answer'] as const;
 export type Outcome = (typeof outcomes)[number];
 
@@ -14,8 +16,15 @@ export interface Revocation {
   readonly answeredAt: number;
   /** Whether the answer promised that it is in effect everywhere. */
   readonly isEffective: boolean;
+  /** Where the answer said it is in the change log. */
+  readonly place: Position | null;
   /** When it was allowed again (asked, not answered); infinity = never. */
   readonly endsAt: number;
+}
+
+/** The database lost what was committed after this place: commits do not stay, which is outside the guarantee. */
+export interface Loss extends Position {
+  readonly at: number;
 }
 
 export interface Window {
@@ -39,6 +48,8 @@ export interface WindowResult {
   readonly throughEnvoys: number;
   readonly revocations: number;
   readonly unanswered: number;
+  /** Answered, and lost by the database afterwards. */
+  readonly lost: number;
   /** Answered when in effect, and asked for at some gateway after that. */
   readonly effective: number;
   /** From mending to the last valid request that got no decision, milliseconds. */
@@ -51,6 +62,7 @@ const chunkSize = 65_536;
 /** Decisions in the order of their ends, compactly: a run has millions. */
 export class History {
   readonly revocations: Revocation[] = [];
+  readonly losses: Loss[] = [];
   /** Where decisions are made, by the number they are added with. */
   readonly places: { readonly name: string; readonly isEnvoy: boolean }[] = [];
   readonly #times: Float64Array[] = [];
@@ -95,10 +107,14 @@ export class History {
 export function checkHistory(history: History, windows: readonly Window[], boundMs: number): WindowResult[] {
   // A request that began in a window ended in it or later.
   const earliest = Math.min(...windows.map(({ from }) => from));
-  const ofCredential = new Map<number, { revocation: Revocation; lastAcceptAt: number; isProbed: boolean }[]>();
+  const ofCredential = new Map<
+    number,
+    { revocation: Revocation; endsAt: number; lastAcceptAt: number; isProbed: boolean }[]
+  >();
   for (const revocation of history.revocations) {
     const known = ofCredential.get(revocation.credential) ?? [];
-    known.push({ revocation, lastAcceptAt: 0, isProbed: false });
+    const endsAt = Math.min(revocation.endsAt, lossOf(revocation, history.losses)?.at ?? Number.POSITIVE_INFINITY);
+    known.push({ revocation, endsAt, lastAcceptAt: 0, isProbed: false });
     ofCredential.set(revocation.credential, known);
   }
   const counts = windows.map((window) => ({
@@ -129,9 +145,9 @@ export function checkHistory(history: History, windows: readonly Window[], bound
     }
     if (outcome === 'allow') count.accepts += 1;
     for (const known of ofCredential.get(credential) ?? []) {
-      const { answeredAt, isEffective, endsAt } = known.revocation;
+      const { answeredAt, isEffective } = known.revocation;
       // The use-check lies between the two: one that ends after the credential was allowed again may be right.
-      if (startedAt < answeredAt || endedAt >= endsAt) continue;
+      if (startedAt < answeredAt || endedAt >= known.endsAt) continue;
       known.isProbed ||= startedAt > answeredAt;
       if (outcome !== 'allow') continue;
       known.lastAcceptAt = Math.max(known.lastAcceptAt, endedAt);
@@ -159,9 +175,15 @@ export function checkHistory(history: History, windows: readonly Window[], bound
       ...(firstFalseRefusal === '' ? {} : { firstFalseRefusal }),
       revocations: answered.length,
       unanswered: own.length - answered.length,
+      lost: own.filter(({ revocation }) => lossOf(revocation, history.losses) !== undefined).length,
       effective: answered.filter(({ revocation, isProbed }) => revocation.isEffective && isProbed).length,
       healMs: Math.round(Math.max(0, lastGapAt - window.healedAt)),
       latency: { p50: at(0.5), p99: at(0.99), max: at(1) },
     };
   });
+}
+
+function lossOf({ place }: Revocation, losses: readonly Loss[]): Loss | undefined {
+  if (place === null) return undefined;
+  return losses.find(({ epoch, seq }) => place.epoch === epoch && place.seq > seq);
 }

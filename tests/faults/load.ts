@@ -1,8 +1,9 @@
 /** Steady requests of good credentials at every gateway, and revocations all the time, recorded. */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Position } from '@token-gateway/revocation';
 import { checkRequest, createExtAuthzClient } from '../../bench/ext-authz-client.ts';
-import { Admin } from '../system/admin.ts';
+import { Admin, type Revoked } from '../system/admin.ts';
 import type { Issuer } from '../system/issuer.ts';
 import type { System } from '../system/system.ts';
 import { createEnvoyClient } from './envoy-client.ts';
@@ -44,7 +45,7 @@ interface Credential {
 }
 
 interface Victim extends Credential {
-  readonly end: (wait: string) => Promise<unknown>;
+  readonly end: (wait: string) => Promise<Position>;
   readonly renew: () => Promise<void>;
   /** When requests of it began; null while there are none. */
   activeAt: number | null;
@@ -80,14 +81,13 @@ export async function startLoad({ system, issuer, history, rate, onError }: Load
   const { admin } = system;
   let calls = 0;
   /** At the replicas in turn. One that does not answer is left, and may still revoke later: that takes nothing away. */
-  async function revokeBy(path: string, body: unknown): Promise<void> {
+  async function revokeBy(path: string, body: unknown): Promise<Position> {
     const first = calls++;
     const errors: unknown[] = [];
     for (const index of system.identityUrls.keys()) {
       const url = system.identityUrls[(first + index) % system.identityUrls.length] ?? '';
       try {
-        await new Admin(url, system.adminKey, adminTimeoutMs).call('POST', path, body);
-        return;
+        return await new Admin(url, system.adminKey, adminTimeoutMs).call<Revoked>('POST', path, body);
       } catch (error) {
         errors.push(error);
       }
@@ -213,19 +213,17 @@ export async function startLoad({ system, issuer, history, rate, onError }: Load
     const isEffective = count % 2 === 0;
     const askedAt = performance.now();
     const record = { credential: victim.index, askedAt, isEffective };
-    const answered = await victim.end(isEffective ? '?wait=effective' : '').then(
-      () => true,
-      (error: unknown) => {
-        onError('revocation', error);
-        return false;
-      },
-    );
+    const place = await victim.end(isEffective ? '?wait=effective' : '').catch((error: unknown) => {
+      onError('revocation', error);
+      return null;
+    });
+    const answered = place !== null;
     const answeredAt = answered ? performance.now() : Number.POSITIVE_INFINITY;
     victim.closelyUntil = Math.max(victim.closelyUntil, performance.now() + closelyAfterMs);
     await sleep(watchMs);
     victim.activeAt = null;
     let endsAt = performance.now();
-    history.revocations.push({ ...record, answeredAt, endsAt });
+    history.revocations.push({ ...record, place, answeredAt, endsAt });
     for (;;) {
       if (isStopped) return answered;
       endsAt = performance.now();

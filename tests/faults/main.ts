@@ -16,6 +16,7 @@ import { openParts } from '../parts/index.ts';
 import { Random } from '../simulation/random.ts';
 import { startIssuer } from '../system/issuer.ts';
 import { fullChain, startSystem } from '../system/system.ts';
+import { failoverOf } from './failover.ts';
 import { type Fault, faultsOf, startSupervised, together } from './faults.ts';
 import { checkHistory, History, type Window } from './history.ts';
 import { Link } from './link.ts';
@@ -86,7 +87,16 @@ const load = await startLoad({
 });
 
 const random = new Random(Number(values.seed), 'pairs');
-const all = faultsOf({ system, links, spareRedis, random: new Random(Number(values.seed), 'holds') });
+const failover = failoverOf(system, links, history);
+const all = [
+  ...faultsOf({
+    system: { ...system, postgres: failover.primary },
+    links,
+    spareRedis,
+    random: new Random(Number(values.seed), 'holds'),
+  }),
+  failover.fault,
+];
 const { only } = values;
 const single = all.filter((fault) =>
   only === undefined ? !values.subset || fault.isTelling : fault.name.includes(only),
@@ -198,6 +208,7 @@ const total = {
   wrong: sum(({ wrong }) => wrong),
   falseRefusals: sum(({ falseRefusals }) => falseRefusals),
   revocations: sum(({ revocations }) => revocations),
+  lost: sum(({ lost }) => lost),
   effective: sum(({ effective }) => effective),
   notHealed: results.filter(({ healMs }) => healMs > healMaxMs).map(({ fault }) => fault),
   failures: failures.length,

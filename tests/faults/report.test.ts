@@ -14,6 +14,7 @@ const result = (fault: string, healMs: number): WindowResult => ({
   throughEnvoys: 1,
   revocations: 1,
   unanswered: 0,
+  lost: 0,
   effective: 0,
   healMs,
   latency: { p50: 1, p99: 2, max: 3 },
