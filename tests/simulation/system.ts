@@ -277,8 +277,15 @@ export function createSystem(seed: number): System {
     commit({ type, subjects, mutate }) {
       store.commit({ type, subjects: [...subjects], actor: 'system' }, mutate);
       for (const listener of onCommit) listener();
-      for (const name of identityNames) {
-        network.send(machine('database'), machine(name), () => protocols.get(name)?.feed.nudge());
+      const row = store.rows.at(-1);
+      if (row === undefined) return;
+      for (const [index, name] of identityNames.entries()) {
+        network.send(machine('database'), machine(name), () => {
+          const feed = protocols.get(name)?.feed;
+          // One of them has made it and knows it, the others are told that there is something.
+          if (index === row.seq % identityNames.length) feed?.add([row]);
+          else feed?.nudge();
+        });
       }
     },
     onCommit,

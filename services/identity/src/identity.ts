@@ -68,7 +68,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   const { database, eventLog, reportLog = eventLog, clock, logger, registry, random = randomBytes } = deps;
   const { drizzle } = database;
   await database.migrate(migrationsFolder);
-  const store = createDrizzleStore({ database, clock });
+  const store = createDrizzleStore({ database, clock, onCommitted: (rows) => protocol.feed.add(rows) });
   const head = await store.open();
   logger.info({ epoch: head.epoch, seq: head.seq }, 'change log opened');
 
@@ -112,7 +112,6 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     callers,
     readBound: createBoundReader(drizzle),
     fence,
-    onCommit: () => feed.nudge(),
     closing,
   });
   const bootstrapAdminKey = await bootstrap(deps, store, random, config.bootstrapAdminKey);

@@ -8,7 +8,6 @@ export async function buildOpenApi(): Promise<object> {
   const context = {
     clock: systemClock,
     random: () => new Uint8Array(),
-    onCommit: () => {},
     callers: { read: () => Promise.reject(new Error('documentation only')) },
   } as unknown as RestContext;
   const app = await createRestApp(createSilentTelemetry().logger, context);

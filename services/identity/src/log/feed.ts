@@ -1,5 +1,5 @@
 import { type Clock, type Logger, ServiceError } from '@token-gateway/platform';
-import type { ChangeRow, Position } from '@token-gateway/revocation';
+import { type ChangeRow, nextChain, type Position } from '@token-gateway/revocation';
 import type { ChangeStore, Head } from '../store/port.ts';
 
 const keptMax = 2000;
@@ -23,21 +23,46 @@ export class ChangeFeed {
   /** The newest sequence when this epoch was first seen. */
   #epochFrom: number;
   #newestSeq: number;
+  /** chain(newestSeq) */
+  #newestChain: string;
   #kept: ChangeRow[] = [];
   #isDirty = true;
   #wake: () => void = () => {};
   readonly #waiting = new Set<() => void>();
   #loop: Promise<void> = Promise.resolve();
 
-  constructor(deps: ChangeFeedDeps, { epoch, seq }: Position) {
+  constructor(deps: ChangeFeedDeps, { epoch, seq, chain }: Omit<Head, 'minSigningGeneration'>) {
     this.#deps = deps;
     this.#epoch = epoch;
     this.#epochFrom = seq;
     this.#newestSeq = seq;
+    this.#newestChain = chain;
   }
 
   start(): void {
     this.#loop = this.#run();
+  }
+
+  /**
+   * What was committed by this replica, in the order of one transaction: kept at once where it is what comes next by its
+   * chain, so that nobody waits for it to be read back.
+   */
+  add(rows: readonly ChangeRow[]): void {
+    const [first] = rows;
+    const last = rows.at(-1);
+    if (first === undefined || last === undefined) return;
+    if (first.epoch !== this.#epoch) this.nudge();
+    else if (this.#isNext(rows)) this.#keep(rows);
+    else this.nudge(last.seq);
+  }
+
+  #isNext(rows: readonly ChangeRow[]): boolean {
+    let [seq, chain] = [this.#newestSeq, this.#newestChain];
+    for (const row of rows) {
+      if (row.seq !== seq + 1 || row.chain !== nextChain(chain, row.epoch, row.seq, row.payload)) return false;
+      ({ seq, chain } = row);
+    }
+    return true;
   }
 
   /** There may be something new: up to this sequence, where it is known. */
@@ -102,7 +127,7 @@ export class ChangeFeed {
         if (isFailing) logger.info('change log can be read again');
         isFailing = false;
         if (head.epoch !== this.#epoch) this.#startAgain(head);
-        else if (rows.length > 0) this.#keep(rows);
+        else this.#keep(rows.filter(({ seq }) => seq > this.#newestSeq));
         if (rows.length === batchMax) continue;
       } catch (err) {
         if (!isFailing) logger.warn({ err }, 'change log cannot be read');
@@ -113,19 +138,23 @@ export class ChangeFeed {
   }
 
   #keep(rows: readonly ChangeRow[]): void {
+    const last = rows.at(-1);
+    if (last === undefined) return;
     this.#kept.push(...rows);
     if (this.#kept.length > 2 * keptMax) this.#kept = this.#kept.slice(-keptMax);
-    this.#newestSeq = rows.at(-1)?.seq ?? this.#newestSeq;
+    this.#newestSeq = last.seq;
+    this.#newestChain = last.chain;
     for (const done of [...this.#waiting]) done();
   }
 
   /** Of the replaced history nothing is shown any more; its sequence may have gone back. */
-  #startAgain({ epoch, seq }: Head): void {
+  #startAgain({ epoch, seq, chain }: Head): void {
     this.#deps.logger.warn({ epoch, seq, replaced: this.newest }, 'a new epoch has begun');
     this.#kept = [];
     this.#epoch = epoch;
     this.#epochFrom = seq;
     this.#newestSeq = seq;
+    this.#newestChain = chain;
     for (const done of [...this.#waiting]) done();
   }
 

@@ -29,8 +29,6 @@ export interface RestContext {
   readonly readBound: (tenantId: string) => Promise<TenantBound | null>;
   /** No change is answered before it. */
   readonly fence: Fence;
-  /** A change was committed here: whoever waits for changes need not wait for the notification. */
-  readonly onCommit: () => void;
   /** Aborts when the service closes: nothing is waited for any more. */
   readonly closing: AbortSignal;
 }
@@ -53,7 +51,6 @@ export function now(context: RestContext): Date {
 export async function commit<T>(context: RestContext, work: (tx: Drizzle) => Promise<T>): Promise<T> {
   try {
     const result = await context.store.transaction(work);
-    context.onCommit();
     // Also where it was committed before: to a server that restarts, a commit may be one that no standby has.
     await context.fence();
     return result;

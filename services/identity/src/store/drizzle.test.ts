@@ -72,6 +72,25 @@ describe('the store of a database whose history is replaced under it', () => {
     await store.apiKey('one');
   });
 
+  it('tells what a transaction has appended, as it can be read, and nothing of one that was rolled back', async () => {
+    const told: ChangeRow[] = [];
+    const telling = createDrizzleStore({ database, clock: systemClock, onCommitted: (rows) => told.push(...rows) });
+    const { seq } = await telling.head();
+    await telling.transaction(async (tx) => {
+      await telling.append(tx, { ...change, reason: 'ü "\\ \n' });
+      await telling.appendAll(tx, [change, change]);
+      assert.deepEqual(told, []);
+    });
+    await assert.rejects(
+      telling.transaction(async (tx) => {
+        await telling.append(tx, change);
+        throw new Error('rolled back');
+      }),
+    );
+    assert.equal(told.length, 3);
+    assert.deepEqual(told, (await telling.read(seq, 10)).rows);
+  });
+
   it('chains several changes of one statement as one by one, also over one that was rolled back', async () => {
     const before = await store.head();
     await assert.rejects(

@@ -1,5 +1,5 @@
 import { type Clock, type Database, type Drizzle, ServiceError, sqlStateOf } from '@token-gateway/platform';
-import { changePayload, genesisChain, type Position } from '@token-gateway/revocation';
+import { type ChangeRow, changePayload, genesisChain, type Position } from '@token-gateway/revocation';
 import { and, asc, eq, gt, gte, inArray, isNull, lt, lte, min, or, type SQL, sql } from 'drizzle-orm';
 import type { Head, NewChange, ProviderState, Store, TenantState, UserState } from './port.ts';
 import {
@@ -46,12 +46,21 @@ export interface DrizzleStore extends Store {
   appendAll(tx: Drizzle, changes: readonly NewChange[], stamp?: SQL): Promise<readonly Position[]>;
 }
 
+export interface DrizzleStoreDeps {
+  readonly database: Database;
+  readonly clock: Clock;
+  /** What a transaction appended, in order, once it has committed. */
+  readonly onCommitted?: (rows: readonly ChangeRow[]) => void;
+}
+
 /** The store in Postgres or PGlite. Each answer compares the history it comes from in its own statement. */
-export function createDrizzleStore({ database, clock }: { database: Database; clock: Clock }): DrizzleStore {
+export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStoreDeps): DrizzleStore {
   const { drizzle } = database;
   // The table's own number tells a dump that was restored into the same server.
   const history = sql<string>`(${database.history} || '/' || 'log_head'::regclass::oid)`;
   let opening: Promise<Head> | null = null;
+  /** What each transaction under way has appended. */
+  const appended = new WeakMap<object, ChangeRow[]>();
 
   const isCurrent = sql<boolean>`${logHead.historyId} = ${history}`;
   const placeColumns = {
@@ -68,6 +77,16 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
 
   // Asked with every exchange and watermark: built once.
   const headQuery = drizzle.select(headColumns).from(logHead).prepare('head');
+  const readQuery = drizzle
+    .select({
+      ...headColumns,
+      change: { seq: changes.seq, epoch: changes.epoch, chain: changes.chain, payload: changes.payload },
+    })
+    .from(logHead)
+    .leftJoin(changes, gt(changes.seq, sql.placeholder('after')))
+    .orderBy(asc(changes.seq))
+    .limit(sql.placeholder('limit'))
+    .prepare('read');
   const apiKeyQuery = drizzle
     .select({
       ...headColumns,
@@ -171,13 +190,21 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
   }
 
   function transaction<T>(work: (tx: Drizzle) => Promise<T>): Promise<T> {
-    return inCurrentHistory(() => drizzle.transaction(work));
+    return inCurrentHistory(async () => {
+      const rows: ChangeRow[] = [];
+      const result = await drizzle.transaction((tx) => {
+        appended.set(tx, rows);
+        return work(tx);
+      });
+      if (rows.length > 0) onCommitted?.(rows);
+      return result;
+    });
   }
 
   async function appendAll(tx: Drizzle, given: readonly NewChange[], stamp?: SQL): Promise<readonly Position[]> {
     const at = new Date(clock.now().wallMs).toISOString();
-    const payloads = JSON.stringify(given.map((change) => changePayload({ ...change, at })));
-    const rows = await rowsOf<{ epoch: string; seq: string }>(
+    const payloads = given.map((change) => changePayload({ ...change, at }));
+    const rows = await rowsOf<{ epoch: string; seq: string; chain: string }>(
       tx,
       sql`WITH RECURSIVE locked AS (
         SELECT epoch, seq, chain FROM log_head WHERE history_id = ${history} FOR UPDATE
@@ -186,7 +213,7 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
         UNION ALL
         SELECT n + 1, epoch, seq + 1,
           sha256(chain || int8send(epoch) || int8send(seq + 1) || convert_to(next, 'UTF8')), next
-        FROM links, LATERAL (SELECT ${payloads}::jsonb ->> n) AS given (next) WHERE next IS NOT NULL
+        FROM links, LATERAL (SELECT ${JSON.stringify(payloads)}::jsonb ->> n) AS given (next) WHERE next IS NOT NULL
       ), head AS (
         SELECT * FROM links WHERE n > 0
       ), moved AS (
@@ -198,10 +225,14 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
       ), notified AS (
         SELECT pg_notify(${changesChannel}, max(seq)::text) FROM head
       )
-      SELECT epoch::text, seq::text FROM head, notified ORDER BY n`,
+      SELECT epoch::text, seq::text, encode(chain, 'hex') AS chain FROM head, notified ORDER BY n`,
     );
     if (rows.length !== given.length) throw new HistoryReplaced();
-    return rows.map(({ epoch, seq }) => ({ epoch: Number(epoch), seq: Number(seq) }));
+    const stored = rows.map(({ epoch, seq, chain }, index) => {
+      return { epoch: Number(epoch), seq: Number(seq), chain, payload: payloads[index] ?? '' };
+    });
+    appended.get(tx)?.push(...stored);
+    return stored.map(({ epoch, seq }) => ({ epoch, seq }));
   }
 
   async function append(tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position> {
@@ -216,16 +247,7 @@ export function createDrizzleStore({ database, clock }: { database: Database; cl
     },
 
     async read(after, limit) {
-      const columns = { seq: changes.seq, epoch: changes.epoch, chain: changes.chain, payload: changes.payload };
-      const { head, rows } = await readWithHead((question) =>
-        drizzle
-          .select({ ...headColumns, change: columns })
-          .from(logHead)
-          .leftJoin(changes, gt(changes.seq, after))
-          .orderBy(asc(changes.seq))
-          .limit(limit)
-          .execute({ question }),
-      );
+      const { head, rows } = await readWithHead((question) => readQuery.execute({ after, limit, question }));
       const found = rows.flatMap(({ change }) =>
         change === null ? [] : [{ ...change, chain: change.chain.toString('hex') }],
       );
