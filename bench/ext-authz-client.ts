@@ -5,6 +5,8 @@ import { AuthorizationService, CheckRequest, CheckResponse } from '@token-gatewa
 export interface ExtAuthzClient {
   /** Resolves with the gRPC status of the decision, 0 = accepted; rejects when there is no answer in five seconds. */
   check(request: Buffer): Promise<number>;
+  /** The same, and all that the answer says. */
+  ask(request: Buffer): Promise<CheckResponse>;
   close(): void;
 }
 
@@ -28,19 +30,32 @@ export function checkRequest(authorization: string): Buffer {
 
 export function createExtAuthzClient(address: string): ExtAuthzClient {
   const client = new Client(address, credentials.createInsecure());
+  const call = <T>(request: Buffer, read: (response: CheckResponse) => T): Promise<T> =>
+    new Promise((resolve, reject) => {
+      client.makeUnaryRequest(
+        path,
+        (bytes: Buffer) => bytes,
+        (bytes: Buffer) => read(CheckResponse.decode(bytes)),
+        request,
+        new Metadata(),
+        { deadline: Date.now() + deadlineMs },
+        (error, answer) => (error === null && answer !== undefined ? resolve(answer) : reject(error)),
+      );
+    });
   return {
-    check: (request) =>
-      new Promise((resolve, reject) => {
-        client.makeUnaryRequest(
-          path,
-          (bytes: Buffer) => bytes,
-          (bytes: Buffer) => CheckResponse.decode(bytes).status?.code ?? -1,
-          request,
-          new Metadata(),
-          { deadline: Date.now() + deadlineMs },
-          (error, code) => (error === null && code !== undefined ? resolve(code) : reject(error)),
-        );
-      }),
+    check: (request) => call(request, ({ status }) => status?.code ?? -1),
+    ask: (request) => call(request, (response) => response),
     close: () => client.close(),
   };
+}
+
+/** A client for which what is accepted ends when the gateway answers anything else than now, such as another token. */
+export async function whileTheSame(client: ExtAuthzClient, request: Buffer): Promise<ExtAuthzClient> {
+  const now = JSON.stringify(await client.ask(request));
+  const check = async (asked: Buffer): Promise<number> => {
+    const response = await client.ask(asked);
+    if (response.status?.code !== 0) throw new Error('a good credential is refused');
+    return JSON.stringify(response) === now ? 0 : -1;
+  };
+  return { ...client, check };
 }

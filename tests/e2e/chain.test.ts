@@ -223,6 +223,37 @@ await partsSuite('the whole chain', ['postgres', 'kafka', 'redis', 'envoy'], (pa
     }
   });
 
+  it('decides everything anew, and signs by a new key, once a signing key was compromised', async () => {
+    const { key } = await system.admin.tenantFixture();
+    const { audience } = await providerFixture();
+    const callers = [withKey(key), withToken(await acceptedToken(audience))];
+    const claimsEverywhere = () =>
+      Promise.all(
+        callers.flatMap((headers) =>
+          system.edges.map(async ({ url }) => {
+            const { status, text } = await call(url, headers);
+            assert.equal(status, 200, text);
+            return (JSON.parse(text) as Echo).claims;
+          }),
+        ),
+      );
+    const publishedKids = async () => {
+      const { keys } = JSON.parse((await call(`${system.authServerUrl}/.well-known/jwks.json`, {})).text);
+      return (keys as { kid: string }[]).map(({ kid }) => kid);
+    };
+    await untilEverywhere(system, withKey(key), 200, 1000);
+    const oldTokens = new Set((await claimsEverywhere()).map(({ jti }) => jti));
+    const [oldKid] = await publishedKids();
+    const place = await system.admin.call<{ seq: number }>('POST', '/v1/signing-keys/compromise?wait=effective');
+    for (const { jti, rev } of await claimsEverywhere()) {
+      assert.ok(!oldTokens.has(jti));
+      assert.ok(Number(String(rev).split(':')[1]) >= place.seq);
+    }
+    const kids = await publishedKids();
+    assert.equal(kids.length, 1);
+    assert.ok(oldKid !== undefined && !kids.includes(oldKid));
+  });
+
   it('accepts again within a second what was refused because its user was disabled or its provider unknown', async () => {
     const { audience, tenantId } = await providerFixture();
     const token = await acceptedToken(audience, { sub: 'bob' });

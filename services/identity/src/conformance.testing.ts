@@ -516,6 +516,35 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         assert.ok(Date.parse(body.effectiveBy) >= lowered + 60_000);
       });
 
+      it('raises the least generation of signing keys when one was compromised, which concerns all', async () => {
+        const { rest, key, tenantId, userId } = await fixture(identity);
+        await rest('PATCH', `/v1/tenants/${tenantId}`, { policy: { maxStalenessMs: 200_000 } });
+        const admin = (await rest<Created>('POST', `/v1/users/${userId}/api-keys`, { name: 'a', scopes: ['read'] }))
+          .body;
+        const url = '/v1/signing-keys/compromise';
+        assert.equal((await client(identity, admin.key)('POST', url)).status, 403);
+        const before = await resolveKey(identity, key);
+        const { status, body } = await rest<Place & { effectiveBy: string }>('POST', url, { reason: 'leaked' });
+        assert.equal(status, 200);
+        assert.ok(Date.parse(body.effectiveBy) > systemClock.now().wallMs + 190_000);
+        const after = await resolveKey(identity, key);
+        assert.equal(after.minSigningGeneration, before.minSigningGeneration + 1);
+        assert.ok(before.seq < body.seq && after.seq >= body.seq);
+        const { items } = (await rest<{ items: Change[] }>('GET', `/v1/changes?after=${body.seq - 1}&limit=1`)).body;
+        const { type, subjects, reason, details } = items[0] ?? assert.fail();
+        assert.deepEqual(
+          { type, subjects, reason, details },
+          {
+            type: 'tg.signing-key.compromised',
+            subjects: ['all'],
+            reason: 'leaked',
+            details: { minGeneration: after.minSigningGeneration },
+          },
+        );
+        assert.equal(outcomeOf(after), 'granted');
+        await rest('PATCH', `/v1/tenants/${tenantId}`, { policy: { maxStalenessMs: 1000 } });
+      });
+
       it('answers ?wait=effective when the revocation is true everywhere, not before', async () => {
         const { rest, keyId } = await fixture(identity);
         const { body } = await rest<{ effectiveBy: string }>('POST', `/v1/api-keys/${keyId}/revoke?wait=effective`);

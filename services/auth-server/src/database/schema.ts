@@ -1,17 +1,27 @@
-import { integer, jsonb, pgTable, text, timestamp } from 'drizzle-orm/pg-core';
+import { sql } from 'drizzle-orm';
+import { integer, jsonb, pgTable, text, timestamp, uniqueIndex } from 'drizzle-orm/pg-core';
 import type { JWK } from 'jose';
 
-/** Keys that sign internal tokens. One per generation, so that replicas that start at once agree on one. */
-export const signingKeys = pgTable('signing_keys', {
-  kid: text('kid').primaryKey(),
-  generation: integer('generation').notNull().unique(),
-  algorithm: text('algorithm').notNull(),
-  publicJwk: jsonb('public_jwk').$type<JWK>().notNull(),
-  privateJwk: jsonb('private_jwk').$type<JWK>().notNull(),
-  createdAt: timestamp('created_at', { withTimezone: true }).notNull(),
-  /** From then on nobody may accept what it signed; null = no end decided. */
-  notAfter: timestamp('not_after', { withTimezone: true }),
-});
+/**
+ * Keys that sign internal tokens. One that has no end per generation and algorithm, so that replicas that need one at once
+ * agree on it. Generations are identity's: none is above the least one that it requires, so that raising it ends them all.
+ */
+export const signingKeys = pgTable(
+  'signing_keys',
+  {
+    kid: text('kid').primaryKey(),
+    generation: integer('generation').notNull(),
+    algorithm: text('algorithm').notNull(),
+    publicJwk: jsonb('public_jwk').$type<JWK>().notNull(),
+    privateJwk: jsonb('private_jwk').$type<JWK>().notNull(),
+    createdAt: timestamp('created_at', { withTimezone: true }).notNull(),
+    /** From then on nobody may accept what it signed; null = no end decided. */
+    notAfter: timestamp('not_after', { withTimezone: true }),
+  },
+  (table) => [
+    uniqueIndex('signing_keys_in_use').on(table.generation, table.algorithm).where(sql`${table.notAfter} is null`),
+  ],
+);
 
 /** OAuth clients that may ask for tokens: the gateways. */
 export const clients = pgTable('clients', {

@@ -62,6 +62,15 @@ suite('signer with keys in the database', () => {
     }
   });
 
+  test('raising the generation by one ends every key there is, of whatever algorithm', async () => {
+    const signers = [await signerOfEmptyDatabase('ES256'), await start('EdDSA')];
+    const before = await Promise.all(signers.map(async (signer) => kidOf(await signer.sign({}, 1))));
+    const after = await Promise.all(signers.map(async (signer) => kidOf(await signer.sign({}, 2))));
+    const published = (await signers[0]?.publicKeys())?.map(({ kid }) => kid);
+    assert.deepEqual(new Set(published), new Set(after));
+    assert.ok(before.every((kid) => !after.includes(kid)));
+  });
+
   test('another algorithm takes a new key, and what the old one signed stays valid', async () => {
     const es256 = await signerOfEmptyDatabase('ES256');
     const eddsa = await start('EdDSA');

@@ -1,6 +1,6 @@
 /**
- * A signer whose keys are rows of the database. Replicas agree on a key by its generation, which is unique: whoever
- * inserts it first wins, and the others load what is there.
+ * A signer whose keys are rows of the database. Replicas agree on a key by its generation and algorithm, which are unique:
+ * whoever inserts it first wins, and the others load what is there.
  * @module
  */
 import { type Clock, type Database, type Logger, ServiceError } from '@token-gateway/platform';
@@ -54,7 +54,7 @@ export async function createDatabaseSigner(
       if (found !== undefined) {
         return { kid: found.kid, generation: found.generation, privateKey: await importPrivate(found) };
       }
-      await make(Math.max(minGeneration, (keys.at(-1)?.generation ?? 0) + 1));
+      await make(Math.max(minGeneration, keys.at(-1)?.generation ?? 0));
     }
     throw new ServiceError('decision_unavailable', { detail: 'no signing key could be agreed on' });
   }

@@ -5,6 +5,7 @@ import type { RestContext } from './context.ts';
 import { providerRoutes } from './providers.ts';
 import { receiptRoutes } from './receipts.ts';
 import { sessionRoutes } from './sessions.ts';
+import { signingKeyRoutes } from './signing-keys.ts';
 import { tenantRoutes } from './tenants.ts';
 import { userRoutes } from './users.ts';
 
@@ -16,6 +17,7 @@ export async function createRestApp(logger: Logger, context: RestContext): Promi
   userRoutes(app, context);
   apiKeyRoutes(app, context);
   sessionRoutes(app, context);
+  signingKeyRoutes(app, context);
   changeRoutes(app, context);
   receiptRoutes(app, context);
   return app;

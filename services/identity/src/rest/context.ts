@@ -8,7 +8,7 @@ import {
   sqlStateOf,
 } from '@token-gateway/platform';
 import { exchangeAgeBoundMs, type Position } from '@token-gateway/revocation';
-import { and, eq, inArray, lt, type SQL } from 'drizzle-orm';
+import { and, eq, inArray, lt, max, type SQL } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
 import { gather } from '../gather.ts';
@@ -98,12 +98,12 @@ export async function changeStatus(
   return effectOf(context, request, place, tenantIds);
 }
 
-/** The answer about a change that was committed; with `wait=effective` only when it is true everywhere. */
+/** The answer about a change that was committed, of these tenants or (null) of all; with `wait=effective` only when it is true everywhere. */
 export async function effectOf(
   context: RestContext,
   request: FastifyRequest,
   place: Position,
-  tenantIds: readonly string[],
+  tenantIds: readonly string[] | null,
 ): Promise<Effect> {
   const effect = { epoch: place.epoch, seq: place.seq, effectiveBy: await effectiveBy(context, tenantIds) };
   const { wait } = request.query as { wait?: string };
@@ -123,11 +123,12 @@ export async function effectOf(
  * so that no policy is overlooked that was changed by then; nobody knows the instant of a commit better than that.
  */
 export async function effectiveBy(
-  { readBound, clock }: RestContext,
-  tenantIds: readonly string[],
+  { readBound, drizzle, clock }: RestContext,
+  tenantIds: readonly string[] | null,
   committedBeforeMs = clock.now().wallMs,
 ): Promise<string> {
-  const bounds = (await Promise.all(tenantIds.map((id) => readBound(id)))).filter((bound) => bound !== null);
+  const read = tenantIds === null ? [readLargestBound(drizzle)] : tenantIds.map((id) => readBound(id));
+  const bounds = (await Promise.all(read)).filter((bound) => bound !== null);
   // D is never below the age bound of an exchange.
   const untilMs = bounds.map(({ maxStalenessMs, looserUntil }) =>
     Math.max(committedBeforeMs + exchangeAgeBoundMs(maxStalenessMs), looserUntil?.getTime() ?? 0),
@@ -138,6 +139,14 @@ export async function effectiveBy(
 export interface TenantBound {
   readonly maxStalenessMs: number;
   readonly looserUntil: Date | null;
+}
+
+/** One that no tenant's exceeds. */
+async function readLargestBound(drizzle: Drizzle): Promise<TenantBound | null> {
+  const [row] = await drizzle
+    .select({ maxStalenessMs: max(tenants.maxStalenessMs), looserUntil: max(tenants.looserUntil) })
+    .from(tenants);
+  return row?.maxStalenessMs == null ? null : { ...row, maxStalenessMs: row.maxStalenessMs };
 }
 
 export function createBoundReader(drizzle: Drizzle): RestContext['readBound'] {

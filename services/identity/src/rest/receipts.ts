@@ -2,7 +2,7 @@ import { type HttpApp, ServiceError } from '@token-gateway/platform';
 import { type Change, changeFromRow } from '@token-gateway/revocation';
 import { inArray } from 'drizzle-orm';
 import { keptChanges, readReceipts } from '../receipts/receipt-store.ts';
-import { providers, tenants } from '../store/schema.ts';
+import { providers } from '../store/schema.ts';
 import { requireAdminOf, requirePlatform } from './caller.ts';
 import { effectiveBy, found, now, type RestContext } from './context.ts';
 import { Receipt, SeqParams } from './schemas.ts';
@@ -38,12 +38,11 @@ export function receiptRoutes(app: HttpApp, context: RestContext): void {
       const { epoch, at } = change;
       const atMs = Date.parse(at);
       const { gateways, missing } = await readReceipts(drizzle, { epoch, seq }, now(context));
-      const concerned = tenantIds ?? (await drizzle.select({ id: tenants.id }).from(tenants)).map(({ id }) => id);
       return {
         epoch,
         seq,
         at,
-        effectiveBy: await effectiveBy(context, concerned, atMs),
+        effectiveBy: await effectiveBy(context, tenantIds, atMs),
         gateways: gateways.map(({ id, effectiveAt }) => ({
           id,
           effectiveAt: effectiveAt.toISOString(),
