@@ -103,7 +103,12 @@ function createFrom(origin: {
   function head(): Head {
     if (!isOpened) epoch = Math.max(epoch + 1, Math.trunc(clock.now().wallMs));
     isOpened = true;
-    return { epoch, seq: rows.length, chain: chainAt(rows.length) ?? '', minSigningGeneration: state.signing.minGeneration };
+    return {
+      epoch,
+      seq: rows.length,
+      chain: chainAt(rows.length) ?? '',
+      minSigningGeneration: state.signing.minGeneration,
+    };
   }
 
   function commit(change: NewChange, mutate: Mutation): Position {
