@@ -1,13 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, it } from 'node:test';
-import { createKafkaEventLog, systemClock } from '@token-gateway/platform';
-import { createSilentTelemetry } from '@token-gateway/platform/testing';
-import type { ChangeEvent } from '@token-gateway/schemas';
-import { changesTopic } from '@token-gateway/schemas';
 import { Redis } from 'ioredis';
 import { partsSuite } from '../parts/index.ts';
 import type { TenantFixture } from '../system/admin.ts';
 import { call, callEverywhere, untilEverywhere, withKey, withToken } from '../system/caller.ts';
+import { readTopicUntil } from '../system/changes-topic.ts';
 import { type Issuer, startIssuer } from '../system/issuer.ts';
 import { until } from '../system/service-process.ts';
 import { fullChain, type System, startSystem } from '../system/system.ts';
@@ -193,26 +190,4 @@ function signalCounts(system: System): Promise<number[]> {
       return [...counts].reduce((sum, [, count]) => sum + Number(count), 0);
     }),
   );
-}
-
-/** The change events of an epoch, as far as the topic holds them, once the one of `seq` is among them. */
-async function readTopicUntil(brokers: readonly string[], epoch: number, seq: number): Promise<ChangeEvent[]> {
-  const { logger } = createSilentTelemetry();
-  const log = createKafkaEventLog({ brokers: [...brokers], clientId: 'reader', logger, clock: systemClock });
-  const events: ChangeEvent[] = [];
-  const consumer = await log.consume({
-    topic: changesTopic,
-    from: 'oldest',
-    async onRecords(records) {
-      const read = records.map(({ value }) => JSON.parse(value) as ChangeEvent);
-      events.push(...read.filter((event) => event.data.epoch === epoch));
-    },
-  });
-  try {
-    await until(`change ${seq} is on the topic`, 30_000, () => events.some((event) => event.data.seq >= seq));
-  } finally {
-    await consumer.stop();
-    await log.close();
-  }
-  return events;
 }

@@ -5,7 +5,7 @@ import { freePort } from '../parts/free-port.ts';
 import { noteLeftover } from '../parts/leftovers.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const startTimeoutMs = 30_000;
+const startTimeoutMs = 120_000;
 const stopTimeoutMs = 30_000;
 
 /** Ports that were free a moment ago, all different. */
@@ -69,6 +69,8 @@ export class ServiceProcess implements AsyncDisposable {
       cwd: root,
       env: { PATH, HOME, ...this.#env },
       stdio: ['ignore', 'pipe', 'pipe'],
+      // A session of its own, by which Linux shares the processor: one that starts does not hold up those that serve.
+      detached: true,
     });
     this.#child = child;
     const ended = () => child.exitCode ?? child.signalCode;
