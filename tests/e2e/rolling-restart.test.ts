@@ -7,6 +7,7 @@ import { Admin } from '../system/admin.ts';
 import { callEverywhere, untilEverywhere, withKey, withToken } from '../system/caller.ts';
 import { readTopicUntil } from '../system/changes-topic.ts';
 import { type Issuer, startIssuer } from '../system/issuer.ts';
+import { type ServiceProcess, until } from '../system/service-process.ts';
 import { fullChain, type System, startSystem } from '../system/system.ts';
 
 const requestEveryMs = 50;
@@ -135,7 +136,31 @@ await partsSuite('a rolling restart', ['postgres', 'kafka', 'redis', 'envoy'], (
       );
     }
   });
+
+  it('the publication of changes goes on: a leader that is killed is replaced within 2 s, one that is stopped within 5 s', async () => {
+    const [first, second] = system.identities;
+    assert.ok(first !== undefined && second !== undefined);
+    const leader = (await leads(first)) ? first : second;
+    const other = leader === first ? second : first;
+    const admin = new Admin(system.identityUrls[system.identities.indexOf(other)] ?? '', system.adminKey);
+    await leader.kill();
+    await admin.createTenant();
+    const killedMs = await until('the other leads', 2000, () => leads(other));
+    await leader.start();
+    other.pause();
+    const stoppedMs = await until('the first leads again', 5000, () => leads(leader));
+    other.resume();
+    await until('the other knows that it does not lead', 2000, async () => !(await leads(other)));
+    console.log(`  replaced after kill -9: ${killedMs.toFixed(0)} ms, after SIGSTOP: ${stoppedMs.toFixed(0)} ms`);
+    const { seq } = await admin.revokeKey((await admin.tenantFixture()).keyId);
+    await assertPublishedInOrder(seq);
+  });
 });
+
+/** Which of these leads the publication of changes. */
+async function leads({ metricsUrl }: ServiceProcess): Promise<boolean> {
+  return /^tg_identity_publisher_leader(?:\{.*\})? 1$/m.test(await (await fetch(metricsUrl)).text());
+}
 
 function statusOf(url: string, headers: Record<string, string>, agent: Agent) {
   return new Promise<{ status: number; text: string }>((resolve, reject) => {
