@@ -60,7 +60,6 @@ export class Publisher {
         await this.#lead(term, askedAtMs).catch((error: unknown) => {
           logger.warn({ err: error }, 'publication of changes was interrupted');
         });
-        onTerm?.(null);
       }
       await clock.sleep(candidatePollMs, this.#closing.signal);
     }
@@ -68,10 +67,14 @@ export class Publisher {
 
   /** Resolves or rejects when the lead has ended. */
   async #lead(term: number, askedAtMs: number): Promise<void> {
-    const { store, candidate } = this.#deps;
+    const { store, candidate, onTerm } = this.#deps;
     const over = new AbortController();
     const ended = AbortSignal.any([this.#closing.signal, over.signal]);
-    const renewing = this.#renew(term, askedAtMs, ended).finally(() => over.abort());
+    // What is under way may take long to end where the database does not answer; the lead has ended by then.
+    const renewing = this.#renew(term, askedAtMs, ended).finally(() => {
+      over.abort();
+      onTerm?.(null);
+    });
     const beating = this.#beat(ended);
     try {
       await this.#publish(term, ended);
