@@ -164,6 +164,18 @@ suite('token endpoint', () => {
     assert.equal(status, 503);
     assert.equal(headers['retry-after'], '1');
     assert.equal(body['error'], 'temporarily_unavailable');
+    assert.equal(body['code'], undefined);
+  });
+
+  test('a provider that is away is told from an outage that concerns every credential', async () => {
+    const provider = await startLocalProvider(clock);
+    authority.addProvider({ issuer: provider.issuer });
+    await clock.advance(1000);
+    const token = await provider.sign();
+    await provider[Symbol.asyncDispose]();
+    const { status, body } = await exchange({ subject_token: token });
+    assert.equal(status, 503);
+    assert.equal(body['code'], 'provider_unavailable');
   });
 
   test('an audience that the credential is not for is an invalid target', async () => {

@@ -2,7 +2,7 @@
  * Identity and auth server as one small model for tests of the gateway alone: a change log, users and keys, and answers
  * that a test can hold back or lose. What the real ones do is tested with them, in tests/.
  */
-import { type CallOptions, type IdentityClient, ServiceError } from '@token-gateway/platform';
+import { type CallOptions, type ErrorCode, type IdentityClient, ServiceError } from '@token-gateway/platform';
 import { type Change, changePayload, keySubject, tenantSubject, userSubject } from '@token-gateway/revocation';
 import { ChangeLog } from '@token-gateway/revocation/testing';
 import type { WatermarkRequest, WatermarkResponse } from '@token-gateway/schemas/identity';
@@ -37,6 +37,8 @@ export class Authority {
   readonly disabled = new Set<string>();
   readonly issuers = new Set<string>();
   listIsBroken = false;
+  /** What a broken exchange fails with. */
+  exchangeFailure: ErrorCode = 'auth_server_unavailable';
   maxStalenessMs = 1000;
   tokenLifeMs = 300_000;
   exchangeCount = 0;
@@ -103,7 +105,7 @@ export class Authority {
   readonly exchange: ExchangeClient = {
     exchange: async (request: ExchangeRequest): Promise<ExchangeResult> => {
       this.exchangeCount += 1;
-      if (this.exchangeValve.isBroken) throw new ServiceError('auth_server_unavailable');
+      if (this.exchangeValve.isBroken) throw new ServiceError(this.exchangeFailure);
       const id = request.credential.split('_')[1] ?? '';
       const asOf = { epoch: this.log.epoch, seq: this.log.seq };
       const subjects = [keySubject(id), userSubject(id), tenantSubject('t')];

@@ -408,6 +408,47 @@ describe('a gateway', () => {
     await gateway.close();
   });
 
+  it('asks for one exchange in 50 ms while none is decided, and for each again after the first that is', async () => {
+    const { authority, ask, clock, gateway } = await started();
+    authority.exchangeValve.isBroken = true;
+    const askMany = async (count: number) => {
+      const before = authority.exchangeCount;
+      const decisions = await Promise.all(Array.from({ length: count }, () => ask(newKey().key)));
+      return { asked: authority.exchangeCount - before, outcomes: new Set(decisions.map(outcomeOf)) };
+    };
+    await askMany(16);
+    for (let round = 0; round < 3; round++) {
+      assert.deepEqual(await askMany(50), { asked: 1, outcomes: new Set(['auth_server_unavailable']) });
+      await clock.advance(50);
+    }
+    authority.exchangeValve.isBroken = false;
+    assert.equal(outcomeOf(await ask(newKey().key)), 'allow');
+    assert.deepEqual(await askMany(50), { asked: 50, outcomes: new Set(['allow']) });
+    await gateway.close();
+  });
+
+  it('asks for credentials in good standing, whatever others fail with', async () => {
+    const { authority, ask, signal, gateway } = await started();
+    const good = newKey();
+    await ask(good.key);
+    authority.exchangeValve.isBroken = true;
+    for (let count = 0; count < 50; count++) await ask(newKey().key);
+    signal.onChange(authority.log.append([]));
+    authority.exchangeValve.isBroken = false;
+    assert.equal(outcomeOf(await ask(good.key)), 'allow');
+    await gateway.close();
+  });
+
+  it('goes on asking for everybody while one provider is away', async () => {
+    const { authority, ask, gateway } = await started();
+    authority.exchangeFailure = 'provider_unavailable';
+    authority.exchangeValve.isBroken = true;
+    for (let count = 0; count < 50; count++) assert.equal(outcomeOf(await ask(newKey().key)), 'provider_unavailable');
+    authority.exchangeValve.isBroken = false;
+    assert.equal(outcomeOf(await ask(newKey().key)), 'allow');
+    await gateway.close();
+  });
+
   it('serves credentials in good standing while a flood of others waits for the auth server', async () => {
     const { authority, ask, signal, clock, gateway } = await started({ config: { exchangesMax: 4 } });
     const good = newKey();

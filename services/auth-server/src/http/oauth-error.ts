@@ -53,7 +53,9 @@ export function toOAuthError(error: unknown): OAuthError {
   if (error instanceof OAuthError) return error;
   const { code } = toServiceError(error);
   if (errorEntry(code).http === 503) {
-    return new OAuthError('temporarily_unavailable', errorEntry(code).publicMessage, { cause: error });
+    // A client that knows that one provider only is away goes on asking for the credentials of the others.
+    const members = code === 'provider_unavailable' ? { code } : {};
+    return new OAuthError('temporarily_unavailable', errorEntry(code).publicMessage, { members, cause: error });
   }
   return new OAuthError('server_error', 'An internal error occurred.', { cause: error });
 }

@@ -57,7 +57,7 @@ export const OAuthErrorSchema = Type.Object(
   {
     error: Type.String({ description: 'RFC 6749 section 5.2, RFC 8693 section 2.2.2.' }),
     error_description: Type.String(),
-    code: Type.Optional(Type.String({ description: 'Of a refused credential: why.' })),
+    code: Type.Optional(Type.String({ description: 'Of a refused credential: why; and `provider_unavailable`.' })),
     as_of: Type.Optional(PositionSchema),
     subjects: Type.Optional(SubjectsSchema),
   },

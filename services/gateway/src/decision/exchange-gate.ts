@@ -1,4 +1,4 @@
-import { type Clock, ServiceError, type Timer } from '@token-gateway/platform';
+import { type Clock, ServiceError, type Timer, toServiceError } from '@token-gateway/platform';
 
 export interface ExchangeGateConfig {
   /** Exchanges under way at once. */
@@ -17,8 +17,16 @@ interface Waiter {
 }
 
 /**
+ * So many in a row that nobody could decide, whatever the credential, are an outage: from then on one in a while is asked,
+ * until one is decided. Else the requests of all callers, each of which costs an exchange while the gateway is stale, keep
+ * everybody so busy that the outage outlives its cause.
+ */
+const outageAfter = 16;
+const outageProbeEveryMs = 50;
+
+/**
  * Bounds the exchanges under way, with a lane for credentials that were accepted lately: neither a flood of garbage, nor
- * all callers at once after everything was revoked, starves those in good standing.
+ * all callers at once after everything was revoked, nor an outage that they add to, starves those in good standing.
  */
 export class ExchangeGate {
   readonly #clock: Clock;
@@ -27,6 +35,8 @@ export class ExchangeGate {
   readonly #others: Waiter[] = [];
   #running = 0;
   #runningOthers = 0;
+  /** Of each lane by itself: nobody without standing can make an outage of those who have it. */
+  readonly #vain = { standing: { count: 0, probeAtMs: 0 }, others: { count: 0, probeAtMs: 0 } };
 
   constructor(clock: Clock, config: ExchangeGateConfig) {
     this.#clock = clock;
@@ -41,17 +51,38 @@ export class ExchangeGate {
     return this.#standing.length + this.#others.length;
   }
 
-  /** Runs the task when there is room; rejects with ServiceError `overloaded` when there is none in time. */
+  /**
+   * Runs the task when there is room. Rejects with ServiceError `overloaded` when there is none in time, and with
+   * `auth_server_unavailable` without running it while exchanges are in vain.
+   */
   async run<T>(isInGoodStanding: boolean, task: () => Promise<T>): Promise<T> {
     if (!this.#hasRoom(isInGoodStanding)) await this.#wait(isInGoodStanding);
     else this.#enter(isInGoodStanding);
+    const vain = isInGoodStanding ? this.#vain.standing : this.#vain.others;
     try {
-      return await task();
+      this.#checkOutage(vain);
+      const result = await task();
+      this.#vain.standing.count = 0;
+      this.#vain.others.count = 0;
+      return result;
+    } catch (error) {
+      // A provider that is away concerns its own credentials only.
+      if (toServiceError(error).code !== 'provider_unavailable') vain.count += 1;
+      throw error;
     } finally {
       this.#running -= 1;
       if (!isInGoodStanding) this.#runningOthers -= 1;
       this.#next();
     }
+  }
+
+  #checkOutage(vain: { readonly count: number; probeAtMs: number }): void {
+    if (vain.count < outageAfter) return;
+    const nowMs = this.#clock.now().monotonicMs;
+    if (nowMs < vain.probeAtMs) {
+      throw new ServiceError('auth_server_unavailable', { detail: 'exchanges are in vain at the moment' });
+    }
+    vain.probeAtMs = nowMs + outageProbeEveryMs;
   }
 
   #hasRoom(isInGoodStanding: boolean): boolean {

@@ -58,4 +58,13 @@ describe('answer of the token endpoint', () => {
       assert.throws(() => readExchangeAnswer(status, body, 0), isUnavailable);
     }
   });
+
+  it('that says that the provider is away is told from one that concerns every credential', () => {
+    const body = { error: 'temporarily_unavailable', code: 'provider_unavailable' };
+    assert.throws(
+      () => readExchangeAnswer(503, body, 0),
+      (error) => error instanceof ServiceError && error.code === 'provider_unavailable',
+    );
+    assert.throws(() => readExchangeAnswer(500, body, 0), isUnavailable);
+  });
 });

@@ -33,8 +33,9 @@ const refusalCodes = new Map<string, ErrorCode>([
 ]);
 
 /**
- * The token endpoint's answer (RFC 6749 sections 5.1 and 5.2 with the members of this product). Throws ServiceError
- * `auth_server_unavailable` for everything that is neither a grant nor a refusal of the credential.
+ * The token endpoint's answer (RFC 6749 sections 5.1 and 5.2 with the members of this product). Throws ServiceError for
+ * everything that is neither a grant nor a refusal of the credential: `provider_unavailable` where the credential's provider
+ * alone is away, else `auth_server_unavailable`.
  */
 export function readExchangeAnswer(status: number, body: unknown, receivedAtWallMs: number): ExchangeResult {
   if (status === 200 && granted.Check(body)) {
@@ -55,5 +56,8 @@ export function readExchangeAnswer(status: number, body: unknown, receivedAtWall
     }
     throw new ServiceError('auth_server_unavailable', { detail: `token endpoint answered ${body.error}` });
   }
-  throw new ServiceError('auth_server_unavailable', { detail: `token endpoint answered status ${status}` });
+  const isOfProvider = status === 503 && refused.Check(body) && body.code === 'provider_unavailable';
+  throw new ServiceError(isOfProvider ? 'provider_unavailable' : 'auth_server_unavailable', {
+    detail: `token endpoint answered status ${status}`,
+  });
 }
