@@ -107,6 +107,17 @@ await partsSuite('database', ['postgres'], (parts) => {
       await drizzle.execute(sql`select 1`);
     });
 
+    it('goes on when a connection gets no more answers from the moment it is made', async (test) => {
+      const network = await createNetwork(await (await postgres()).createDatabase());
+      test.after(network.close);
+      network.dropOnceReady();
+      const database = createPostgresDatabase(network.url, { logger: silent, maxConnections: 2, statementTimeoutMs });
+      test.after(() => database.close());
+      // An error that nobody can catch would fail this test.
+      await assertUnavailable(database.listen('channel', () => {}));
+      await assertUnavailable(Promise.resolve(database.drizzle.execute(sql`select 1`)));
+    });
+
     it('keeps no caller waiting while its server stands still, and goes on afterwards by itself', async (test) => {
       const part = await postgres();
       const interrupted = Promise.withResolvers<void>();
@@ -150,12 +161,24 @@ await partsSuite('database', ['postgres'], (parts) => {
   });
 });
 
-/** A network in front of a server that can swallow everything on the connections it has, or end them in order. */
-async function createNetwork(
-  target: string,
-): Promise<{ url: string; dropAll(): void; endAll(): void; close(): Promise<void> }> {
+interface Network {
+  readonly url: string;
+  /** Swallows everything on the connections there are. */
+  dropAll(): void;
+  /** Swallows everything on each new connection, from when its server is ready for the first query. */
+  dropOnceReady(): void;
+  endAll(): void;
+  close(): Promise<void>;
+}
+
+/** The message ReadyForQuery of Postgres, without its last byte. */
+const readyForQuery = Buffer.from([0x5a, 0, 0, 0, 5]);
+
+/** A network in front of a server that can fail in some ways. */
+async function createNetwork(target: string): Promise<Network> {
   const { hostname, port } = new URL(target);
   const sockets = new Set<Socket>();
+  let isDroppedOnceReady = false;
   const server = createServer((near) => {
     const far = connect(Number(port), hostname);
     for (const [from, to] of [
@@ -166,6 +189,10 @@ async function createNetwork(
       from.pipe(to);
       from.on('error', () => to.destroy());
     }
+    far.on('data', (chunk: Buffer) => {
+      if (!isDroppedOnceReady || !chunk.includes(readyForQuery)) return;
+      for (const socket of [near, far]) socket.unpipe().pause();
+    });
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const url = new URL(target);
@@ -174,6 +201,9 @@ async function createNetwork(
     url: url.href,
     dropAll() {
       for (const socket of sockets) socket.unpipe().pause();
+    },
+    dropOnceReady() {
+      isDroppedOnceReady = true;
     },
     endAll() {
       for (const socket of sockets) socket.unpipe().end();

@@ -60,7 +60,13 @@ function isUnavailable(error: unknown): boolean {
 
 function isConnectionLost(error: unknown): boolean {
   const state = sqlStateOf(error instanceof ServiceError ? error.cause : error);
-  return lostCodes.some((code) => code === state);
+  return lostCodes.some((code) => code === state) || isFatal(error);
+}
+
+/** The server's last word on a connection, such as that it shuts down: it closes it right after. */
+function isFatal(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return ('severity' in error && /^(?:FATAL|PANIC)$/.test(String(error.severity))) || isFatal(error.cause);
 }
 
 /** The body of a transaction, or of a savepoint in it. */

@@ -37,6 +37,8 @@ export function createPostgresDatabase(url: string, options: PostgresOptions): D
     // In seconds
     keep_alive: 10,
     onnotice: () => {},
+    // It would ask for them by itself, and where no answer comes it rejects with an error that nobody can catch.
+    fetch_types: false,
     connection: {
       application_name: 'token-gateway',
       statement_timeout: statementTimeoutMs,
@@ -48,7 +50,6 @@ export function createPostgresDatabase(url: string, options: PostgresOptions): D
       postgres(url, {
         ...connectionOptions,
         max: maxConnections,
-        fetch_types: false,
       }),
     clock,
     2 * statementTimeoutMs,
@@ -88,7 +89,6 @@ export function createPostgresDatabase(url: string, options: PostgresOptions): D
       const migrator = postgres(url, {
         ...connectionOptions,
         max: 1,
-        fetch_types: false,
         connection: { ...connectionOptions.connection, statement_timeout: migrationTimeoutMs },
       });
       try {
