@@ -99,7 +99,6 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       entriesMax: config.entriesMax ?? 100_000,
       gate: {
         concurrencyMax: exchangesMax,
-        reserved: Math.ceil(exchangesMax / 2),
         queueMax: exchangesMax * 16,
         queueTimeoutMs: exchangeTimeoutMs,
       },

@@ -1,10 +1,8 @@
 import { type Clock, ServiceError, type Timer, toServiceError } from '@token-gateway/platform';
 
 export interface ExchangeGateConfig {
-  /** Exchanges under way at once. */
+  /** Exchanges under way at once, at most. */
   readonly concurrencyMax: number;
-  /** Of these, how many only credentials in good standing may take. */
-  readonly reserved: number;
   /** How many wait in each lane. */
   readonly queueMax: number;
   /** How long one waits before it is given up, milliseconds. */
@@ -25,7 +23,15 @@ const outageAfter = 16;
 const outageProbeEveryMs = 50;
 
 /**
- * Bounds the exchanges under way, with a lane for credentials that were accepted lately: neither a flood of garbage, nor
+ * Exchanges that take longer than this, or are not decided, mean that there are more of them than can be: then fewer are
+ * asked for at once, each of which is answered sooner. (A result that is much older may be of no use.)
+ */
+const slowMs = 250;
+const shrinkBy = 0.75;
+const concurrencyMin = 4;
+
+/**
+ * Bounds the exchanges under way, by how they go (additive increase, multiplicative decrease), with a lane for credentials that were accepted lately: neither a flood of garbage, nor
  * all callers at once after everything was revoked, nor an outage that they add to, starves those in good standing.
  */
 export class ExchangeGate {
@@ -35,12 +41,14 @@ export class ExchangeGate {
   readonly #others: Waiter[] = [];
   #running = 0;
   #runningOthers = 0;
+  #concurrency: number;
   /** Of each lane by itself: nobody without standing can make an outage of those who have it. */
   readonly #vain = { standing: { count: 0, probeAtMs: 0 }, others: { count: 0, probeAtMs: 0 } };
 
   constructor(clock: Clock, config: ExchangeGateConfig) {
     this.#clock = clock;
     this.#config = config;
+    this.#concurrency = config.concurrencyMax;
   }
 
   get running(): number {
@@ -61,13 +69,18 @@ export class ExchangeGate {
     const vain = isInGoodStanding ? this.#vain.standing : this.#vain.others;
     try {
       this.#checkOutage(vain);
+      const askedAtMs = this.#clock.now().monotonicMs;
       const result = await task();
       this.#vain.standing.count = 0;
       this.#vain.others.count = 0;
+      this.#adapt(this.#clock.now().monotonicMs - askedAtMs <= slowMs);
       return result;
     } catch (error) {
       // A provider that is away concerns its own credentials only.
-      if (toServiceError(error).code !== 'provider_unavailable') vain.count += 1;
+      if (toServiceError(error).code !== 'provider_unavailable') {
+        vain.count += 1;
+        this.#adapt(false);
+      }
       throw error;
     } finally {
       this.#running -= 1;
@@ -85,10 +98,17 @@ export class ExchangeGate {
     vain.probeAtMs = nowMs + outageProbeEveryMs;
   }
 
+  #adapt(isWell: boolean): void {
+    const { concurrencyMax } = this.#config;
+    const next = isWell ? this.#concurrency + 1 : this.#concurrency * shrinkBy;
+    this.#concurrency = Math.min(concurrencyMax, Math.max(concurrencyMin, next));
+  }
+
+  /** Half of the room is for credentials in good standing alone. */
   #hasRoom(isInGoodStanding: boolean): boolean {
-    const { concurrencyMax, reserved } = this.#config;
-    if (this.#running >= concurrencyMax) return false;
-    return isInGoodStanding || this.#runningOthers < concurrencyMax - reserved;
+    const room = Math.floor(this.#concurrency);
+    if (this.#running >= room) return false;
+    return isInGoodStanding || this.#runningOthers < Math.floor(room / 2);
   }
 
   #enter(isInGoodStanding: boolean): void {

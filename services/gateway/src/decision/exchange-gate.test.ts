@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { ServiceError } from '@token-gateway/platform';
+import { createTestClock } from '@token-gateway/platform/testing';
+import { ExchangeGate } from './exchange-gate.ts';
+
+describe('the gate of exchanges', () => {
+  const concurrencyMax = 64;
+
+  function opened() {
+    const clock = createTestClock();
+    const gate = new ExchangeGate(clock, { concurrencyMax, queueMax: 1000, queueTimeoutMs: 60_000 });
+    const underWay: PromiseWithResolvers<void>[] = [];
+    const ask = () =>
+      gate.run(true, () => {
+        const task = Promise.withResolvers<void>();
+        underWay.push(task);
+        return task.promise;
+      });
+    return { clock, gate, underWay, ask };
+  }
+
+  async function settleAll(underWay: PromiseWithResolvers<void>[], error?: Error): Promise<void> {
+    for (const task of underWay.splice(0)) error === undefined ? task.resolve() : task.reject(error);
+    await new Promise(setImmediate);
+  }
+
+  it('asks for fewer at once while they are slow, and for more again when they are not', async () => {
+    const { clock, gate, underWay, ask } = opened();
+    const asked = Array.from({ length: 300 }, ask);
+    await new Promise(setImmediate);
+    assert.equal(gate.running, concurrencyMax);
+    await clock.advance(1000);
+    await settleAll(underWay);
+    assert.equal(gate.running, 4);
+    for (let expected = 8; expected <= concurrencyMax; expected *= 2) {
+      await settleAll(underWay);
+      assert.equal(gate.running, expected);
+    }
+    while (underWay.length > 0) await settleAll(underWay);
+    await Promise.all(asked);
+  });
+
+  it('asks for fewer at once while they are in vain, but not because one provider is away', async () => {
+    for (const [code, running] of [
+      ['identity_unavailable', 4],
+      ['provider_unavailable', concurrencyMax],
+    ] as const) {
+      const { gate, underWay, ask } = opened();
+      // Fewer in a row than an outage.
+      const failed = Promise.allSettled(Array.from({ length: 15 }, ask));
+      await new Promise(setImmediate);
+      await settleAll(underWay, new ServiceError(code));
+      assert.ok((await failed).every(({ status }) => status === 'rejected'));
+      const asked = Array.from({ length: concurrencyMax }, ask);
+      await new Promise(setImmediate);
+      assert.equal(gate.running, running);
+      while (underWay.length > 0) await settleAll(underWay);
+      await Promise.all(asked);
+    }
+  });
+});
