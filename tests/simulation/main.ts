@@ -25,7 +25,6 @@ interface Report
 
 interface Range {
   readonly first: number;
-  readonly step: number;
   readonly last: number;
   /** Enough to look at. */
   readonly failuresMax: number;
@@ -36,12 +35,12 @@ interface Range {
 /** Nearly everything lives shortly: a larger nursery is collected a tenth as often. */
 const resourceLimits = { maxYoungGenerationSizeMb: 64 };
 
-async function runSeeds({ first, step, last, failuresMax, stopAfter }: Range): Promise<Report> {
+async function runSeeds({ first, last, failuresMax, stopAfter }: Range): Promise<Report> {
   const total = { accepts: 0, denials: 0, unavailable: 0, revocations: 0, events: 0, latestAcceptMs: 0, seeds: 0 };
   const failures: Failure[] = [];
   const isWanted = (seed: number) =>
     failures.length < failuresMax && seed <= Math.min(last, Atomics.load(stopAfter, 0));
-  for (let seed = first; isWanted(seed); seed += step) {
+  for (let seed = first; isWanted(seed); seed += 1) {
     const outcome = await simulate(seed);
     total.seeds += 1;
     for (const name of ['accepts', 'denials', 'unavailable', 'revocations', 'events'] as const) {
@@ -78,21 +77,43 @@ function print(seed: number, faults: readonly Fault[], { violations }: Pick<Outc
   for (const text of violations.slice(0, 5)) console.log(`  VIOLATION ${text}`);
 }
 
+/**
+ * A worker for each so many seeds: a simulated system ends without being closed, and Node keeps composite abort signals that
+ * somebody still listens to.
+ */
+const seedsPerWorker = 500;
+
+async function runInWorker(range: Range): Promise<Report> {
+  const worker = new Worker(new URL(import.meta.url), { workerData: range, resourceLimits });
+  try {
+    return await new Promise<Report>((resolve, reject) => {
+      worker.once('message', resolve);
+      worker.once('error', reject);
+    });
+  } finally {
+    await worker.terminate();
+  }
+}
+
 async function runAll(seeds: number, isFirstEnough: boolean): Promise<void> {
   const begin = performance.now();
   const workers = Math.min(availableParallelism(), seeds);
   const stopAfter = new Int32Array(new SharedArrayBuffer(4)).fill(seeds);
-  const reports = await Promise.all(
-    Array.from({ length: workers }, (_, index) => {
-      const failuresMax = isFirstEnough ? 1 : 10;
-      const range: Range = { first: index + 1, step: workers, last: seeds, failuresMax, stopAfter };
-      const worker = new Worker(new URL(import.meta.url), { workerData: range, resourceLimits });
-      return new Promise<Report>((resolve, reject) => {
-        worker.once('message', resolve);
-        worker.once('error', reject);
-      });
-    }),
-  );
+  const failuresMax = isFirstEnough ? 1 : 10;
+  const share = Math.min(seedsPerWorker, Math.ceil(seeds / workers / 4));
+  const reports: Report[] = [];
+  let next = 1;
+  const isWanted = () =>
+    next <= Atomics.load(stopAfter, 0) &&
+    reports.reduce((count, { failures }) => count + failures.length, 0) < failuresMax;
+  const runSome = async () => {
+    while (isWanted()) {
+      const first = next;
+      next += share;
+      reports.push(await runInWorker({ first, last: Math.min(next - 1, seeds), failuresMax, stopAfter }));
+    }
+  };
+  await Promise.all(Array.from({ length: workers }, runSome));
   const sum = (name: 'seeds' | 'accepts' | 'denials' | 'unavailable' | 'revocations' | 'events') =>
     reports.reduce((total, report) => total + report[name], 0);
   const failures = reports.flatMap((report) => report.failures).sort((a, b) => a.seed - b.seed);
