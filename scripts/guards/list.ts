@@ -220,7 +220,7 @@ export const guards: readonly Guard[] = [
     patches: [
       {
         file: 'services/identity/src/resolve.ts',
-        find: "if (refusal !== 'provider_disabled' && provider.revision !== credential.providerRevision) {",
+        find: "if (refusal !== 'provider_disabled' && !isCurrent) {",
         replace: 'if (provider.revision < 0) {',
       },
     ],

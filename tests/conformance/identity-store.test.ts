@@ -122,12 +122,13 @@ class Replica {
   }
 
   async token(providerId: string, more: Partial<ExternalCredential> = {}): Promise<ExternalCredential> {
-    const { providers } = await this.identity.client.listProviders(timeout);
+    const { epoch, providers } = await this.identity.client.listProviders(timeout);
     const provider = providers.find(({ id }) => id === providerId);
     assert.ok(provider !== undefined);
     return {
       providerId,
       providerRevision: provider.revision,
+      providerEpoch: epoch,
       subject: randomUUID(),
       sessionId: '',
       signingInputSha256: createHash('sha256').update(randomBytes(16)).digest(),

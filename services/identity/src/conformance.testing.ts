@@ -214,9 +214,10 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         });
         assert.equal(created.status, 201);
         const providerId = created.body.id;
-        const revision = async () => {
-          const { providers } = await identity.client.listProviders(options);
-          return providers.find(({ id }) => id === providerId)?.revision ?? -1;
+        const configuration = async () => {
+          const { epoch, providers } = await identity.client.listProviders(options);
+          const providerRevision = providers.find(({ id }) => id === providerId)?.revision ?? -1;
+          return { providerRevision, providerEpoch: epoch };
         };
         const resolve = async (overrides: Partial<ExternalCredential> = {}) =>
           identity.client.resolve(
@@ -225,7 +226,7 @@ export function identityConformance(name: string, createDatabase: () => Promise<
                 $case: 'external',
                 value: {
                   providerId,
-                  providerRevision: await revision(),
+                  ...(await configuration()),
                   subject: 'alice',
                   sessionId: 's1',
                   signingInputSha256: Buffer.alloc(32, 1),
@@ -272,6 +273,8 @@ export function identityConformance(name: string, createDatabase: () => Promise<
       it('are refused when verified with a configuration that is not current, or whose provider is disabled', async () => {
         const { rest, resolve, providerId } = await provider('jit');
         assert.equal(outcomeOf(await resolve({ providerRevision: 1 })), 'provider_configuration_stale');
+        // Under another epoch the same revision may have been of another configuration.
+        assert.equal(outcomeOf(await resolve({ providerEpoch: 1 })), 'provider_configuration_stale');
         await rest('PATCH', `/v1/providers/${providerId}`, { audiences: ['other'] });
         assert.equal(outcomeOf(await resolve()), 'granted');
         await rest('POST', `/v1/providers/${providerId}/disable`);

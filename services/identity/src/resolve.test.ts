@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { createTestClock } from '@token-gateway/platform/testing';
-import type { ResolveRequest } from '@token-gateway/schemas/identity';
+import type { ExternalCredential } from '@token-gateway/schemas/identity';
 import { Resolver } from './resolve.ts';
 import { createMemoryStore } from './store/memory.ts';
 
@@ -33,6 +33,7 @@ describe('an external identity that nobody is linked to', () => {
     const value = {
       providerId: 'p',
       providerRevision: revision,
+      providerEpoch: (await database.head()).epoch,
       subject: 'alice',
       sessionId: '',
       signingInputSha256: Buffer.alloc(32),
@@ -40,9 +41,13 @@ describe('an external identity that nobody is linked to', () => {
       email: '',
       displayName: '',
     };
-    const request: ResolveRequest = { credential: { $case: 'external', value } };
-    await assert.rejects(resolver.resolve(request), { code: 'database_unavailable' });
+    const resolve = async (external: ExternalCredential) => {
+      const { outcome } = await resolver.resolve({ credential: { $case: 'external', value: external } });
+      return outcome?.$case === 'refused' ? outcome.value.code : outcome?.$case;
+    };
+    // To be verified and asked for again.
+    assert.equal(await resolve(value), 'provider_configuration_stale');
     fails = false;
-    assert.equal((await resolver.resolve(request)).outcome?.$case, 'granted');
+    assert.equal(await resolve({ ...value, providerEpoch: (await database.head()).epoch }), 'granted');
   });
 });

@@ -78,12 +78,12 @@ export class Resolver {
       return respond(await store.head(), refuse('token_claims_invalid', []));
     }
     const { head, state } = await store.external(credential);
-    const outcome = externalOutcome(state, credential);
+    const outcome = externalOutcome(head, state, credential);
     if (outcome !== 'provision') return respond(head, outcome);
     await this.#provision(credential, state?.tenant.id ?? '');
     // Read again: the answer's place in the log is then at or after the user's own.
     const again = await store.external(credential);
-    const second = externalOutcome(again.state, credential);
+    const second = externalOutcome(again.head, again.state, credential);
     if (second === 'provision') throw new ServiceError('database_unavailable', { detail: 'a user just made is gone' });
     return respond(again.head, second);
   }
@@ -109,7 +109,11 @@ function isEqual(a: Buffer, b: Buffer): boolean {
 }
 
 /** Decides from one snapshot; `provision` when the user has to be made first. */
-function externalOutcome(state: ExternalState | null, credential: ExternalCredential): Outcome | 'provision' {
+function externalOutcome(
+  head: Head,
+  state: ExternalState | null,
+  credential: ExternalCredential,
+): Outcome | 'provision' {
   const { providerId, subject, sessionId } = credential;
   if (state === null) return refuse('token_issuer_unknown', [providerSubject(providerId)]);
   const { provider, tenant, link } = state;
@@ -124,7 +128,8 @@ function externalOutcome(state: ExternalState | null, credential: ExternalCreden
   ];
   const refusal = externalRefusal(state, credential.issuedAtSeconds);
   // What was verified with another configuration may as well be what that configuration made of it.
-  if (refusal !== 'provider_disabled' && provider.revision !== credential.providerRevision) {
+  const isCurrent = credential.providerRevision === provider.revision && credential.providerEpoch === head.epoch;
+  if (refusal !== 'provider_disabled' && !isCurrent) {
     return refuse('provider_configuration_stale', subjects);
   }
   if (refusal === 'user_not_linked' && provider.provisioning === 'jit') return 'provision';

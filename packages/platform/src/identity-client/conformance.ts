@@ -48,6 +48,7 @@ export function identityClientConformance(
       const external = {
         providerId: 'prv_1',
         providerRevision: 12,
+        providerEpoch: 1_790_000_000_001,
         subject: 'auth0|1',
         sessionId: '',
         signingInputSha256: Buffer.alloc(32, 0xfe),

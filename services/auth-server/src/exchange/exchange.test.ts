@@ -123,6 +123,7 @@ suite('exchange of an external token', () => {
     assert.deepEqual(authority.questions.at(-1)?.credential?.value, {
       providerId,
       providerRevision: 2,
+      providerEpoch: 1,
       subject: 'ext-7',
       sessionId: 'sess-1',
       signingInputSha256: Buffer.from(credential, 'hex'),

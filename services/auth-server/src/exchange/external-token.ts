@@ -59,6 +59,7 @@ export function createExternalTokenReader({
           value: {
             providerId: provider.id,
             providerRevision: provider.revision,
+            providerEpoch: list.asOf.epoch,
             subject: facts.subject,
             sessionId: facts.sessionId ?? '',
             signingInputSha256,
@@ -109,11 +110,8 @@ function refusalCode(error: unknown): ErrorCode {
 
 /** Equal as long as a list says the same of the providers a token may be of. */
 function fingerprint(form: JwtForm, list: ProviderList): string {
-  return list
-    .ofIssuer(form.issuer)
-    .map(({ id, revision }) => `${id}:${revision}`)
-    .sort()
-    .join(' ');
+  const revisions = list.ofIssuer(form.issuer).map(({ id, revision }) => `${id}:${revision}`);
+  return [list.asOf.epoch, ...revisions.sort()].join(' ');
 }
 
 /** By issuer and audience; a token that two providers would take is of neither. */

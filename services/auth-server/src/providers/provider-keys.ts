@@ -30,10 +30,11 @@ interface Config {
   readonly cooldownMs: number;
 }
 
-/** Keys of all providers, by the revision of a provider's configuration: a new configuration starts without any. */
+/** Keys of all providers, by the revision of a provider's configuration and by where they are: a new one starts without any. */
 export function createProviderKeys(deps: Deps, config: Config): ProviderKeys {
   const sets = new Map<string, KeySet>();
-  const nameOf = (provider: Provider): string => `${provider.id}:${provider.revision}`;
+  const nameOf = (provider: Provider): string =>
+    [provider.id, provider.revision, provider.issuer, provider.jwksUri].join(' ');
 
   return {
     find(provider, header) {

@@ -54,6 +54,8 @@ export interface ExternalCredential {
   /** What just-in-time provisioning stores, as mapped from the token; empty when absent. */
   email: string;
   displayName: string;
+  /** The epoch of the list that the provider's configuration is from: another history may have used the same revision. */
+  providerEpoch: number;
 }
 
 export interface ResolveRequest {
@@ -391,6 +393,7 @@ function createBaseExternalCredential(): ExternalCredential {
     issuedAtSeconds: 0,
     email: "",
     displayName: "",
+    providerEpoch: 0,
   };
 }
 
@@ -419,6 +422,9 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
     }
     if (message.displayName !== "") {
       writer.uint32(66).string(message.displayName);
+    }
+    if (message.providerEpoch !== 0) {
+      writer.uint32(72).uint64(message.providerEpoch);
     }
     return writer;
   },
@@ -500,6 +506,14 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
             message.displayName = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.providerEpoch = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -546,6 +560,11 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
         : isSet(object.display_name)
         ? globalThis.String(object.display_name)
         : "",
+      providerEpoch: isSet(object.providerEpoch)
+        ? globalThis.Number(object.providerEpoch)
+        : isSet(object.provider_epoch)
+        ? globalThis.Number(object.provider_epoch)
+        : 0,
     };
   },
 
@@ -575,6 +594,9 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
     if (message.displayName !== "") {
       obj.displayName = message.displayName;
     }
+    if (message.providerEpoch !== 0) {
+      obj.providerEpoch = Math.round(message.providerEpoch);
+    }
     return obj;
   },
 
@@ -591,6 +613,7 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
     message.issuedAtSeconds = object.issuedAtSeconds ?? 0;
     message.email = object.email ?? "";
     message.displayName = object.displayName ?? "";
+    message.providerEpoch = object.providerEpoch ?? 0;
     return message;
   },
 };
