@@ -31,8 +31,9 @@ const shrinkBy = 0.75;
 const concurrencyMin = 4;
 
 /**
- * Bounds the exchanges under way, by how they go (additive increase, multiplicative decrease), with a lane for credentials that were accepted lately: neither a flood of garbage, nor
- * all callers at once after everything was revoked, nor an outage that they add to, starves those in good standing.
+ * Bounds the exchanges under way, by how they go (additive increase, multiplicative decrease), with a lane for credentials
+ * that were accepted lately: neither a flood of garbage, nor all callers at once after everything was revoked, nor an outage
+ * that they add to, starves those in good standing.
  */
 export class ExchangeGate {
   readonly #clock: Clock;
