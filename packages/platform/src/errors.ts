@@ -89,6 +89,8 @@ export const errorTable = {
   auth_server_unavailable: { ...unavailable },
   provider_unavailable: { ...unavailable },
   provider_configuration_stale: { ...unavailable },
+  key_vault_unavailable: { ...unavailable },
+  sealed_data_invalid: { ...unavailable },
   overloaded: { ...unavailable },
   upstream_unavailable: {
     http: 502,

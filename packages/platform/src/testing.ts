@@ -4,6 +4,7 @@ export * from './database/conformance.ts';
 export * from './database/pglite-test.ts';
 export * from './event-log/conformance.ts';
 export { watching } from './identity-client/conformance.ts';
+export * from './key-vault/conformance.ts';
 export * from './signal/conformance.ts';
 export * from './tcp-proxy-test.ts';
 export { createSilentTelemetry } from './telemetry.ts';
