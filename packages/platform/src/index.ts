@@ -33,6 +33,7 @@ export {
   type RedisSourceOptions,
 } from './signal/redis-pubsub.ts';
 export * from './signal/watch.ts';
+export * from './strict-json.ts';
 export * from './telemetry.ts';
 export * from './token-cache/memory.ts';
 export * from './token-cache/port.ts';

@@ -9,6 +9,9 @@ export interface LocalProvider extends AsyncDisposable {
   readonly issuer: string;
   /** Requests answered or refused so far. */
   readonly requestCount: number;
+  readonly requestedPaths: ReadonlySet<string>;
+  /** What is published instead of its one key. */
+  publishedKeys: readonly unknown[] | null;
   /** Answers 503 to everything while true. */
   isDown: boolean;
   /** Signs with a new key from now on; the old one is no longer published. */
@@ -21,6 +24,7 @@ export interface LocalProvider extends AsyncDisposable {
 export async function startLocalProvider(clock: Clock): Promise<LocalProvider> {
   let generation = 0;
   let requestCount = 0;
+  const requestedPaths = new Set<string>();
   let key = await newKey();
 
   async function newKey() {
@@ -32,9 +36,10 @@ export async function startLocalProvider(clock: Clock): Promise<LocalProvider> {
 
   const server = createServer((request, response) => {
     requestCount += 1;
+    requestedPaths.add(request.url ?? '');
     const documents: Record<string, unknown> = {
       '/.well-known/openid-configuration': { issuer, jwks_uri: `${issuer}/jwks` },
-      '/jwks': { keys: [key.jwk] },
+      '/jwks': { keys: provider.publishedKeys ?? [key.jwk] },
     };
     const document = provider.isDown ? undefined : documents[request.url ?? ''];
     response.writeHead(document === undefined ? 503 : 200, { 'content-type': 'application/json' });
@@ -46,6 +51,8 @@ export async function startLocalProvider(clock: Clock): Promise<LocalProvider> {
   const provider: LocalProvider = {
     issuer,
     isDown: false,
+    publishedKeys: null,
+    requestedPaths,
     get requestCount() {
       return requestCount;
     },

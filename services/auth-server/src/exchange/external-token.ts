@@ -45,6 +45,7 @@ export function createExternalTokenReader({
 }: ExternalTokenReaderDeps): CredentialReader {
   async function verify(token: string, form: JwtForm, list: ProviderList): Promise<CredentialReading> {
     const provider = chooseProvider(form, list);
+    requireAccessToken(form);
     if (provider.algorithms.length > 0 && !provider.algorithms.includes(form.header.alg)) {
       throw new ServiceError('token_algorithm_refused', { detail: provider.id });
     }
@@ -118,8 +119,7 @@ function fingerprint(form: JwtForm, list: ProviderList): string {
 function chooseProvider(form: JwtForm, list: ProviderList): Provider {
   const ofIssuer = list.ofIssuer(form.issuer);
   if (ofIssuer.length === 0) throw new ServiceError('token_issuer_unknown');
-  const { aud } = form.claims;
-  const audiences: readonly unknown[] = Array.isArray(aud) ? aud : [aud];
+  const audiences = audiencesOf(form.claims['aud']);
   const [provider, ...others] = ofIssuer.filter((candidate) =>
     candidate.audiences.some((audience) => audiences.includes(audience)),
   );
@@ -127,6 +127,21 @@ function chooseProvider(form: JwtForm, list: ProviderList): Provider {
     throw new ServiceError('token_audience_refused', { detail: provider === undefined ? 'none' : 'ambiguous' });
   }
   return provider;
+}
+
+/** RFC 7519 section 4.1.3: one text, or a list of nothing else. */
+function audiencesOf(aud: unknown): readonly string[] {
+  const audiences: readonly unknown[] = Array.isArray(aud) ? aud : aud === undefined ? [] : [aud];
+  if (!audiences.every((audience) => typeof audience === 'string')) {
+    throw new ServiceError('token_claims_invalid', { detail: 'aud is no audience' });
+  }
+  return audiences;
+}
+
+/** OpenID Connect Core sections 2 and 3.3.2.11: who holds an ID token was told who somebody is, and given access to nothing. */
+function requireAccessToken({ claims }: JwtForm): void {
+  const found = ['nonce', 'at_hash', 'c_hash'].find((name) => Object.hasOwn(claims, name));
+  if (found !== undefined) throw new ServiceError('token_type_refused', { detail: `${found}: an ID token` });
 }
 
 function checkTimes({ claims }: JwtForm, nowSeconds: number): { issuedAtSeconds: number; expiresAtMs: number } {

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { ServiceError } from '@token-gateway/platform';
+import { parseStrictJson, ServiceError } from '@token-gateway/platform';
 
 /** The longest external token that is looked at, in characters. */
 export const tokenLengthMax = 16 * 1024;
@@ -22,6 +22,7 @@ const externalAlgorithms = [
 const acceptedTypes: ReadonlySet<string> = new Set(['jwt', 'at+jwt']);
 
 const partSyntax = /^[A-Za-z0-9_-]+$/;
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 export interface JwtForm {
   readonly header: Readonly<Record<string, unknown>> & { readonly alg: string; readonly kid?: string };
@@ -54,8 +55,10 @@ export function readJwtForm(token: string): JwtForm {
   }
   // No extension is understood here (RFC 7515 section 4.1.11).
   if ('crit' in header) throw new ServiceError('token_claims_invalid', { detail: 'critical extension' });
-  if (!isAcceptedType(typ)) throw new ServiceError('token_type_refused');
+  if (!isAcceptedType(typ) || isNested(header['cty'])) throw new ServiceError('token_type_refused');
   const claims = readPart(payloadPart);
+  // Of logout tokens and security events, also where their `typ` does not say so (RFC 8417 section 4.5).
+  if ('events' in claims) throw new ServiceError('token_type_refused', { detail: 'a security event' });
   const { iss } = claims;
   if (typeof iss !== 'string') throw new ServiceError('token_claims_invalid', { detail: 'iss is missing' });
   return {
@@ -72,10 +75,15 @@ function isAcceptedType(typ: unknown): boolean {
   return typeof typ === 'string' && acceptedTypes.has(typ.toLowerCase().replace(/^application\//, ''));
 }
 
+/** RFC 7519 section 5.2: the payload is a token of its own, which nobody here opens. */
+function isNested(cty: unknown): boolean {
+  return cty !== undefined && !(typeof cty === 'string' && cty.toLowerCase().replace(/^application\//, '') === 'json');
+}
+
 function readPart(part: string): Record<string, unknown> {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.from(part, 'base64url')));
+    value = parseStrictJson(utf8.decode(Buffer.from(part, 'base64url')));
   } catch (cause) {
     throw new ServiceError('credential_malformed', { detail: 'no JSON', cause });
   }

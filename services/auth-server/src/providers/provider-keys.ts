@@ -30,6 +30,31 @@ interface Config {
   readonly cooldownMs: number;
 }
 
+/**
+ * Encodings of the points of low order on edwards25519, without the sign bit: under such a key anybody can sign, and
+ * neither OpenSSL nor RFC 8032 section 5.1.7 refuses one.
+ */
+const lowOrderPoints: ReadonlySet<string> = new Set([
+  '0000000000000000000000000000000000000000000000000000000000000000',
+  '0100000000000000000000000000000000000000000000000000000000000000',
+  '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
+  'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a',
+  'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  'edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+]);
+
+/** Whether others than the provider can sign with a key that it publishes: by mistake, or by whoever wrote there. */
+function isWeak(key: unknown): boolean {
+  if (typeof key !== 'object' || key === null) return true;
+  if ('d' in key || 'k' in key) return true;
+  if (!('kty' in key) || key.kty !== 'OKP' || !('x' in key) || typeof key.x !== 'string') return false;
+  const point = Buffer.from(key.x, 'base64url');
+  if (point.length !== 32) return true;
+  point.writeUInt8(point.readUInt8(31) & 0x7f, 31);
+  return lowOrderPoints.has(point.toString('hex'));
+}
+
 /** Keys of all providers, by the revision of a provider's configuration and by where they are: a new one starts without any. */
 export function createProviderKeys(deps: Deps, config: Config): ProviderKeys {
   const sets = new Map<string, KeySet>();
@@ -140,7 +165,7 @@ class KeySet {
     if (typeof jwks !== 'object' || jwks === null || !('keys' in jwks) || !Array.isArray(jwks.keys)) {
       throw new Error('not a JSON Web Key Set');
     }
-    return { keys: jwks.keys };
+    return { keys: jwks.keys.filter((key) => !isWeak(key)) };
   }
 
   /** OpenID Connect Discovery section 4: the issuer has to be the very same. */

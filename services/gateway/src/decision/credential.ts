@@ -2,7 +2,7 @@
  * What a request's credential is, by its form alone: nothing here asks anyone, and nothing here accepts a credential.
  * @module
  */
-import { apiKeyIdOf, type ErrorCode } from '@token-gateway/platform';
+import { apiKeyIdOf, type ErrorCode, parseStrictJson } from '@token-gateway/platform';
 
 /** Where a credential may stand. Header names in lower case. */
 export interface CredentialConfig {
@@ -97,8 +97,11 @@ const algorithms: ReadonlySet<unknown> = new Set([
   'ES512',
   'EdDSA',
 ]);
-const types: ReadonlySet<string> = new Set(['jwt', 'at+jwt', 'application/at+jwt']);
+const types: ReadonlySet<string> = new Set(['jwt', 'at+jwt']);
+/** A token in a token (RFC 7519 section 5.2) is opened by nobody here. */
+const contentTypes: ReadonlySet<string> = new Set(['json']);
 const partSyntax = /^[A-Za-z0-9_-]+$/;
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
  * What a credential says of itself. Refuses what no exchange could accept, so that garbage costs nobody else anything;
@@ -126,10 +129,9 @@ function checkJwt(value: string, wallMs: number): CredentialStructure | RefusedC
   if (!algorithms.has(header['alg'])) return { refused: 'token_algorithm_refused' };
   const claims = readPart(payloadPart);
   if (claims === null || !partSyntax.test(signaturePart)) return { refused: 'credential_malformed' };
-  const type = header['typ'];
-  if (type !== undefined && !(typeof type === 'string' && types.has(type.toLowerCase()))) {
-    return { refused: 'token_type_refused' };
-  }
+  if (!isType(header['typ'], types) || !isType(header['cty'], contentTypes)) return { refused: 'token_type_refused' };
+  // Of logout tokens and security events, also where their type does not say so (RFC 8417 section 4.5).
+  if (Object.hasOwn(claims, 'events')) return { refused: 'token_type_refused' };
   // No extension is understood (RFC 7515 section 4.1.11).
   if (Object.hasOwn(header, 'crit')) return { refused: 'token_claims_invalid' };
   const { iss, exp, nbf } = claims;
@@ -141,6 +143,13 @@ function checkJwt(value: string, wallMs: number): CredentialStructure | RefusedC
   return { kind: 'jwt', issuer: iss };
 }
 
+/** A media type (RFC 7515 section 4.1.9) is without regard to case, and without `application/`. */
+function isType(value: unknown, allowed: ReadonlySet<string>): boolean {
+  return (
+    value === undefined || (typeof value === 'string' && allowed.has(value.toLowerCase().replace(/^application\//, '')))
+  );
+}
+
 function isTime(value: unknown): value is number {
   return typeof value === 'number' && Number.isFinite(value);
 }
@@ -148,7 +157,7 @@ function isTime(value: unknown): value is number {
 function readPart(part: string): Readonly<Record<string, unknown>> | null {
   if (!partSyntax.test(part)) return null;
   try {
-    const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.from(part, 'base64url')));
+    const value = parseStrictJson(utf8.decode(Buffer.from(part, 'base64url')));
     return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : null;
   } catch {
     return null;
