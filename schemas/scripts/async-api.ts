@@ -1,4 +1,4 @@
-import { alertsTopic, changesTopic, headsTopic, heartbeatsTopic, receiptsTopic } from '../src/index.ts';
+import { alertsTopic, auditTopic, changesTopic, headsTopic, heartbeatsTopic, receiptsTopic } from '../src/index.ts';
 
 /** The AsyncAPI 3 document; its payloads are the generated JSON Schemas beside it. */
 export function asyncApi(): object {
@@ -36,6 +36,7 @@ export function asyncApi(): object {
       heads: channel(headsTopic, 'Kafka; for auditors, to be kept for good.', 'LogHead'),
       receipts: channel(receiptsTopic, 'Kafka; at least once, in no order.', 'ReceiptEvent'),
       alerts: channel(alertsTopic, 'Kafka; should stay empty.', 'AlertEvent'),
+      audit: channel(auditTopic, 'Kafka, several partitions, keyed by tenant; at least once.', 'AuditEvent'),
     },
     operations: {
       publishChanges: operation('send', 'changes', 'identity, after each commit'),
@@ -43,6 +44,7 @@ export function asyncApi(): object {
       publishHeads: operation('send', 'heads', 'identity, every minute and every hundred changes'),
       publishReceipts: operation('send', 'receipts', 'identity, as gateways report'),
       publishAlerts: operation('send', 'alerts', 'an observer, when a gateway accepts what was revoked'),
+      publishAudit: operation('send', 'audit', 'auth server, identity and gateways, within a second'),
       readChanges: operation('receive', 'changes', 'revocation-relay, and whoever wants to know'),
       readHeartbeats: operation('receive', 'heartbeats', 'revocation-relay'),
     },
@@ -53,6 +55,11 @@ export function asyncApi(): object {
         LogHead: message('LogHead', 'log-head', 'The newest place in the change log and its hash chain.'),
         ReceiptEvent: message('ReceiptEvent', 'receipt-event', 'Since when changes are in force at a gateway.'),
         AlertEvent: message('AlertEvent', 'alert-event', 'A gateway accepted a revoked credential after D.'),
+        AuditEvent: message(
+          'AuditEvent',
+          'audit-event',
+          'An exchange, a refusal, an administrative call, or a loss of such.',
+        ),
       },
     },
   };

@@ -92,6 +92,7 @@ export const errorTable = {
   key_vault_unavailable: { ...unavailable },
   sealed_data_invalid: { ...unavailable },
   overloaded: { ...unavailable },
+  audit_unavailable: { ...unavailable },
   upstream_unavailable: {
     http: 502,
     grpc: 14,

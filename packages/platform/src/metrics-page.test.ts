@@ -8,11 +8,13 @@ const read = (path: string): string => readFileSync(`${root}${path}`, 'utf8');
 
 /** Metrics are named where they are made, and nothing else in the sources is named like one. */
 const made = new Map(
-  globSync('services/*/src/**/*.ts', { cwd: root, exclude: (path) => /\.test\.ts$|testing\.ts$/.test(path) }).flatMap(
-    (path) =>
-      [...read(path).matchAll(/'(tg_[a-z0-9_]+)',?\s*(?:help: )?\s*'([^']*)'/g)].map(
-        ([, name = '', help = '']) => [name, help] as const,
-      ),
+  globSync('{services/*,packages/platform}/src/**/*.ts', {
+    cwd: root,
+    exclude: (path) => /\.test\.ts$|testing\.ts$/.test(path),
+  }).flatMap((path) =>
+    [...read(path).matchAll(/'(tg_[a-z0-9_]+)',?\s*(?:help: )?\s*'([^']*)'/g)].map(
+      ([, name = '', help = '']) => [name, help] as const,
+    ),
   ),
 );
 const ofNode = /^(?:process|nodejs)_/;

@@ -6,7 +6,10 @@ import { toChangeEvent } from '@token-gateway/revocation';
 import { ChangeLog } from '@token-gateway/revocation/testing';
 import {
   AlertEventSchema,
+  AuditEventSchema,
   alertsTopic,
+  auditTopic,
+  auditTypes,
   ChangeEventSchema,
   changesTopic,
   changeTypes,
@@ -24,23 +27,24 @@ const blocks = (language: string): string[] =>
   [...page.matchAll(/^```(\w+)\n(.*?)^```/gms)].filter(([, name]) => name === language).map(([, , text]) => text ?? '');
 
 describe('docs/events.md', () => {
-  it('lists every type of change and no other, in their order', () => {
+  it('lists every type of change and of audit event and no other, in their order', () => {
     const listed = [...page.matchAll(/^\| `(tg\.[a-z.-]+)` \|/gm)].map(([, type]) => type);
-    assert.deepEqual(listed, [...changeTypes]);
+    assert.deepEqual(listed, [...changeTypes, ...auditTypes]);
   });
 
   it('names the topics', () => {
-    for (const topic of [changesTopic, heartbeatsTopic, headsTopic, receiptsTopic, alertsTopic])
+    for (const topic of [changesTopic, heartbeatsTopic, headsTopic, receiptsTopic, alertsTopic, auditTopic])
       assert.ok(page.includes(`| \`${topic}\` |`));
   });
 
   it('shows records that are as their schemas say', () => {
-    const [change, heartbeat, head, receipt, alert] = blocks('json').map((text): unknown => JSON.parse(text));
+    const [change, heartbeat, head, receipt, alert, audit] = blocks('json').map((text): unknown => JSON.parse(text));
     assert.ok(Check(ChangeEventSchema, change));
     assert.ok(Check(HeartbeatSchema, heartbeat));
     assert.ok(Check(LogHeadSchema, head));
     assert.ok(Check(ReceiptEventSchema, receipt));
     assert.ok(Check(AlertEventSchema, alert));
+    assert.ok(Check(AuditEventSchema, audit));
   });
 
   it('checks the hash chain: of its example, of a log, and not of one that was altered', () => {

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
-import { type Consumer, type EachBatchPayload, Kafka, logLevel, type Producer } from 'kafkajs';
+import { type Consumer, type EachBatchPayload, Kafka, logLevel, Partitioners, type Producer } from 'kafkajs';
 import type { Clock } from '../clock/port.ts';
 import type { Logger } from '../telemetry.ts';
-import { type ConsumeOptions, type EventConsumer, type EventLog, recordsMax } from './port.ts';
+import { type ConsumeOptions, type EventConsumer, type EventLog, type KeyedEventLog, recordsMax } from './port.ts';
 
 export interface KafkaEventLogOptions {
   /** host:port of the brokers to begin with. */
@@ -15,9 +15,11 @@ export interface KafkaEventLogOptions {
   readonly appendTimeoutMs?: number;
   /** Topics whose records are kept for good, if they are made here. */
   readonly keptTopics?: readonly string[];
+  /** Topics of keyed records, with the partitions they have if they are made here. */
+  readonly keyedTopics?: Readonly<Record<string, number>>;
 }
 
-/** Every topic has one partition. */
+/** The only one of a topic without keys. */
 const partition = 0;
 const requestTimeoutMs = 3_000;
 const retryDelayMs = 100;
@@ -37,8 +39,8 @@ const requestBytesMax = 512 * 1024;
  * An event log in Kafka. It connects when it is used, and again after any failure; topics are made when they are absent.
  * Appends keep their order, also those that are under way at the same time.
  */
-export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
-  const { brokers, clientId, logger, clock, appendTimeoutMs = 5_000, keptTopics = [] } = options;
+export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog & KeyedEventLog {
+  const { brokers, clientId, logger, clock, appendTimeoutMs = 5_000, keptTopics = [], keyedTopics = {} } = options;
   const kafka = new Kafka({
     brokers: [...brokers],
     clientId,
@@ -85,8 +87,10 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     await withAdmin(async (admin) => {
       if (!(await admin.listTopics()).includes(topic)) {
         const configEntries = keptTopics.includes(topic) ? [{ name: 'retention.ms', value: '-1' }] : [];
-        await admin.createTopics({ topics: [{ topic, numPartitions: 1, configEntries }], waitForLeaders: true });
+        const numPartitions = keyedTopics[topic] ?? 1;
+        await admin.createTopics({ topics: [{ topic, numPartitions, configEntries }], waitForLeaders: true });
       }
+      if (topic in keyedTopics) return;
       const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
       const partitions = topics[0]?.partitions.length;
       if (partitions !== 1) throw new Error(`topic ${topic} has ${partitions} partitions, and may have one only`);
@@ -95,7 +99,12 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
   }
 
   async function connectProducer(): Promise<Producer> {
-    const made = kafka.producer({ idempotent: true, maxInFlightRequests: 1, allowAutoTopicCreation: false });
+    const made = kafka.producer({
+      idempotent: true,
+      maxInFlightRequests: 1,
+      allowAutoTopicCreation: false,
+      createPartitioner: Partitioners.DefaultPartitioner,
+    });
     try {
       await made.connect();
     } catch (error) {
@@ -113,11 +122,11 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
   /** Tries until the time is over; an attempt that failed may have been stored, so a record can be there twice. */
   async function send(
     topic: string,
-    values: readonly string[],
+    messages: readonly OutgoingMessage[],
     signal: AbortSignal,
     onError: (error: unknown) => void,
   ): Promise<void> {
-    const batches = inBatches(values);
+    const batches = inBatches(messages);
     let delayMs = reconnectDelayMinMs;
     while (!signal.aborted) {
       let used: Promise<Producer> | null = null;
@@ -128,7 +137,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
         used = producer;
         const connected = await used;
         for (let batch = batches[0]; batch !== undefined && !signal.aborted; batch = batches[0]) {
-          await connected.send({ topic, acks: -1, messages: batch.map((value) => ({ value, partition })) });
+          await connected.send({ topic, acks: -1, messages: batch });
           batches.shift();
         }
         if (batches.length === 0) return;
@@ -143,8 +152,8 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     throw new Error('given up');
   }
 
-  async function append(topic: string, values: readonly string[]): Promise<void> {
-    if (values.length === 0) return;
+  async function append(topic: string, messages: readonly OutgoingMessage[]): Promise<void> {
+    if (messages.length === 0) return;
     if (closing.signal.aborted) throw new Error('the event log was closed');
     const over = new AbortController();
     const expiry = Promise.withResolvers<never>();
@@ -158,7 +167,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
     const timer = clock.setTimer(giveUp, appendTimeoutMs);
     closing.signal.addEventListener('abort', giveUp);
     const sent = lastAppend.then(() =>
-      send(topic, values, over.signal, (error) => {
+      send(topic, messages, over.signal, (error) => {
         lastError = error;
       }),
     );
@@ -187,6 +196,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
   }
 
   async function consume({ topic, from, onRecords }: ConsumeOptions): Promise<EventConsumer> {
+    if (topic in keyedTopics) throw new Error(`${topic} has several partitions, and no order`);
     const stopping = new AbortController();
     const stopped = AbortSignal.any([stopping.signal, closing.signal]);
     let handling: Promise<void> = Promise.resolve();
@@ -348,7 +358,12 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog {
   }
 
   return {
-    append,
+    append: (topic, values) =>
+      append(
+        topic,
+        values.map((value) => ({ value, partition })),
+      ),
+    appendKeyed: append,
     consume,
     async close() {
       closing.abort();
@@ -387,16 +402,23 @@ function repairRequestQueue(prototype: RequestQueue): void {
 }
 repairRequestQueue(createRequire(import.meta.url)('kafkajs/src/network/requestQueue').prototype);
 
-function inBatches(values: readonly string[]): string[][] {
-  const batches: string[][] = [];
+/** With a key instead of a partition, the key says which. */
+interface OutgoingMessage {
+  readonly value: string;
+  readonly key?: string;
+  readonly partition?: number;
+}
+
+function inBatches(messages: readonly OutgoingMessage[]): OutgoingMessage[][] {
+  const batches: OutgoingMessage[][] = [];
   let bytes = Number.POSITIVE_INFINITY;
-  for (const value of values) {
-    bytes += Buffer.byteLength(value);
+  for (const message of messages) {
+    bytes += Buffer.byteLength(message.value);
     if (bytes > requestBytesMax) {
       batches.push([]);
-      bytes = Buffer.byteLength(value);
+      bytes = Buffer.byteLength(message.value);
     }
-    batches.at(-1)?.push(value);
+    batches.at(-1)?.push(message);
   }
   return batches;
 }

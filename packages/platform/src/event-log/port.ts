@@ -33,3 +33,14 @@ export interface EventLog {
   consume(options: ConsumeOptions): Promise<EventConsumer>;
   close(): Promise<void>;
 }
+
+export interface KeyedRecord {
+  readonly key: string;
+  readonly value: string;
+}
+
+/** Topics of several partitions: records with the same key are in the same one, in order. They are read elsewhere. */
+export interface KeyedEventLog {
+  /** As `append` of an EventLog, for a topic that is used by this alone. */
+  appendKeyed(topic: string, records: readonly KeyedRecord[]): Promise<void>;
+}

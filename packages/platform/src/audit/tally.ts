@@ -1,0 +1,69 @@
+import type { Clock, Timer } from '../clock/port.ts';
+import type { AuditRecord, AuditTrail } from './port.ts';
+
+type TalliedOf<Of> = Of extends { readonly type: infer Type; readonly source: infer Source; readonly data: infer Data }
+  ? Data extends { readonly count: number; readonly since: string }
+    ? { readonly type: Type; readonly source: Source; readonly data: Omit<Data, 'count' | 'since'> }
+    : never
+  : never;
+
+/** An event that may stand for several alike. */
+export type TalliedRecord = TalliedOf<AuditRecord>;
+
+export interface AuditTallyDeps {
+  readonly trail: Pick<AuditTrail, 'record'>;
+  readonly clock: Clock;
+}
+
+interface Group {
+  readonly record: TalliedRecord;
+  readonly sinceMs: number;
+  lastMs: number;
+  count: number;
+}
+
+const intervalMs = 1000;
+/** Told apart within an interval; the rest goes together. */
+const groupsMax = 64;
+
+/** What anybody may cause as often as they like: alike within a second, it is one event with a count. */
+export class AuditTally {
+  readonly #deps: AuditTallyDeps;
+  readonly #groups = new Map<string, Group>();
+  #timer: Timer | null = null;
+
+  constructor(deps: AuditTallyDeps) {
+    this.#deps = deps;
+  }
+
+  /** `rest` says the same with no more than a few values in all; it is what counts where too many are told apart already. */
+  note(record: TalliedRecord, rest: TalliedRecord): void {
+    const nowMs = this.#deps.clock.now().wallMs;
+    const group = this.#groupOf(record, nowMs, groupsMax) ?? this.#groupOf(rest, nowMs, Number.POSITIVE_INFINITY);
+    if (group === null) return;
+    group.count += 1;
+    group.lastMs = nowMs;
+    this.#timer ??= this.#deps.clock.setTimer(() => this.flush(), intervalMs);
+  }
+
+  /** Records what was counted until now. */
+  flush(): void {
+    this.#timer?.cancel();
+    this.#timer = null;
+    const groups = [...this.#groups.values()];
+    this.#groups.clear();
+    for (const { record, sinceMs, lastMs, count } of groups) {
+      const data = { ...record.data, count, since: new Date(sinceMs).toISOString() };
+      this.#deps.trail.record({ ...record, data, timeMs: lastMs } as AuditRecord);
+    }
+  }
+
+  #groupOf(record: TalliedRecord, nowMs: number, max: number): Group | null {
+    const key = JSON.stringify(record);
+    const known = this.#groups.get(key);
+    if (known !== undefined || this.#groups.size >= max) return known ?? null;
+    const group = { record, sinceMs: nowMs, lastMs: nowMs, count: 0 };
+    this.#groups.set(key, group);
+    return group;
+  }
+}
