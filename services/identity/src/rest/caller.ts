@@ -7,7 +7,7 @@ import { gather } from '../gather.ts';
 import { apiKeyRefusal, apiKeyScopes, defaultScopes, externalRefusal } from '../resolve.ts';
 import type { ApiKeyState, CredentialStore, UserState } from '../store/port.ts';
 
-export const adminScope = 'identity:admin';
+const adminScope = 'identity:admin';
 export const platformScope = 'identity:platform';
 
 /** What a caller's API key is narrowed to; null = not narrowed. */

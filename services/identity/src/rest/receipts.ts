@@ -3,7 +3,7 @@ import { type Change, changeFromRow } from '@token-gateway/revocation';
 import { inArray } from 'drizzle-orm';
 import { keptChanges, readReceipts } from '../receipts/receipt-store.ts';
 import { providers } from '../store/schema.ts';
-import { requireAdminOf, requirePlatform } from './caller.ts';
+import { isPlatform, requireAdminOf } from './caller.ts';
 import { effectiveBy, found, now, type RestContext } from './context.ts';
 import { Receipt, SeqParams } from './schemas.ts';
 
@@ -31,8 +31,8 @@ export function receiptRoutes(app: HttpApp, context: RestContext): void {
       const row = rows.find((candidate) => candidate.seq === seq);
       const change = changeFromRow(found(row, `change ${seq}`));
       const tenantIds = await tenantsOf(change);
-      if (tenantIds === null) requirePlatform(caller);
-      else for (const tenantId of tenantIds) requireAdminOf(caller, tenantId);
+      if (tenantIds === null && !isPlatform(caller)) throw new ServiceError('not_found', { detail: `change ${seq}` });
+      for (const tenantId of tenantIds ?? []) requireAdminOf(caller, tenantId);
       if (seq <= head.seq - keptChanges) throw new ServiceError('not_found', { detail: 'receipts kept no longer' });
 
       const { epoch, at } = change;

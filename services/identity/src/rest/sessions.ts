@@ -2,7 +2,7 @@ import { type HttpApp, ServiceError } from '@token-gateway/platform';
 import { externalSubject, sessionSubject } from '@token-gateway/revocation';
 import { and, eq, inArray, type SQL, sql } from 'drizzle-orm';
 import { providers, revokedSessions } from '../store/schema.ts';
-import { adminScope, isPlatform } from './caller.ts';
+import { isPlatform, requireAdminOf } from './caller.ts';
 import { changeStatus, now, type RestContext, reasonOf } from './context.ts';
 import { Effect, SessionsRevoke, WaitQuery } from './schemas.ts';
 
@@ -12,9 +12,6 @@ export function sessionRoutes(app: HttpApp, context: RestContext): void {
     { schema: { querystring: WaitQuery, body: SessionsRevoke, response: { 200: Effect } } },
     async (request) => {
       const caller = await context.callers.read(request);
-      if (!isPlatform(caller) && !caller.scopes.has(adminScope)) {
-        throw new ServiceError('forbidden', { detail: `${caller.actor} lacks ${adminScope}` });
-      }
       const { issuer, subject, sid } = request.body;
       return changeStatus(context, request, async (tx) => {
         const ofTenant = isPlatform(caller) ? undefined : eq(providers.tenantId, caller.tenantId);
@@ -23,6 +20,7 @@ export function sessionRoutes(app: HttpApp, context: RestContext): void {
           .from(providers)
           .where(and(eq(providers.issuer, issuer), ofTenant));
         if (rows.length === 0) throw new ServiceError('not_found', { detail: 'no provider of that issuer' });
+        for (const { tenantId } of rows) requireAdminOf(caller, tenantId);
         const ids = rows.map(({ id }) => id);
         const tenantIds = rows.map(({ tenantId }) => tenantId);
         const about = { type: 'tg.session.revoked' as const, actor: caller.actor, ...reasonOf(request.body) };

@@ -38,7 +38,8 @@ const maxStalenessMinMs = 100;
 const commitMaxMs = 10_000;
 
 function policyOf(policy: Policy | undefined, current: typeof defaults): typeof defaults {
-  const merged = { ...current, ...policy };
+  const { tokenTtlSeconds, maxStalenessMs } = current;
+  const merged = { tokenTtlSeconds, maxStalenessMs, ...policy };
   const isSane = merged.maxStalenessMs === 0 || merged.maxStalenessMs >= maxStalenessMinMs;
   if (!isSane || merged.maxStalenessMs > merged.tokenTtlSeconds * 1000) {
     throw new ServiceError('request_invalid', { detail: 'maxStalenessMs is 0, or from 100 up to the token TTL' });
@@ -124,8 +125,7 @@ export function tenantRoutes(app: HttpApp, context: RestContext): void {
         const name = request.body.name ?? current.name;
         const values = {
           name,
-          tokenTtlSeconds: policy.tokenTtlSeconds,
-          maxStalenessMs: policy.maxStalenessMs,
+          ...policy,
           looserUntil: looserUntil(current, policy.maxStalenessMs),
         };
         const [changed] = await tx.update(tenants).set(values).where(eq(tenants.id, current.id)).returning();
@@ -150,6 +150,7 @@ export function tenantRoutes(app: HttpApp, context: RestContext): void {
       { schema: { params: IdParams, querystring: WaitQuery, body: OptionalReason, response: { 200: Effect } } },
       async (request) => {
         const caller = await callers.read(request);
+        requireAdminOf(caller, request.params.id);
         requirePlatform(caller);
         if (isSuspended && caller.tenantId === request.params.id) {
           throw new ServiceError('conflict', { detail: 'a caller cannot suspend its own tenant' });
