@@ -17,6 +17,7 @@ export * from './event-log/kafka.ts';
 export * from './event-log/memory.ts';
 export * from './event-log/port.ts';
 export * from './event-log/watch.ts';
+export { gather, share } from './gather.ts';
 export * from './health.ts';
 export * from './http-problem.ts';
 export * from './identity-client/grpc.ts';

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
 import { createPgliteDatabase, type Database } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
-import { createLocalJWKSet, exportJWK, generateKeyPair, type JWTPayload, jwtVerify, SignJWT } from 'jose';
+import { createLocalJWKSet, exportJWK, generateKeyPair, jwtVerify, SignJWT } from 'jose';
 import { type AuthServer, createAuthServer } from './auth-server.ts';
 import type { ClientRegistration } from './clients/client-store.ts';
 import { Authority } from './exchange/authority.testing.ts';
@@ -54,9 +55,10 @@ after(async () => {
 
 const nowSeconds = (): number => Math.floor(clock.now().wallMs / 1000);
 
-function assertion(claims: JWTPayload = {}, key = clientKey.privateKey): Promise<string> {
+function assertion(claims: Record<string, unknown> = {}, key = clientKey.privateKey): Promise<string> {
   const now = nowSeconds();
-  return new SignJWT({ iss: 'gateway', sub: 'gateway', aud: tokenEndpoint, iat: now, exp: now + 60, ...claims })
+  const once = { iat: now, exp: now + 60, jti: randomUUID() };
+  return new SignJWT({ iss: 'gateway', sub: 'gateway', aud: tokenEndpoint, ...once, ...claims })
     .setProtectedHeader({ alg: 'ES256', kid: 'client-1' })
     .sign(key);
 }
@@ -279,6 +281,11 @@ suite('client authentication', () => {
       client_assertion: await assertion({ exp: nowSeconds() + 3600 }),
     }),
     'an assertion from the future': async () => ({ client_assertion: await assertion({ iat: nowSeconds() + 60 }) }),
+    'an assertion without an id': async () => ({ client_assertion: await assertion({ jti: undefined }) }),
+    'an assertion whose id is empty': async () => ({ client_assertion: await assertion({ jti: '' }) }),
+    'an assertion that says twice whom it is from': async () => ({
+      client_assertion: `${await assertion()}.${await assertion()}`,
+    }),
     'an assertion signed by a shared secret': async () => ({
       client_assertion: await new SignJWT({ iss: 'gateway', sub: 'gateway', aud: issuer, exp: nowSeconds() + 60 })
         .setProtectedHeader({ alg: 'HS256', kid: 'client-1' })
@@ -293,6 +300,36 @@ suite('client authentication', () => {
       assert.ok(!('code' in body));
     });
   }
+
+  test('an assertion is good for one request, at whatever replica', async () => {
+    const replica = await start();
+    const used = await assertion();
+    assert.equal((await exchange({ client_assertion: used })).body['error'], 'invalid_grant');
+    for (const server of [authServer, replica]) {
+      const { status, body } = await exchange({ client_assertion: used }, server);
+      assert.deepEqual([status, body['error']], [401, 'invalid_client']);
+    }
+    await replica.close();
+  });
+
+  test('of many requests with one assertion that come at once, to two replicas, one is answered', async () => {
+    const replica = await start();
+    const used = await assertion();
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, index) =>
+        exchange({ client_assertion: used }, index % 2 === 0 ? authServer : replica),
+      ),
+    );
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [400, ...Array.from({ length: 19 }, () => 401)]);
+    await replica.close();
+  });
+
+  test('a replayed assertion is refused whatever else is wrong with the request', async () => {
+    const used = await assertion();
+    await exchange({ client_assertion: used });
+    const { status, body } = await exchange({ client_assertion: used, grant_type: 'password' });
+    assert.deepEqual([status, body['error']], [401, 'invalid_client']);
+  });
 
   test('an Authorization header is refused with a challenge of its scheme', async () => {
     const { status, headers, body } = await post(await authenticated(someExchange), {

@@ -11,6 +11,7 @@ import { createTokenEndpoint, grantTypes } from './http/token-endpoint.ts';
 import { createDocumentFetcher } from './providers/document-fetcher.ts';
 import { createProviderDirectory } from './providers/provider-directory.ts';
 import { createProviderKeys } from './providers/provider-keys.ts';
+import { createDatabaseReplayStore } from './replay/database.ts';
 import { createDatabaseSigner, type SigningAlgorithm } from './signing/database-signer.ts';
 import type { Signer } from './signing/port.ts';
 import { createJoseVerifier } from './verification/jose.ts';
@@ -61,8 +62,9 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
 
   const store = createClientStore({ database, clock });
   await store.register(config.clients, grantTypes);
+  const replay = createDatabaseReplayStore({ database, clock, logger }, { timeoutMs: config.identityTimeoutMs });
   const authenticator = createClientAuthenticator(
-    { store, clock },
+    { store, replay, clock },
     { audiences: [config.issuer, config.issuer + paths.token] },
   );
 

@@ -11,11 +11,11 @@ import {
   parseApiKey,
   type RandomBytes,
   ServiceError,
+  share,
 } from '@token-gateway/platform';
 import { keySubject, tenantSubject, userSubject } from '@token-gateway/revocation';
 import { eq } from 'drizzle-orm';
 import { Counter, Gauge, type Registry } from 'prom-client';
-import { share } from './gather.ts';
 import { HeadPublisher } from './log/heads.ts';
 import { type Protocol, startProtocol } from './protocol.ts';
 import { Receipts } from './receipts/receipts.ts';

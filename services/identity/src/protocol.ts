@@ -13,13 +13,13 @@ import {
   type Logger,
   type RandomBytes,
   ServiceError,
+  share,
 } from '@token-gateway/platform';
 import type {
   Change as ChangeMessage,
   Provider as ProviderMessage,
   WatermarkRequest,
 } from '@token-gateway/schemas/identity';
-import { share } from './gather.ts';
 import { ChangeFeed } from './log/feed.ts';
 import { Publisher } from './log/publisher.ts';
 import { answerWatermark } from './log/watermark.ts';

@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm';
-import { integer, jsonb, pgTable, text, timestamp, uniqueIndex } from 'drizzle-orm/pg-core';
+import { index, integer, jsonb, pgTable, text, timestamp, uniqueIndex } from 'drizzle-orm/pg-core';
 import type { JWK } from 'jose';
 
 /**
@@ -30,3 +30,13 @@ export const clients = pgTable('clients', {
   grantTypes: jsonb('grant_types').$type<string[]>().notNull(),
   updatedAt: timestamp('updated_at', { withTimezone: true }).notNull(),
 });
+
+/** Ids of JWTs that were used and may not be again, by the SHA-256 of issuer and id. */
+export const usedIds = pgTable(
+  'used_ids',
+  {
+    idSha256: text('id_sha256').primaryKey(),
+    expiresAt: timestamp('expires_at', { withTimezone: true }).notNull(),
+  },
+  (table) => [index('used_ids_by_expiry').on(table.expiresAt)],
+);

@@ -3,7 +3,12 @@
  * @module
  */
 import { errorEntry } from '@token-gateway/platform';
-import { type ClientAuthenticator, clientAssertionType } from '../clients/client-authentication.ts';
+import {
+  type AuthenticatedClient,
+  type ClientAuthenticator,
+  clientAssertionType,
+  whileConfirmed,
+} from '../clients/client-authentication.ts';
 import type { Client } from '../clients/client-store.ts';
 import type { Exchange, ExchangeRefused, ExchangeRequest, ExchangeResult } from '../exchange/exchange.ts';
 import { apiKeyGrant } from './grants/api-key.ts';
@@ -31,14 +36,19 @@ export type TokenEndpoint = (body: string) => Promise<TokenResponse>;
 export function createTokenEndpoint(deps: TokenEndpointDeps, config: TokenEndpointConfig): TokenEndpoint {
   return async (body) => {
     const parameters = parseParameters(body);
-    const client = await authenticateClient(deps.authenticator, parameters);
-    const grant = chooseGrant(parameters, client);
-    const request = readRequest(parameters, grant, client, config);
-    return answer(await deps.exchange(request));
+    const authenticated = await authenticateClient(deps.authenticator, parameters);
+    return whileConfirmed(authenticated, async (client) => {
+      const grant = chooseGrant(parameters, client);
+      const request = readRequest(parameters, grant, client, config);
+      return answer(await deps.exchange(request));
+    });
   };
 }
 
-async function authenticateClient(authenticator: ClientAuthenticator, parameters: Parameters): Promise<Client> {
+async function authenticateClient(
+  authenticator: ClientAuthenticator,
+  parameters: Parameters,
+): Promise<AuthenticatedClient> {
   const assertion = parameters.get('client_assertion');
   if (assertion === undefined || parameters.get('client_assertion_type') !== clientAssertionType) {
     throw new OAuthError('invalid_client', 'Client authentication by private_key_jwt is required.');

@@ -1,10 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
-import { createApiKey, type Drizzle, type HttpApp, ServiceError } from '@token-gateway/platform';
+import { createApiKey, type Drizzle, gather, type HttpApp, ServiceError } from '@token-gateway/platform';
 import { keySubject, type Position } from '@token-gateway/revocation';
 import { and, asc, eq, gt, type SQL, sql } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
-import { gather } from '../gather.ts';
 import { apiKeys, users } from '../store/schema.ts';
 import { type Caller, type Limits, requireAdminOf, requireGrantable, withinLimits } from './caller.ts';
 import { commit, create, effectOf, found, now, pageAnswer, pageOf, type RestContext, reasonOf } from './context.ts';

@@ -1,9 +1,8 @@
 /** Who calls: by an internal token or by an API key, both held against the database as it is now. */
 import { timingSafeEqual } from 'node:crypto';
-import { type Clock, parseApiKey, ServiceError } from '@token-gateway/platform';
+import { type Clock, gather, parseApiKey, ServiceError } from '@token-gateway/platform';
 import type { FastifyRequest } from 'fastify';
 import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify } from 'jose';
-import { gather } from '../gather.ts';
 import { apiKeyRefusal, apiKeyScopes, defaultScopes, externalRefusal } from '../resolve.ts';
 import type { ApiKeyState, CredentialStore, UserState } from '../store/port.ts';
 

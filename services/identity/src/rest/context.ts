@@ -3,6 +3,7 @@ import {
   type Clock,
   createId,
   type Drizzle,
+  gather,
   type RandomBytes,
   ServiceError,
   sqlStateOf,
@@ -11,7 +12,6 @@ import { exchangeAgeBoundMs, type Position } from '@token-gateway/revocation';
 import { and, eq, inArray, lt, max, type SQL } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
-import { gather } from '../gather.ts';
 import type { DrizzleStore } from '../store/drizzle.ts';
 import type { Fence, NewChange } from '../store/port.ts';
 import { idempotencyKeys, tenants } from '../store/schema.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createTestClock } from '@token-gateway/platform/testing';
+import { createTestClock } from './clock/test.ts';
 import { share } from './gather.ts';
 
 describe('work that many share', () => {

@@ -1,5 +1,6 @@
-import { type Clock, inTime } from '@token-gateway/platform';
 import DataLoader from 'dataloader';
+import { inTime } from './clock/deadline.ts';
+import type { Clock } from './clock/port.ts';
 
 export interface GatherOptions {
   readonly sizeMax?: number;
