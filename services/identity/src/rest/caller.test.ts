@@ -20,13 +20,16 @@ describe('a caller of the REST API', () => {
   let sign: (claims: Record<string, unknown>, header?: { typ?: string }) => Promise<string>;
   let jwksUrl: string;
   let areKeysAway = false;
+  /** Of the one signing key; undefined: an auth server that does not say it. */
+  let generation: number | undefined;
 
   before(async () => {
     const { privateKey, publicKey } = await generateKeyPair('ES256');
-    const jwk = { ...(await exportJWK(publicKey)), kid: 'k', alg: 'ES256' };
+    const jwk = await exportJWK(publicKey);
+    const published = () => ({ keys: [{ ...jwk, kid: 'k', alg: 'ES256', tg_generation: generation }] });
     keys = createServer((_request, response) => {
       if (areKeysAway) response.writeHead(500).end();
-      else response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ keys: [jwk] }));
+      else response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(published()));
     }).listen(0, '127.0.0.1');
     await once(keys, 'listening');
     jwksUrl = `http://127.0.0.1:${(keys.address() as AddressInfo).port}/`;
@@ -177,6 +180,32 @@ describe('a caller of the REST API', () => {
       assert.equal((await call(`Token ${adminKey}`, 'GET', '/v1/tenants', undefined, fresh)).status, 200);
     } finally {
       areKeysAway = false;
+      await fresh.close();
+    }
+  });
+
+  it('with a token of a compromised signing key is refused at once, though that key is still published and cached', async () => {
+    const { claims } = await external();
+    const tenantId = await tenant();
+    const userId = await user(tenantId);
+    const { id } = await apiKey(userId);
+    const all = [claims, { sub: userId, tenant: tenantId, key_id: id }];
+    const statuses = async (of = identity) =>
+      Promise.all(
+        all.map(
+          async (each) => (await call(`Bearer ${await sign(each)}`, 'GET', '/v1/me/api-keys', undefined, of)).status,
+        ),
+      );
+    assert.deepEqual(await statuses(), [200, 200]);
+    assert.equal((await admin('POST', '/v1/signing-keys/compromise')).status, 200);
+    assert.deepEqual(await statuses(), [401, 401]);
+    for (const [next, expected] of [
+      [1, 401],
+      [2, 200],
+    ] as const) {
+      generation = next;
+      const fresh = await open();
+      assert.deepEqual(await statuses(fresh), [expected, expected]);
       await fresh.close();
     }
   });

@@ -4,7 +4,7 @@ import { type Clock, gather, parseApiKey, ServiceError } from '@token-gateway/pl
 import type { FastifyRequest } from 'fastify';
 import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify } from 'jose';
 import { apiKeyRefusal, apiKeyScopes, defaultScopes, externalRefusal } from '../resolve.ts';
-import type { ApiKeyState, CredentialStore, UserState } from '../store/port.ts';
+import type { ApiKeyState, CredentialStore, ExternalName, Head, Snapshot, UserState } from '../store/port.ts';
 
 const adminScope = 'identity:admin';
 export const platformScope = 'identity:platform';
@@ -36,24 +36,26 @@ export interface CallerReaderDeps {
 const noLimits: Limits = { scopes: null, audiences: null, expiresAtMs: null };
 const tokenAlgorithms = ['ES256', 'EdDSA'];
 
+interface VerifiedToken {
+  readonly claims: JWTPayload;
+  /** Of the key that signed it. */
+  readonly generation: number;
+}
+
 export class CallerReader {
   readonly #deps: CallerReaderDeps;
   readonly #config: CallerConfig;
   readonly #keys: ReturnType<typeof createRemoteJWKSet>;
   /** One read serves all who call with the same key and waited when it began. */
-  readonly #readKey: (keyId: string) => Promise<ApiKeyState | null>;
+  readonly #readKey: (keyId: string) => Promise<Snapshot<ApiKeyState | null>>;
 
   constructor(deps: CallerReaderDeps, config: CallerConfig) {
     this.#deps = deps;
     this.#config = config;
     this.#readKey = gather(async (keyIds) => {
-      const reads = new Map<string, Promise<ApiKeyState | null>>();
-      for (const id of new Set(keyIds))
-        reads.set(
-          id,
-          deps.store.apiKey(id).then(({ state }) => state),
-        );
-      return Promise.all(keyIds.map((id) => reads.get(id) ?? null));
+      const reads = new Map<string, Promise<Snapshot<ApiKeyState | null>>>();
+      for (const id of new Set(keyIds)) reads.set(id, deps.store.apiKey(id));
+      return Promise.all(keyIds.map((id) => reads.get(id) ?? deps.store.apiKey(id)));
     });
     this.#keys = createRemoteJWKSet(new URL(config.jwksUrl), { timeoutDuration: 2000, cooldownDuration: 1000 });
   }
@@ -81,7 +83,7 @@ export class CallerReader {
     const parsed = parseApiKey(text);
     if (parsed === null) throw refused('malformed API key');
     const { keyId, secretSha256 } = parsed;
-    const state = await this.#readKey(keyId);
+    const { state } = await this.#readKey(keyId);
     if (state === null || !timingSafeEqual(state.secretSha256, secretSha256)) throw refused('unknown API key');
     if (state.audiences?.includes(this.#config.audience) === false) {
       throw new ServiceError('audience_not_allowed', { detail: `key ${keyId}` });
@@ -101,43 +103,53 @@ export class CallerReader {
     };
   }
 
-  async #verified(token: string): Promise<JWTPayload> {
+  async #verified(token: string): Promise<VerifiedToken> {
     const { issuer, audience } = this.#config;
     const currentDate = new Date(this.#deps.clock.now().wallMs);
     const options = { issuer, audience, currentDate, typ: 'at+jwt', algorithms: tokenAlgorithms };
     try {
-      return (await jwtVerify(token, this.#keys, options)).payload;
+      const { payload, protectedHeader } = await jwtVerify(token, this.#keys, options);
+      return { claims: payload, generation: this.#generationOf(protectedHeader.kid) };
     } catch (cause) {
       if (isRefusal(cause)) throw new ServiceError('unauthenticated', { detail: 'internal token', cause });
       throw new ServiceError('auth_server_unavailable', { detail: 'no keys to verify an internal token', cause });
     }
   }
 
+  /** An auth server that does not say the generation of a key is older than the second. */
+  #generationOf(kid: string | undefined): number {
+    const published: readonly { kid?: string; tg_generation?: unknown }[] = this.#keys.jwks()?.keys ?? [];
+    const generation = published.find((key) => key.kid === kid)?.tg_generation;
+    return typeof generation === 'number' ? generation : 1;
+  }
+
   /** What the token says was true when it was issued; whether it still is, only the database knows. */
-  async #byToken(claims: JWTPayload): Promise<Caller> {
+  async #byToken({ claims, generation }: VerifiedToken): Promise<Caller> {
     const { sub, tenant, iat = 0, scope, key_id, provider_id, ext_sub, sid, credential } = claims;
     const current =
       key_id === undefined
-        ? await this.#ofExternal(textOf(sub), iat, {
+        ? await this.#ofExternal(textOf(sub), iat, generation, {
             providerId: textOf(provider_id),
             subject: textOf(ext_sub),
             sessionId: textOf(sid),
             signingInputSha256: Buffer.from(textOf(credential), 'hex'),
           })
-        : await this.#ofTokenOfKey(textOf(sub), textOf(key_id));
+        : await this.#ofTokenOfKey(textOf(sub), generation, textOf(key_id));
     if (current.userId !== sub || current.tenantId !== tenant) throw refused('internal token of somebody else');
     const carried = textOf(scope).split(' ');
     return { ...current, scopes: new Set(carried.filter((name) => current.scopes.has(name))) };
   }
 
-  async #ofTokenOfKey(sub: string, keyId: string): Promise<Caller> {
-    const state = await this.#readKey(keyId);
+  async #ofTokenOfKey(sub: string, generation: number, keyId: string): Promise<Caller> {
+    const { head, state } = await this.#readKey(keyId);
+    requireGeneration(generation, head);
     if (state === null) throw refused('internal token of an unknown key');
     return this.#ofKey(keyId, state, `user:${sub}`);
   }
 
-  async #ofExternal(sub: string, iat: number, name: Parameters<CredentialStore['external']>[0]): Promise<Caller> {
-    const { state } = await this.#deps.store.external(name);
+  async #ofExternal(sub: string, iat: number, generation: number, name: ExternalName): Promise<Caller> {
+    const { head, state } = await this.#deps.store.external(name);
+    requireGeneration(generation, head);
     if (state === null) throw refused('internal token of an unknown provider');
     // The token is younger than what it was made from, which was held against the cut-off when it was made.
     const refusal = externalRefusal(state, iat);
@@ -146,6 +158,11 @@ export class CallerReader {
     const scopes = new Set(defaultScopes(user.entitlements));
     return { actor: `user:${sub}`, userId: user.id, tenantId: state.tenant.id, scopes, limits: noLimits };
   }
+}
+
+/** The keys at hand may be older than the compromise of one of them, and so may those that the auth server has. */
+function requireGeneration(generation: number, { minSigningGeneration }: Head): void {
+  if (generation < minSigningGeneration) throw refused('internal token of a compromised signing key');
 }
 
 function refused(detail: string): ServiceError {
