@@ -20,6 +20,9 @@ if (existsSync(done)) {
   write(done, '');
   console.log('the secrets were made');
 }
+// Apart from the rest: deployments made before there was a key vault lack it.
+const kek = join(root, 'auth-server', 'kek');
+if (!existsSync(kek)) write(kek, password(), 0o400);
 
 function makeSecrets(): Record<string, string> {
   const identityPassword = password();
@@ -59,8 +62,8 @@ function password(): string {
 }
 
 /** Readable by every user of the one container that has the folder: those of Postgres and Valkey are not ours. */
-function write(path: string, content: string): void {
+function write(path: string, content: string, mode = 0o444): void {
   mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(`${path}.new`, content, { mode: 0o444 });
+  writeFileSync(`${path}.new`, content, { mode });
   renameSync(`${path}.new`, path);
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -226,6 +226,7 @@ test('with a data folder, state stays over a restart, revocations too, and demo 
     before = first.embedded;
     await administrate(before, `/v1/api-keys/${tenantOf(before, 'acme').keyId}/revoke`);
   }
+  assert.equal((await stat(join(dataDir, 'kek'))).mode & 0o777, 0o400);
   await using second = await start({ TG_DATA_DIR: dataDir });
   for (const slug of ['acme', 'globex']) {
     assert.equal(tenantOf(second.embedded, slug).tenantId, tenantOf(before, slug).tenantId);

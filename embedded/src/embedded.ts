@@ -5,7 +5,8 @@
  */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createAuthServer } from '@token-gateway/auth-server';
@@ -16,12 +17,15 @@ import {
   systemClock as clock,
   commonFields,
   createApiKey,
+  createFileKeyVault,
   createGrpcIdentityServer,
   createMemoryEventLog,
+  createMemoryKeyVault,
   createMemorySignal,
   createMemoryTokenCache,
   createPgliteDatabase,
   flag,
+  type KeyVault,
   type Lifecycle,
   loadConfig,
   optional,
@@ -114,6 +118,9 @@ export async function startEmbedded(
   };
   const [identityDatabase, authServerDatabase] = await Promise.all([open('identity'), open('auth-server')]);
 
+  const keyVault = await openOwnKeyVault(config.dataDir);
+  lifecycle.onClose('key vault', () => keyVault.close());
+
   const eventLog = createMemoryEventLog({ clock });
   lifecycle.onClose('event log', () => eventLog.close());
   const tokenCache = createMemoryTokenCache({ clock });
@@ -134,10 +141,11 @@ export async function startEmbedded(
   lifecycle.onClose('identity gRPC', () => identityGrpc.close());
 
   const authServer = await createAuthServer(
-    { database: authServerDatabase, identity: identity.client, clock, logger, registry },
+    { database: authServerDatabase, identity: identity.client, keyVault, clock, logger, registry },
     {
       issuer,
       signingAlgorithm: 'ES256',
+      signingKeyRotationMs: 30 * 86_400_000,
       audience,
       clients: [],
       identityTimeoutMs: 1000,
@@ -216,6 +224,17 @@ export async function startEmbedded(
     await app.listen({ host: listenHost, port: listenPort });
     return urlOf((app.server.address() as AddressInfo).port);
   }
+}
+
+/** Beside the data, so that a copy of a database alone is of no use. */
+async function openOwnKeyVault(dataDir: string | undefined): Promise<KeyVault> {
+  if (dataDir === undefined) return createMemoryKeyVault();
+  const path = join(dataDir, 'kek');
+  if (!existsSync(path)) {
+    await mkdir(dataDir, { recursive: true, mode: 0o700 });
+    await writeFile(path, randomBytes(32).toString('base64url'), { mode: 0o400, flag: 'wx' });
+  }
+  return createFileKeyVault(path);
 }
 
 /** The port, or for 0 one that was free a moment ago. */

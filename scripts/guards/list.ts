@@ -237,6 +237,30 @@ export const guards: readonly Guard[] = [
     ],
   },
   {
+    name: 'a token of a compromised signing key is refused by whatever keys identity has cached',
+    tests: ['services/identity/src/rest/caller.test.ts'],
+    isOfProtocol: false,
+    patches: [
+      {
+        file: 'services/identity/src/rest/caller.ts',
+        find: 'if (generation < minSigningGeneration) throw',
+        replace: 'if (generation < 0) throw',
+      },
+    ],
+  },
+  {
+    name: 'the JWKS is of the generation that identity requires now',
+    tests: ['services/auth-server/src/signing/published-keys.test.ts'],
+    isOfProtocol: false,
+    patches: [
+      {
+        file: 'services/auth-server/src/signing/published-keys.ts',
+        find: 'least = Math.max(least, minSigningGeneration);',
+        replace: 'least = Math.max(least, 1);',
+      },
+    ],
+  },
+  {
     name: 'a receipt counts from the signal only when identity confirmed that very change',
     tests: ['services/gateway/src/view/receipts.test.ts'],
     isOfProtocol: false,

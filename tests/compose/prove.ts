@@ -1,6 +1,7 @@
 /**
  * Proves docker-compose.yml: starts all of it on free ports, and through Envoy shows that an API key and a provider's
- * JWT are accepted, that the upstream sees neither them nor a forged identity, and that both are refused once revoked.
+ * JWT are accepted, that the upstream sees neither them nor a forged identity, and that both are refused once revoked; that a
+ * signing key rotates, and that no private one is in the database.
  * Prints what it did; removes everything again.
  * @module
  */
@@ -49,10 +50,13 @@ async function compose(...args: string[]): Promise<void> {
   assert.equal(code, 0, `docker compose ${args.join(' ')}`);
 }
 
-async function secretOf(service: string, name: string): Promise<string> {
-  const args = ['compose', 'exec', '-T', service, 'cat', `/run/secrets/${name}`];
+async function inContainer(service: string, ...command: string[]): Promise<string> {
+  const args = ['compose', 'exec', '-T', service, ...command];
   return (await promisify(execFile)('docker', args, { cwd: root, env })).stdout.trim();
 }
+
+const secretOf = (service: string, name: string): Promise<string> =>
+  inContainer(service, 'cat', `/run/secrets/${name}`);
 
 type Json = Record<string, unknown>;
 
@@ -162,6 +166,23 @@ async function prove(): Promise<void> {
 
   await assertAccepted(`Token ${otherKey['key']}`);
   say('the other key is accepted as before');
+
+  await inContainer('auth-server', 'node', 'services/auth-server/src/signing-keys-main.ts', 'rotate');
+  const published = await fetch(`http://127.0.0.1:${ports.AUTH_SERVER_PORT}/.well-known/jwks.json`);
+  const jwks = (await published.json()) as { keys: { kid: string }[] };
+  assert.equal(jwks.keys.length, 2);
+  const dump = await inContainer(
+    'postgres',
+    'pg_dump',
+    '--username',
+    'postgres',
+    '--table',
+    'signing_keys',
+    'auth_server',
+  );
+  assert.ok(jwks.keys.every(({ kid }) => dump.includes(kid)));
+  assert.ok(!dump.includes('"d"'), 'a dump of the database has a private key');
+  say('the next signing key is published, and a dump of the database holds no private one');
 }
 
 const removeAll = (): Promise<void> => compose('down', '--volumes', '--timeout', '5');

@@ -244,7 +244,12 @@ await partsSuite('the whole chain', ['postgres', 'kafka', 'redis', 'envoy'], (pa
     await untilEverywhere(system, withKey(key), 200, 1000);
     const oldTokens = new Set((await claimsEverywhere()).map(({ jti }) => jti));
     const [oldKid] = await publishedKids();
+    const internal = { authorization: String((await echo(withKey(key))).headers['authorization']) };
+    const statusAtIdentity = async () => (await call(`${system.identityUrl}/v1/me/api-keys`, internal)).status;
+    assert.equal(await statusAtIdentity(), 200);
     const place = await system.admin.call<{ seq: number }>('POST', '/v1/signing-keys/compromise?wait=effective');
+    assert.equal(await statusAtIdentity(), 401, 'identity has the JWKS of before, and refuses what its key signed');
+    assert.ok(oldKid !== undefined && !(await publishedKids()).includes(oldKid), 'before anything was exchanged');
     for (const { jti, rev } of await claimsEverywhere()) {
       assert.ok(!oldTokens.has(jti));
       assert.ok(Number(String(rev).split(':')[1]) >= place.seq);

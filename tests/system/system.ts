@@ -120,6 +120,8 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   const adminKey = await newAdminKey();
   const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true });
   const clientsFile = join(folder, 'clients.json');
+  const kekFile = join(folder, 'kek');
+  await writeFile(kekFile, randomBytes(32).toString('base64url'), { mode: 0o400 });
   const publicJwk = { ...(await exportJWK(publicKey)), kid: 'gateway-1', alg: 'ES256', use: 'sig' };
   await writeFile(clientsFile, JSON.stringify([{ clientId: 'gateway', jwks: { keys: [publicJwk] } }]));
   const clientKey = JSON.stringify({ ...(await exportJWK(privateKey)), kid: 'gateway-1', alg: 'ES256' });
@@ -163,6 +165,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
         TG_DATABASE_URL: authServerDatabase,
         TG_AUTH_SERVER_PORT: `${authServerPorts[index]}`,
         TG_CLIENTS_FILE: clientsFile,
+        TG_KEK_FILE: kekFile,
         TG_ALLOW_INSECURE_PROVIDERS: 'true',
       }),
     ),

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
-import { createPgliteDatabase, type Database } from '@token-gateway/platform';
+import { createMemoryKeyVault, createPgliteDatabase, type Database } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { createLocalJWKSet, exportJWK, generateKeyPair, jwtVerify, SignJWT } from 'jose';
 import { type AuthServer, createAuthServer } from './auth-server.ts';
@@ -25,15 +25,18 @@ const registrations: ClientRegistration[] = [
 
 const clock = createTestClock();
 const authority = new Authority();
+/** Of every replica. */
+const keyVault = createMemoryKeyVault();
 let database: Database;
 let authServer: AuthServer;
 
 function start(config: { signingAlgorithm?: 'ES256' | 'EdDSA' } = {}): Promise<AuthServer> {
   return createAuthServer(
-    { database, identity: authority.client, clock, ...createSilentTelemetry() },
+    { database, identity: authority.client, keyVault, clock, ...createSilentTelemetry() },
     {
       issuer,
       signingAlgorithm: 'ES256',
+      signingKeyRotationMs: 720 * 3_600_000,
       audience: 'internal',
       clients: registrations,
       identityTimeoutMs: 1000,
@@ -137,6 +140,29 @@ suite('token endpoint', () => {
     assert.equal(protectedHeader.alg, 'ES256');
     assert.equal(payload['client_id'], 'gateway');
     assert.equal(payload['auth_source'], 'oidc');
+  });
+
+  test('whoever has the keys that are published is told so, and gets them when another is', async () => {
+    const ask = (headers: Record<string, string> = {}) =>
+      authServer.app.inject({ url: '/.well-known/jwks.json', headers });
+    const { headers } = await ask();
+    const etag = String(headers['etag']);
+    for (const known of [etag, `W/${etag}`, `"other", ${etag}`, '*']) {
+      const answer = await ask({ 'if-none-match': known });
+      assert.deepEqual([answer.statusCode, answer.body, answer.headers['etag']], [304, '', etag]);
+      assert.equal(answer.headers['cache-control'], 'public, max-age=60');
+    }
+    assert.equal((await ask({ 'if-none-match': '"other"' })).statusCode, 200);
+    authority.minSigningGeneration += 1;
+    await clock.advance(250);
+    const after = await ask({ 'if-none-match': etag });
+    assert.equal(after.statusCode, 200);
+    assert.notEqual(after.headers['etag'], etag);
+    const { keys } = after.json<{ keys: { tg_generation: number }[] }>();
+    assert.deepEqual(
+      keys.map((key) => key.tg_generation),
+      [authority.minSigningGeneration],
+    );
   });
 
   test('a refused credential is an invalid grant with its code', async () => {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
-import type { Clock, Database, HttpApp, IdentityClient, Logger, Registry } from '@token-gateway/platform';
+import type { Clock, Database, HttpApp, IdentityClient, KeyVault, Logger, Registry } from '@token-gateway/platform';
 import { createClientAuthenticator } from './clients/client-authentication.ts';
 import { type ClientRegistration, createClientStore } from './clients/client-store.ts';
 import { createExchange, type Exchange } from './exchange/exchange.ts';
@@ -12,13 +12,17 @@ import { createDocumentFetcher } from './providers/document-fetcher.ts';
 import { createProviderDirectory } from './providers/provider-directory.ts';
 import { createProviderKeys } from './providers/provider-keys.ts';
 import { createDatabaseReplayStore } from './replay/database.ts';
-import { createDatabaseSigner, type SigningAlgorithm } from './signing/database-signer.ts';
+import { createDatabaseSigner } from './signing/database-signer.ts';
+import { createKeyStore, type SigningAlgorithm } from './signing/key-store.ts';
 import type { Signer } from './signing/port.ts';
+import { createPublishedKeys } from './signing/published-keys.ts';
 import { createJoseVerifier } from './verification/jose.ts';
 
 export interface AuthServerDeps {
   readonly database: Database;
   readonly identity: IdentityClient;
+  /** Seals private keys; null = they are stored as they are. */
+  readonly keyVault: KeyVault | null;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly registry: Registry;
@@ -32,6 +36,8 @@ export interface AuthServerConfig {
   /** An origin, such as https://auth.example.com: `iss` of the internal tokens. */
   readonly issuer: string;
   readonly signingAlgorithm: SigningAlgorithm;
+  /** How long a key signs. */
+  readonly signingKeyRotationMs: number;
   /** The audience of a token when none is asked for. */
   readonly audience: string;
   /** Clients to register at start. */
@@ -52,6 +58,7 @@ export interface AuthServer {
 const migrationsFolder = fileURLToPath(new URL('../migrations', import.meta.url));
 const documentBytesMax = 512 * 1024;
 const providerListCooldownMs = 250;
+const generationCooldownMs = 250;
 const providerKeys = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 1000 };
 
 /** Migrates the database, registers clients, and makes sure of a signing key. Closing leaves the database open. */
@@ -79,8 +86,7 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     { identityTimeoutMs, cooldownMs: providerListCooldownMs },
   );
 
-  const signer =
-    deps.signer ?? (await createDatabaseSigner({ database, clock, logger }, { algorithm: config.signingAlgorithm }));
+  const { signer, closeSigner } = await openSigner(deps, config);
   const exchange = measureExchange(
     createExchange(
       {
@@ -99,7 +105,10 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
   const app = await createApp(
     {
       tokenEndpoint: createTokenEndpoint({ authenticator, exchange }, { defaultAudience: config.audience }),
-      signer,
+      publishedKeys: createPublishedKeys(
+        { identity, signer, clock, logger },
+        { identityTimeoutMs, cooldownMs: generationCooldownMs },
+      ),
       logger,
     },
     { issuer: config.issuer },
@@ -107,6 +116,26 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
   return {
     app,
     exchange,
-    close: () => app.close(),
+    async close() {
+      await app.close();
+      await closeSigner();
+    },
   };
+}
+
+async function openSigner(
+  deps: AuthServerDeps,
+  config: AuthServerConfig,
+): Promise<{ signer: Signer; closeSigner: () => Promise<void> }> {
+  if (deps.signer !== undefined) return { signer: deps.signer, closeSigner: async () => {} };
+  const { clock, logger } = deps;
+  if (deps.keyVault === null) {
+    logger.warn(
+      'TG_KEY_VAULT=none: private signing keys are stored as they are, ' +
+        'and whoever reads the database or a backup of it can sign internal tokens',
+    );
+  }
+  const { signingAlgorithm: algorithm, signingKeyRotationMs: rotationMs } = config;
+  const signer = await createDatabaseSigner({ store: createKeyStore(deps), clock, logger }, { algorithm, rotationMs });
+  return { signer, closeSigner: signer.close };
 }

@@ -16,12 +16,14 @@ const clients = [{ clientId: 'gateway', jwks: { keys: [key] } }];
 
 suite('configuration', () => {
   test('what is not set has a safe default', () => {
-    const { host, authServer } = loadProcessConfig(env);
+    const { host, keyVault, authServer } = loadProcessConfig(env);
+    assert.equal(keyVault, 'file');
     assert.equal(host, '127.0.0.1');
     assert.deepEqual(authServer, {
       issuer: env.TG_ISSUER,
       audience: 'internal',
       signingAlgorithm: 'ES256',
+      signingKeyRotationMs: 30 * 86_400_000,
       clients: [],
       identityTimeoutMs: 1000,
       providerTimeoutMs: 2000,

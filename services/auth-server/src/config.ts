@@ -4,6 +4,8 @@ import {
   commonFields,
   flag,
   integer,
+  type KeyVaultConfig,
+  keyVaultFields,
   list,
   loadConfig,
   port,
@@ -18,12 +20,15 @@ import type { AuthServerConfig } from './auth-server.ts';
 
 const fields = {
   ...commonFields,
+  ...keyVaultFields,
   port: port('TG_AUTH_SERVER_PORT', 8081),
   databaseUrl: secret('TG_DATABASE_URL'),
   identityAddresses: list('TG_IDENTITY_ADDRESSES'),
   issuer: url('TG_ISSUER'),
   audience: text('TG_AUDIENCE', { default: 'internal' }),
   signingAlgorithm: choice('TG_SIGNING_ALGORITHM', ['ES256', 'EdDSA'], 'ES256'),
+  /** At least a day: a key is published for an hour before it signs. */
+  signingKeyRotationHours: integer('TG_SIGNING_KEY_ROTATION_HOURS', { default: 720, minimum: 24, maximum: 26_280 }),
   /** As JSON; TG_CLIENTS_FILE names a file with the same. */
   clients: text('TG_CLIENTS', { default: '[]' }),
   identityTimeoutMs: integer('TG_IDENTITY_TIMEOUT_MS', { default: 1000, minimum: 1 }),
@@ -49,7 +54,7 @@ const Clients = Compile(
 );
 
 /** What main.ts needs: where to listen, what to connect to, and what the auth server itself is told. */
-export interface ProcessConfig {
+export interface ProcessConfig extends KeyVaultConfig {
   readonly host: string;
   readonly port: number;
   readonly metricsPort: number;
@@ -64,6 +69,7 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
     issuer,
     audience,
     signingAlgorithm,
+    signingKeyRotationHours,
     clients,
     identityTimeoutMs,
     providerTimeoutMs,
@@ -77,6 +83,7 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
       issuer,
       audience,
       signingAlgorithm,
+      signingKeyRotationMs: signingKeyRotationHours * 3_600_000,
       clients: parseClients(clients),
       identityTimeoutMs,
       providerTimeoutMs,

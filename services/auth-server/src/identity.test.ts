@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
 import { createIdentity, type Identity } from '@token-gateway/identity';
-import { createApiKey, type Database } from '@token-gateway/platform';
+import { createApiKey, createMemoryKeyVault, type Database } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock, createTestDatabase } from '@token-gateway/platform/testing';
 import { decodeJwt } from 'jose';
 import { type AuthServer, createAuthServer } from './auth-server.ts';
@@ -29,10 +29,17 @@ before(async () => {
   );
   identityUrl = await identity.app.listen({ host: '127.0.0.1', port: 0 });
   authServer = await createAuthServer(
-    { database: authServerDatabase, identity: identity.client, clock, ...createSilentTelemetry() },
+    {
+      database: authServerDatabase,
+      identity: identity.client,
+      keyVault: createMemoryKeyVault(),
+      clock,
+      ...createSilentTelemetry(),
+    },
     {
       issuer,
       signingAlgorithm: 'ES256',
+      signingKeyRotationMs: 720 * 3_600_000,
       audience: 'internal',
       clients: [],
       identityTimeoutMs: 5000,

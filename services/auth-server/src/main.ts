@@ -1,6 +1,7 @@
 import {
   createGrpcIdentityClient,
   createPostgresDatabase,
+  openKeyVault,
   runService,
   startHealthServer,
   systemClock,
@@ -12,12 +13,17 @@ await runService('auth-server', async ({ env, lifecycle, logger, registry }) => 
   const config = loadProcessConfig(env);
   const clock = systemClock;
 
+  const keyVault = await openKeyVault(config);
+  lifecycle.onClose('key vault', async () => keyVault?.close());
   const database = createPostgresDatabase(config.databaseUrl.reveal(), { logger });
   lifecycle.onClose('database', () => database.close());
   const identity = createGrpcIdentityClient({ addresses: config.identityAddresses, logger, clock });
   lifecycle.onClose('identity client', () => identity.close());
 
-  const authServer = await createAuthServer({ database, identity, clock, logger, registry }, config.authServer);
+  const authServer = await createAuthServer(
+    { database, identity, keyVault, clock, logger, registry },
+    config.authServer,
+  );
   lifecycle.onClose('auth server', () => authServer.close());
   await authServer.app.listen({ host: config.host, port: config.port });
   await startHealthServer({ host: config.host, port: config.metricsPort, registry, ready: async () => [], lifecycle });

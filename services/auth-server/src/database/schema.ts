@@ -1,10 +1,16 @@
 import { sql } from 'drizzle-orm';
-import { index, integer, jsonb, pgTable, text, timestamp, uniqueIndex } from 'drizzle-orm/pg-core';
+import { customType, index, integer, jsonb, pgTable, text, timestamp, uniqueIndex } from 'drizzle-orm/pg-core';
 import type { JWK } from 'jose';
 
+const bytea = customType<{ data: Buffer; driverData: Uint8Array }>({
+  dataType: () => 'bytea',
+  fromDriver: (value) => Buffer.from(value.buffer, value.byteOffset, value.byteLength),
+});
+
 /**
- * Keys that sign internal tokens. One that has no end per generation and algorithm, so that replicas that need one at once
- * agree on it. Generations are identity's: none is above the least one that it requires, so that raising it ends them all.
+ * Keys that sign internal tokens. One that has no end per generation, algorithm and rotation, so that replicas that need one
+ * at once agree on it. Generations are identity's: none is above the least one that it requires, so that raising it ends
+ * them all.
  */
 export const signingKeys = pgTable(
   'signing_keys',
@@ -13,13 +19,21 @@ export const signingKeys = pgTable(
     generation: integer('generation').notNull(),
     algorithm: text('algorithm').notNull(),
     publicJwk: jsonb('public_jwk').$type<JWK>().notNull(),
-    privateJwk: jsonb('private_jwk').$type<JWK>().notNull(),
+    /** Which key of its generation and algorithm, counted from 1. */
+    rotation: integer('rotation').notNull().default(1),
+    /** As it is, where there is no key vault; both null when it may not sign any more. */
+    privateJwk: jsonb('private_jwk').$type<JWK>(),
+    privateKeySealed: bytea('private_key_sealed'),
     createdAt: timestamp('created_at', { withTimezone: true }).notNull(),
-    /** From then on nobody may accept what it signed; null = no end decided. */
+    /** It signs from then on; it is published before. */
+    notBefore: timestamp('not_before', { withTimezone: true }).notNull().defaultNow(),
+    /** From then on nobody may accept what it signed; null = its successor decides. */
     notAfter: timestamp('not_after', { withTimezone: true }),
   },
   (table) => [
-    uniqueIndex('signing_keys_in_use').on(table.generation, table.algorithm).where(sql`${table.notAfter} is null`),
+    uniqueIndex('signing_keys_in_use')
+      .on(table.generation, table.algorithm, table.rotation)
+      .where(sql`${table.notAfter} is null`),
   ],
 );
 

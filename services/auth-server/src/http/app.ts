@@ -1,6 +1,8 @@
+import { createHash } from 'node:crypto';
 import { createHttpApp, type HttpApp, type Logger } from '@token-gateway/platform';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Signer } from '../signing/port.ts';
+import { Type } from 'typebox';
+import type { PublishedKeys } from '../signing/published-keys.ts';
 import { metadataOf, paths } from './metadata.ts';
 import { OAuthError, toOAuthError } from './oauth-error.ts';
 import { JwksSchema, MetadataSchema, OAuthErrorSchema, TokenRequestSchema, TokenResponseSchema } from './schemas.ts';
@@ -8,7 +10,7 @@ import type { TokenEndpoint } from './token-endpoint.ts';
 
 export interface AppDeps {
   readonly tokenEndpoint: TokenEndpoint;
-  readonly signer: Pick<Signer, 'publicKeys'>;
+  readonly publishedKeys: PublishedKeys;
   readonly logger: Logger;
 }
 
@@ -20,7 +22,7 @@ const jwksMaxAgeSeconds = 60;
 
 /** The HTTP side, not listening. */
 export async function createApp(
-  { tokenEndpoint, signer, logger }: AppDeps,
+  { tokenEndpoint, publishedKeys, logger }: AppDeps,
   config: { readonly issuer: string },
 ): Promise<HttpApp> {
   const app = await createHttpApp({ logger, title: 'Token gateway: auth server', version: '1' });
@@ -60,13 +62,16 @@ export async function createApp(
       schema: {
         operationId: 'jwks',
         summary: 'Keys that verify internal tokens (RFC 7517)',
-        response: { 200: JwksSchema },
+        response: { 200: JwksSchema, 304: Type.Null() },
       },
     },
-    async (_request, reply) => {
-      const keys = await signer.publicKeys();
-      reply.header('cache-control', `public, max-age=${jwksMaxAgeSeconds}`).type('application/jwk-set+json');
-      return { keys: [...keys] };
+    async (request, reply) => {
+      const body = { keys: [...(await publishedKeys())] };
+      const etag = `"${createHash('sha256').update(JSON.stringify(body)).digest('base64url')}"`;
+      reply.header('cache-control', `public, max-age=${jwksMaxAgeSeconds}`).header('etag', etag);
+      if (isMatch(request.headers['if-none-match'], etag)) return reply.code(304).send(null);
+      reply.type('application/jwk-set+json');
+      return body;
     },
   );
 
@@ -96,6 +101,12 @@ function formOf(request: FastifyRequest): string {
     throw new OAuthError('invalid_request', `The body has to be ${formType}.`);
   }
   return body;
+}
+
+/** Whether a caller has this very answer (RFC 9110 section 13.1.2, weak comparison). */
+function isMatch(ifNoneMatch: string | undefined, etag: string): boolean {
+  const tags = (ifNoneMatch ?? '').split(',').map((tag) => tag.trim().replace(/^W\//, ''));
+  return tags.includes('*') || tags.includes(etag);
 }
 
 function noStore(reply: FastifyReply): void {

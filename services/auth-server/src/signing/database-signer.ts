@@ -1,109 +1,128 @@
 /**
- * A signer whose keys are rows of the database. Replicas agree on a key by its generation and algorithm, which are unique:
- * whoever inserts it first wins, and the others load what is there.
+ * A signer whose keys are rows of the database. It reads them again by itself, so that no request waits for a rotation: only
+ * a generation that identity raised makes the next request wait for its key.
  * @module
  */
-import { type Clock, type Database, type Logger, ServiceError } from '@token-gateway/platform';
-import { and, asc, isNull, lt } from 'drizzle-orm';
-import { type CryptoKey, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK, SignJWT } from 'jose';
-import { signingKeys } from '../database/schema.ts';
-import type { Signer } from './port.ts';
-
-export type SigningAlgorithm = 'ES256' | 'EdDSA';
+import { type Clock, type Logger, ServiceError } from '@token-gateway/platform';
+import { type CryptoKey, SignJWT } from 'jose';
+import { abandoned, dueForRotation, signingKey } from './key-schedule.ts';
+import type { KeyStore, SigningAlgorithm, StoredKey } from './key-store.ts';
+import type { PublishedKey, Signer } from './port.ts';
 
 interface Deps {
-  readonly database: Database;
+  readonly store: KeyStore;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
-type StoredKey = typeof signingKeys.$inferSelect;
+interface Config {
+  readonly algorithm: SigningAlgorithm;
+  /** How long a key signs. */
+  readonly rotationMs: number;
+}
 
 interface SigningKey {
   readonly kid: string;
   readonly generation: number;
+  readonly notBeforeMs: number;
   readonly privateKey: CryptoKey;
+}
+
+export interface DatabaseSigner extends Signer {
+  close(): Promise<void>;
 }
 
 /** The rounds after which replicas that make keys at the same time must have agreed. */
 const roundsMax = 5;
+/** Within it every replica knows of a key that another made, long before it signs. */
+const maintenanceMs = 30_000;
 
 /** Resolves once a key is there. */
-export async function createDatabaseSigner(
-  { database, clock, logger }: Deps,
-  config: { readonly algorithm: SigningAlgorithm },
-): Promise<Signer> {
-  const { drizzle } = database;
-  let current: SigningKey;
-  let making: Promise<SigningKey> | null = null;
+export async function createDatabaseSigner({ store, clock, logger }: Deps, config: Config): Promise<DatabaseSigner> {
+  const { algorithm, rotationMs } = config;
+  const closing = new AbortController();
   let lastKnown: readonly StoredKey[] = [];
+  /** Those of our algorithm that may sign, now or later, in their order. */
+  let usable: readonly SigningKey[] = [];
+  let leastGeneration = 1;
+  let making: Promise<void> | null = null;
+
+  const nowMs = (): number => clock.now().wallMs;
+  const current = (): SigningKey | undefined => signingKey(usable, leastGeneration, nowMs());
 
   async function load(): Promise<readonly StoredKey[]> {
-    lastKnown = await drizzle.select().from(signingKeys).orderBy(asc(signingKeys.generation));
+    lastKnown = await store.load();
     return lastKnown;
   }
 
-  const isValid = (key: StoredKey): boolean => key.notAfter === null || key.notAfter.getTime() > clock.now().wallMs;
+  /** Opens what was not opened before. */
+  async function adopt(keys: readonly StoredKey[]): Promise<void> {
+    const opened: SigningKey[] = [];
+    for (const key of keys) {
+      if (key.algorithm !== algorithm || (key.privateJwk ?? key.privateKeySealed) === null) continue;
+      const { kid, generation, notBefore } = key;
+      const privateKey = usable.find((known) => known.kid === kid)?.privateKey ?? (await store.privateKeyOf(key));
+      opened.push({ kid, generation, notBeforeMs: notBefore.getTime(), privateKey });
+    }
+    usable = opened;
+  }
 
-  async function find(minGeneration: number): Promise<SigningKey> {
+  /** Makes sure of a key of the least generation or later. */
+  async function ensureKey(): Promise<void> {
     for (let round = 0; round < roundsMax; round += 1) {
       const keys = await load();
-      const found = keys.findLast(
-        (key) => key.algorithm === config.algorithm && key.generation >= minGeneration && isValid(key),
-      );
-      if (found !== undefined) {
-        return { kid: found.kid, generation: found.generation, privateKey: await importPrivate(found) };
-      }
-      await make(Math.max(minGeneration, keys.at(-1)?.generation ?? 0));
+      await adopt(keys);
+      if (current() !== undefined) return;
+      await store.makeFirst(Math.max(leastGeneration, keys.at(-1)?.generation ?? 0), algorithm);
     }
     throw new ServiceError('decision_unavailable', { detail: 'no signing key could be agreed on' });
   }
 
-  async function make(generation: number): Promise<void> {
-    const pair = await generateKeyPair(config.algorithm, { extractable: true });
-    const publicJwk = await exportJWK(pair.publicKey);
-    const kid = await calculateJwkThumbprint(publicJwk);
-    const created = await drizzle
-      .insert(signingKeys)
-      .values({
-        kid,
-        generation,
-        algorithm: config.algorithm,
-        publicJwk: { ...publicJwk, kid, alg: config.algorithm, use: 'sig' },
-        privateJwk: await exportJWK(pair.privateKey),
-        createdAt: new Date(clock.now().wallMs),
-      })
-      .onConflictDoNothing()
-      .returning({ kid: signingKeys.kid });
-    if (created.length > 0) logger.info({ kid, generation, algorithm: config.algorithm }, 'signing key created');
-  }
-
-  /** Keys of a generation that may not sign any more: nobody may accept what they signed. */
-  async function retireBelow(minGeneration: number): Promise<void> {
-    await drizzle
-      .update(signingKeys)
-      .set({ notAfter: new Date(clock.now().wallMs) })
-      .where(and(lt(signingKeys.generation, minGeneration), isNull(signingKeys.notAfter)));
-  }
-
-  /** The current key, or the one newer key that all who need it at this moment wait for. */
+  /** Raises the least generation, and resolves with a key of it: one newer key that all who need it wait for. */
   async function keyOf(minGeneration: number): Promise<SigningKey> {
-    while (current.generation < minGeneration) {
-      making ??= find(minGeneration)
-        .then(async (key) => {
-          await retireBelow(minGeneration);
-          current = key;
-          return key;
-        })
+    for (;;) {
+      leastGeneration = Math.max(leastGeneration, minGeneration);
+      const key = current();
+      if (key !== undefined) return key;
+      making ??= ensureKey()
+        .then(() => store.retireBelow(leastGeneration))
         .finally(() => {
           making = null;
         });
       await making;
     }
-    return current;
   }
 
-  current = await find(1);
+  async function maintain(): Promise<void> {
+    const keys = await load();
+    const due = dueForRotation(keys, algorithm, rotationMs, nowMs());
+    if (due !== null) await store.makeNext(due);
+    // Again: whoever made the newer key may have ended before it ended the older ones.
+    await store.retireBelow(leastGeneration);
+    await store.retire(abandoned(keys, algorithm, rotationMs, nowMs()));
+    await store.cleanUp();
+    await adopt(await load());
+  }
+
+  async function maintainAlways(): Promise<void> {
+    let isFailing = false;
+    while (!closing.signal.aborted) {
+      await clock.sleep(maintenanceMs, closing.signal);
+      if (closing.signal.aborted) return;
+      try {
+        await maintain();
+        if (isFailing) logger.info('signing keys are maintained again');
+        isFailing = false;
+      } catch (err) {
+        if (!isFailing) logger.error({ err }, 'signing keys cannot be maintained, going on with those known');
+        isFailing = true;
+      }
+    }
+  }
+
+  await store.sealAnew();
+  await keyOf(1);
+  const maintenance = maintainAlways();
 
   return {
     async sign(claims, minGeneration) {
@@ -111,23 +130,24 @@ export async function createDatabaseSigner(
         throw new ServiceError('decision_unavailable', { detail: 'no signing key of the generation required', cause });
       });
       return new SignJWT(claims)
-        .setProtectedHeader({ alg: config.algorithm, typ: 'at+jwt', kid: key.kid })
+        .setProtectedHeader({ alg: algorithm, typ: 'at+jwt', kid: key.kid })
         .sign(key.privateKey);
     },
-    async publicKeys(): Promise<readonly JWK[]> {
-      const keys = await load().catch((error: unknown) => {
-        logger.warn({ err: error }, 'signing keys not read again, answering from memory');
+    async publicKeys(minGeneration): Promise<readonly PublishedKey[]> {
+      await keyOf(minGeneration).catch((err: unknown) =>
+        logger.error({ err }, 'no signing key of the generation required'),
+      );
+      const keys = await load().catch((err: unknown) => {
+        logger.warn({ err }, 'signing keys not read again, answering from memory');
         return lastKnown;
       });
-      return keys.filter(isValid).map((key) => key.publicJwk);
+      return keys
+        .filter(({ generation }) => generation >= leastGeneration)
+        .map(({ publicJwk, generation }) => ({ ...publicJwk, tg_generation: generation }));
+    },
+    async close() {
+      closing.abort();
+      await maintenance;
     },
   };
-}
-
-async function importPrivate(key: StoredKey): Promise<CryptoKey> {
-  const imported = await importJWK(key.privateJwk, key.algorithm);
-  if (imported instanceof Uint8Array) {
-    throw new ServiceError('decision_unavailable', { detail: `signing key ${key.kid} is not asymmetric` });
-  }
-  return imported;
 }
