@@ -17,6 +17,7 @@ import {
   systemClock as clock,
   commonFields,
   createApiKey,
+  createAuditTrail,
   createFileKeyVault,
   createGrpcIdentityServer,
   createMemoryEventLog,
@@ -24,6 +25,7 @@ import {
   createMemorySignal,
   createMemoryTokenCache,
   createPgliteDatabase,
+  type EventLog,
   flag,
   type KeyVault,
   type Lifecycle,
@@ -73,6 +75,8 @@ export interface Embedded {
   readonly tenants: readonly DemoTenant[];
   /** Of every user of the development provider. */
   readonly devPassword: string;
+  /** What this process published. */
+  readonly eventLog: Pick<EventLog, 'consume'>;
 }
 
 const readyTimeoutMs = 10_000;
@@ -123,6 +127,8 @@ export async function startEmbedded(
 
   const eventLog = createMemoryEventLog({ clock });
   lifecycle.onClose('event log', () => eventLog.close());
+  const audit = createAuditTrail({ eventLog, clock, logger, registry, random: randomBytes }, { onOutage: 'drop' });
+  lifecycle.onClose('audit', () => audit.close());
   const tokenCache = createMemoryTokenCache({ clock });
   lifecycle.onClose('token cache', () => tokenCache.close());
   const signal = createMemorySignal({ logger });
@@ -132,7 +138,7 @@ export async function startEmbedded(
 
   const adminKey = config.bootstrapAdminKey?.reveal() ?? createApiKey(randomBytes, clock.now().wallMs).key;
   const identity = await createIdentity(
-    { database: identityDatabase, eventLog, clock, logger, registry },
+    { database: identityDatabase, eventLog, audit, clock, logger, registry },
     { issuer, jwksUrl, audience, bootstrapAdminKey: adminKey },
   );
   lifecycle.onClose('identity', () => identity.close());
@@ -141,7 +147,7 @@ export async function startEmbedded(
   lifecycle.onClose('identity gRPC', () => identityGrpc.close());
 
   const authServer = await createAuthServer(
-    { database: authServerDatabase, identity: identity.client, keyVault, clock, logger, registry },
+    { database: authServerDatabase, identity: identity.client, keyVault, audit, clock, logger, registry },
     {
       issuer,
       signingAlgorithm: 'ES256',
@@ -167,6 +173,7 @@ export async function startEmbedded(
       exchange: createDirectExchangeClient({ authServer, clock }, { clientId: 'gateway' }),
       tokenCache,
       signals: [signal.source],
+      audit,
       clock,
       random: Math.random,
       logger,
@@ -214,6 +221,7 @@ export async function startEmbedded(
     adminKey,
     tenants,
     devPassword,
+    eventLog,
   };
 
   async function listen(

@@ -161,6 +161,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     replicas.map(async (suffix, index) =>
       service(`auth-server${suffix}`, 'services/auth-server/src/main.ts', {
         ...issuer,
+        ...brokers,
         ...(await identityAddress(`auth-server${suffix}`)),
         TG_DATABASE_URL: authServerDatabase,
         TG_AUTH_SERVER_PORT: `${authServerPorts[index]}`,
@@ -189,6 +190,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   });
   const gatewayEnvironment = {
     ...issuer,
+    ...brokers,
     TG_AUTH_SERVER_URL: authServerUrls.join(','),
     TG_CLIENT_KEY: clientKey,
     TG_FLEET_SECRET: fleetSecret,

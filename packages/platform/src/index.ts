@@ -1,5 +1,6 @@
 export * from './api-key.ts';
 export * from './audit/identities.ts';
+export * from './audit/kafka.ts';
 export * from './audit/port.ts';
 export * from './audit/tally.ts';
 export * from './audit/trail.ts';

@@ -1,3 +1,4 @@
+export * from './audit/testing.ts';
 export { sleepBy } from './clock/sleep.ts';
 export * from './clock/test.ts';
 export * from './database/conformance.ts';

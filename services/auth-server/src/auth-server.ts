@@ -1,8 +1,19 @@
 import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
-import type { Clock, Database, HttpApp, IdentityClient, KeyVault, Logger, Registry } from '@token-gateway/platform';
+import {
+  type AuditTrail,
+  type Clock,
+  type Database,
+  type HttpApp,
+  type IdentityClient,
+  type KeyVault,
+  type Logger,
+  noAuditTrail,
+  type Registry,
+} from '@token-gateway/platform';
 import { createClientAuthenticator } from './clients/client-authentication.ts';
 import { type ClientRegistration, createClientStore } from './clients/client-store.ts';
+import { auditExchange } from './exchange/audit.ts';
 import { createExchange, type Exchange } from './exchange/exchange.ts';
 import { measureExchange } from './exchange/measurement.ts';
 import { createApp } from './http/app.ts';
@@ -26,6 +37,8 @@ export interface AuthServerDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly registry: Registry;
+  /** Absent: nothing is audited. */
+  readonly audit?: AuditTrail;
   /** Default: keys kept in the database. */
   readonly signer?: Signer;
   /** Default: random UUIDs. */
@@ -88,17 +101,20 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
 
   const { signer, closeSigner } = await openSigner(deps, config);
   const exchange = measureExchange(
-    createExchange(
-      {
-        identity,
-        signer,
-        directory,
-        verifier: createJoseVerifier(keys),
-        clock,
-        logger,
-        newTokenId: deps.newTokenId ?? randomUUID,
-      },
-      { issuer: config.issuer, identityTimeoutMs },
+    auditExchange(
+      createExchange(
+        {
+          identity,
+          signer,
+          directory,
+          verifier: createJoseVerifier(keys),
+          clock,
+          logger,
+          newTokenId: deps.newTokenId ?? randomUUID,
+        },
+        { issuer: config.issuer, identityTimeoutMs },
+      ),
+      deps.audit ?? noAuditTrail,
     ),
     { clock, logger, registry },
   );

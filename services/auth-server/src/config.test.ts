@@ -43,6 +43,7 @@ suite('configuration', () => {
     'an issuer with a path': { TG_ISSUER: 'https://auth.example.com/tenant' },
     'an issuer with a slash at its end': { TG_ISSUER: 'https://auth.example.com/' },
     'a symmetric algorithm': { TG_SIGNING_ALGORITHM: 'HS256' },
+    'an audit that refuses without a place to go': { TG_AUDIT_ON_OUTAGE: 'refuse' },
     'clients that are no JSON': { TG_CLIENTS: '[' },
     'a client without keys': { TG_CLIENTS: '[{"clientId":"gateway","jwks":{"keys":[]}}]' },
     'a private key of a client': {

@@ -1,4 +1,6 @@
 import {
+  type AuditOutagePolicy,
+  auditOutagePolicies,
   ConfigError,
   choice,
   commonFields,
@@ -8,7 +10,9 @@ import {
   keyVaultFields,
   list,
   loadConfig,
+  optional,
   port,
+  requireBrokersToRefuse,
   type Secret,
   secret,
   text,
@@ -24,6 +28,8 @@ const fields = {
   port: port('TG_AUTH_SERVER_PORT', 8081),
   databaseUrl: secret('TG_DATABASE_URL'),
   identityAddresses: list('TG_IDENTITY_ADDRESSES'),
+  kafkaBrokers: optional(list('TG_KAFKA_BROKERS')),
+  auditOnOutage: choice('TG_AUDIT_ON_OUTAGE', auditOutagePolicies, 'drop'),
   issuer: url('TG_ISSUER'),
   audience: text('TG_AUDIENCE', { default: 'internal' }),
   signingAlgorithm: choice('TG_SIGNING_ALGORITHM', ['ES256', 'EdDSA'], 'ES256'),
@@ -60,6 +66,8 @@ export interface ProcessConfig extends KeyVaultConfig {
   readonly metricsPort: number;
   readonly databaseUrl: Secret;
   readonly identityAddresses: readonly string[];
+  readonly kafkaBrokers: readonly string[] | undefined;
+  readonly auditOnOutage: AuditOutagePolicy;
   readonly authServer: AuthServerConfig;
 }
 
@@ -76,6 +84,7 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
     allowInsecureProviders,
     ...rest
   } = loadConfig(fields, env);
+  requireBrokersToRefuse(rest);
   if (new URL(issuer).origin !== issuer) throw new ConfigError(['TG_ISSUER must be an origin, without a path']);
   return {
     ...rest,

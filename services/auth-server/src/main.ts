@@ -1,5 +1,7 @@
+import { randomBytes } from 'node:crypto';
 import {
   createGrpcIdentityClient,
+  createKafkaAuditTrail,
   createPostgresDatabase,
   openKeyVault,
   runService,
@@ -20,8 +22,14 @@ await runService('auth-server', async ({ env, lifecycle, logger, registry }) => 
   const identity = createGrpcIdentityClient({ addresses: config.identityAddresses, logger, clock });
   lifecycle.onClose('identity client', () => identity.close());
 
+  const audit = createKafkaAuditTrail(
+    { clock, logger, registry, random: randomBytes },
+    { brokers: config.kafkaBrokers, clientId: 'auth-server-audit', onOutage: config.auditOnOutage },
+  );
+  lifecycle.onClose('audit', () => audit.close());
+
   const authServer = await createAuthServer(
-    { database, identity, keyVault, clock, logger, registry },
+    { database, identity, keyVault, audit, clock, logger, registry },
     config.authServer,
   );
   lifecycle.onClose('auth server', () => authServer.close());

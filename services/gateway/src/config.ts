@@ -34,6 +34,7 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       issuer: optional(url('TG_ISSUER', { schemes: ['http', 'https'] })),
       clientId: text('TG_CLIENT_ID', { default: 'gateway' }),
       clientKey: secret('TG_CLIENT_KEY'),
+      kafkaBrokers: optional(list('TG_KAFKA_BROKERS')),
       redisUrl: optional(secret('TG_REDIS_URL')),
       fleetSecret: secret('TG_FLEET_SECRET'),
       signals: list('TG_SIGNALS', { default: [] }),

@@ -1,10 +1,20 @@
-import type { Clock, IdentityClient, Logger, SignalListener, SignalSource, TokenCache } from '@token-gateway/platform';
+import {
+  type AuditTrail,
+  type Clock,
+  type IdentityClient,
+  type Logger,
+  noAuditTrail,
+  type SignalListener,
+  type SignalSource,
+  type TokenCache,
+} from '@token-gateway/platform';
 import { type Change, type Learned, type Position, RevocationView } from '@token-gateway/revocation';
 import type { Heartbeat } from '@token-gateway/schemas';
 import type { Registry } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from './decision/credential.ts';
 import { DecisionCore } from './decision/decide.ts';
 import type { Decide } from './decision/decision.ts';
+import { DecisionAudit } from './decision-audit.ts';
 import type { ExchangeClient } from './exchange-client/port.ts';
 import { createGatewayMetrics } from './metrics.ts';
 import { ProviderDirectory } from './view/provider-directory.ts';
@@ -22,6 +32,8 @@ export interface GatewayDeps {
   readonly random: () => number;
   readonly logger: Logger;
   readonly registry: Registry;
+  /** Absent: nothing is audited. */
+  readonly audit?: AuditTrail;
 }
 
 export interface GatewayConfig {
@@ -65,6 +77,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
   const receipts = config.id === undefined ? null : new ReceiptBook(config.id);
   const providers = new ProviderDirectory({ identity, clock, logger });
   const metrics = createGatewayMetrics(registry, { view, clock, grantCount: () => core.grantCount });
+  const audit = new DecisionAudit({ trail: deps.audit ?? noAuditTrail, clock });
   const closing = new AbortController();
   const unsubscribes: (() => Promise<void>)[] = [];
   let isStarted = false;
@@ -85,7 +98,10 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       logger,
       onMaxStaleness: (maxStalenessMs) => watermarks.noteMaxStaleness(maxStalenessMs),
       onSuspicion: () => watermarks.askSoon(),
-      onDecision: metrics.decision,
+      onDecision(source, decision) {
+        metrics.decision(source, decision);
+        audit.note(decision);
+      },
       onUnusable: metrics.unusable,
       onAdmission: metrics.admission,
     },
@@ -176,6 +192,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       watermarks.stop();
       await Promise.all(unsubscribes.map((unsubscribe) => unsubscribe()));
       await providers.close();
+      audit.flush();
     },
   };
 }

@@ -1,7 +1,8 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import {
   ConfigError,
   createGrpcIdentityClient,
+  createKafkaAuditTrail,
   createRedisKeyspaceSource,
   createRedisPubSubSource,
   createRedisTokenCache,
@@ -25,6 +26,12 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
   const clientKey = readClientKey(config.clientKey);
   if (clientKey === null) throw new ConfigError(['TG_CLIENT_KEY must be a private JWK']);
 
+  // A gateway has nothing more to refuse than what it audits.
+  const audit = createKafkaAuditTrail(
+    { clock, logger, registry, random: randomBytes },
+    { brokers: config.kafkaBrokers, clientId: 'gateway-audit', onOutage: 'drop' },
+  );
+  lifecycle.onClose('audit', () => audit.close());
   const identity = createGrpcIdentityClient({ addresses: config.identityAddresses, logger, clock });
   lifecycle.onClose('identity client', () => identity.close());
   const exchange = await createHttpExchangeClient(
@@ -41,6 +48,7 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
       exchange,
       tokenCache,
       signals: config.signals.map(openSource),
+      audit,
       clock,
       random: Math.random,
       logger,

@@ -1,4 +1,5 @@
 import {
+  auditOutagePolicies,
   ConfigError,
   choice,
   commonFields,
@@ -8,6 +9,7 @@ import {
   optional,
   parseApiKey,
   port,
+  requireBrokersToRefuse,
   secret,
   text,
   url,
@@ -24,6 +26,7 @@ export function loadIdentityConfig(env: NodeJS.ProcessEnv) {
       databaseConnectionsMax: integer('TG_DATABASE_CONNECTIONS', { default: 10, minimum: 2, maximum: 200 }),
       databaseFencing: choice('TG_DATABASE_FENCING', ['external', 'synchronous-standby'], 'external'),
       kafkaBrokers: optional(list('TG_KAFKA_BROKERS')),
+      auditOnOutage: choice('TG_AUDIT_ON_OUTAGE', auditOutagePolicies, 'drop'),
       bootstrapAdminKey: optional(secret('TG_BOOTSTRAP_ADMIN_KEY')),
       issuer: url('TG_ISSUER', { default: 'http://127.0.0.1:8081' }),
       jwksUrl: url('TG_JWKS_URL', { default: 'http://127.0.0.1:8081/.well-known/jwks.json' }),
@@ -34,5 +37,6 @@ export function loadIdentityConfig(env: NodeJS.ProcessEnv) {
   if (config.bootstrapAdminKey !== undefined && parseApiKey(config.bootstrapAdminKey.reveal()) === null) {
     throw new ConfigError(['TG_BOOTSTRAP_ADMIN_KEY must be an API key (tgk_...)']);
   }
+  requireBrokersToRefuse(config);
   return config;
 }

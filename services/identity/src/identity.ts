@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import {
+  type AuditTrail,
   type Clock,
   createApiKey,
   type Database,
@@ -8,6 +9,7 @@ import {
   type HttpApp,
   type IdentityClient,
   type Logger,
+  noAuditTrail,
   parseApiKey,
   type RandomBytes,
   ServiceError,
@@ -34,6 +36,8 @@ export interface IdentityDeps {
   readonly eventLog: EventLog | null;
   /** Where reports about changes are published, so that no change waits for them; absent = where changes are. */
   readonly reportLog?: EventLog | null;
+  /** Absent: nothing is audited. */
+  readonly audit?: AuditTrail;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly registry: Registry;
@@ -113,6 +117,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     readBound: createBoundReader(drizzle),
     fence,
     closing,
+    audit: deps.audit ?? noAuditTrail,
   });
   const bootstrapAdminKey = await bootstrap(deps, store, random, config.bootstrapAdminKey);
 

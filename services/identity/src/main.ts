@@ -1,7 +1,9 @@
+import { randomBytes } from 'node:crypto';
 import {
   ConfigError,
   systemClock as clock,
   createGrpcIdentityServer,
+  createKafkaAuditTrail,
   createKafkaEventLog,
   createPostgresDatabase,
   createStandbyFence,
@@ -25,9 +27,14 @@ await runService('identity', async ({ env, lifecycle, logger, registry }) => {
   const fence = await openFence();
   const eventLog = openEventLog('identity');
   const reportLog = openEventLog('identity-reports');
+  const audit = createKafkaAuditTrail(
+    { clock, logger, registry, random: randomBytes },
+    { brokers: config.kafkaBrokers, clientId: 'identity-audit', onOutage: config.auditOnOutage },
+  );
+  lifecycle.onClose('audit', () => audit.close());
 
   const identity = await createIdentity(
-    { database, ...(fence === null ? {} : { fence }), eventLog, reportLog, clock, logger, registry },
+    { database, ...(fence === null ? {} : { fence }), eventLog, reportLog, audit, clock, logger, registry },
     {
       issuer: config.issuer,
       jwksUrl: config.jwksUrl,

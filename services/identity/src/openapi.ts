@@ -1,4 +1,4 @@
-import { systemClock } from '@token-gateway/platform';
+import { noAuditTrail, systemClock } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { createRestApp } from './rest/app.ts';
 import type { RestContext } from './rest/context.ts';
@@ -8,6 +8,7 @@ export async function buildOpenApi(): Promise<object> {
   const context = {
     clock: systemClock,
     random: () => new Uint8Array(),
+    audit: noAuditTrail,
     callers: { read: () => Promise.reject(new Error('documentation only')) },
   } as unknown as RestContext;
   const app = await createRestApp(createSilentTelemetry().logger, context);

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type AuditEvent, AuditEventSchema, auditTopic } from '@token-gateway/schemas';
-import { Check } from 'typebox/value';
+import { type AuditEvent, auditTopic } from '@token-gateway/schemas';
 import { createTestClock } from '../clock/test.ts';
 import type { KeyedRecord } from '../event-log/port.ts';
 import { createSilentTelemetry } from '../telemetry.ts';
@@ -9,6 +8,7 @@ import { AuditBuffer } from './buffer.ts';
 import { auditedIdentities } from './identities.ts';
 import type { AuditRecord } from './port.ts';
 import { AuditTally, type TalliedRecord } from './tally.ts';
+import { isAuditEvent } from './testing.ts';
 import { type AuditTrailConfig, createAuditTrail } from './trail.ts';
 
 const id = (letter: string): string => letter.repeat(20);
@@ -75,7 +75,7 @@ describe('audit trail', () => {
     await clock.advance(200);
     assert.deepEqual(batchSizes, [3]);
     assert.deepEqual(numbers(), [1, 2, 3]);
-    for (const event of events()) assert.ok(Check(AuditEventSchema, event), JSON.stringify(event));
+    for (const event of events()) assert.ok(isAuditEvent(event), JSON.stringify(event));
     const [first, second, third] = records.map(({ key }) => key);
     assert.deepEqual([first, second], [id('a'), id('b')]);
     assert.equal(third, events()[0]?.id.split(':')[0]);
@@ -126,7 +126,7 @@ describe('audit trail', () => {
     await clock.advance(1000);
     assert.deepEqual(numbers(), [...Array.from({ length: 16 }, (_, index) => index + 1), 21, 22]);
     const lost = events()[16];
-    assert.ok(Check(AuditEventSchema, lost));
+    assert.ok(lost !== undefined && isAuditEvent(lost));
     assert.equal(lost.type, 'tg.audit.lost');
     assert.deepEqual('count' in lost.data && lost.data.count, 4);
     assert.equal(await metric('tg_audit_events_total', { result: 'published' }), 18);

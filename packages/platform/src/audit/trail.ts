@@ -2,6 +2,7 @@ import { auditTopic } from '@token-gateway/schemas';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import { createId, type RandomBytes } from '../api-key.ts';
 import type { Clock } from '../clock/port.ts';
+import { ConfigError } from '../config.ts';
 import { ServiceError } from '../errors.ts';
 import type { KeyedEventLog } from '../event-log/port.ts';
 import type { Logger } from '../telemetry.ts';
@@ -26,6 +27,16 @@ export interface AuditTrailConfig {
   readonly countMax?: number;
   /** Default 16 MiB. */
   readonly bytesMax?: number;
+}
+
+/** An unsafe combination: what is never published would be refused from then on, without an outage. Throws ConfigError. */
+export function requireBrokersToRefuse(config: {
+  readonly kafkaBrokers: readonly string[] | undefined;
+  readonly auditOnOutage: AuditOutagePolicy;
+}): void {
+  if (config.auditOnOutage === 'refuse' && config.kafkaBrokers === undefined) {
+    throw new ConfigError(['TG_AUDIT_ON_OUTAGE=refuse needs TG_KAFKA_BROKERS']);
+  }
 }
 
 /** An event waits for others so long. */

@@ -185,7 +185,10 @@ export class DecisionCore {
     const refused = this.#checkStructure(credential, now);
     if (refused !== null) return this.#report('request', refused);
     const refusal = this.#take(this.#refusals, credential.cacheKey, now);
-    if (refusal !== null) return this.#report('negative', { outcome: 'deny', code: refusal.code });
+    if (refusal !== null) {
+      const { code, subjects } = refusal;
+      return this.#report('negative', { outcome: 'deny', code, subjects });
+    }
     const fromL2 = await this.#fromL2(credential);
     if (fromL2 !== null) return this.#report('l2', fromL2);
     return this.#report('exchange', await this.#fromExchange(credential));
@@ -274,7 +277,7 @@ export class DecisionCore {
         this.#refusals.set(credential.cacheKey, refusal);
       }
       this.#standing.delete(credential.cacheKey);
-      return { outcome: 'deny', code: result.code };
+      return { outcome: 'deny', code: result.code, subjects: result.facts?.subjects ?? [] };
     }
     this.#noteMaxStaleness(result.facts.maxStalenessMs);
     const admission = view.admit(result.facts, flight.asked(), now);

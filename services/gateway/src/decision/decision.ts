@@ -1,4 +1,5 @@
 import type { ErrorCode } from '@token-gateway/platform';
+import type { Subject } from '@token-gateway/revocation';
 
 /** What a transport tells of a request. It neither interprets nor changes header values. */
 export interface DecisionRequest {
@@ -21,7 +22,12 @@ export type Decision =
       readonly kind: 'api-key' | 'jwt';
     }
   /** A definitive refusal. */
-  | { readonly outcome: 'deny'; readonly code: ErrorCode }
+  | {
+      readonly outcome: 'deny';
+      readonly code: ErrorCode;
+      /** What it rests on, where that is known: for the audit, never for the caller. */
+      readonly subjects?: readonly Subject[];
+    }
   /** Nothing is known that allows a decision. */
   | { readonly outcome: 'unavailable'; readonly code: ErrorCode; readonly retryAfterSeconds: number };
 

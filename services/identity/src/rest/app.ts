@@ -1,5 +1,6 @@
 import { createHttpApp, type HttpApp, type Logger } from '@token-gateway/platform';
 import { apiKeyRoutes } from './api-keys.ts';
+import { auditCalls } from './audit.ts';
 import { changeRoutes } from './changes.ts';
 import type { RestContext } from './context.ts';
 import { providerRoutes } from './providers.ts';
@@ -10,8 +11,9 @@ import { tenantRoutes } from './tenants.ts';
 import { userRoutes } from './users.ts';
 
 /** The REST API, not listening. */
-export async function createRestApp(logger: Logger, context: RestContext): Promise<HttpApp> {
+export async function createRestApp(logger: Logger, given: RestContext): Promise<HttpApp> {
   const app = await createHttpApp({ logger, title: 'Token gateway: identity', version: '1' });
+  const context = { ...given, callers: auditCalls(app, given) };
   tenantRoutes(app, context);
   providerRoutes(app, context);
   userRoutes(app, context);

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import {
+  type AuditTrail,
   type Clock,
   createId,
   type Drizzle,
@@ -15,6 +16,7 @@ import type { Static } from 'typebox';
 import type { DrizzleStore } from '../store/drizzle.ts';
 import type { Fence, NewChange } from '../store/port.ts';
 import { idempotencyKeys, tenants } from '../store/schema.ts';
+import { onlyOpens } from './audit.ts';
 import type { Caller, CallerReader } from './caller.ts';
 import type { Idempotency } from './schemas.ts';
 
@@ -27,6 +29,7 @@ export interface RestContext {
   readonly callers: Pick<CallerReader, 'read'>;
   /** The bound in force for a tenant, read after it was asked for; null = no such tenant. */
   readonly readBound: (tenantId: string) => Promise<TenantBound | null>;
+  readonly audit: AuditTrail;
   /** No change is answered before it. */
   readonly fence: Fence;
   /** Aborts when the service closes: nothing is waited for any more. */
@@ -62,7 +65,9 @@ export async function commit<T>(context: RestContext, work: (tx: Drizzle) => Pro
   }
 }
 
-export function append(context: RestContext, tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position> {
+export async function append(context: RestContext, tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position> {
+  // Before anything of it commits.
+  if (onlyOpens[change.type]) context.audit.ensureRoom();
   return context.store.append(tx, change, stamp);
 }
 
