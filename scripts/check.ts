@@ -16,6 +16,7 @@ const steps: Readonly<Record<string, readonly string[]>> = {
   promises: ['oxlint', '--type-aware', '--deny-warnings'],
   types: ['tsc'],
   'dead code': ['knip'],
+  'compatibility of schemas': ['node', 'schemas/scripts/compatibility.ts'],
   'generated files': ['node', 'schemas/scripts/generate.ts', '--check'],
 };
 
