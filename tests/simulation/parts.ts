@@ -42,6 +42,7 @@ export function connectStore(from: Machine, network: Network, database: () => Da
     apiKey: (keyId: string) => query((store) => store.apiKey(keyId)),
     external: (name: Parameters<MemoryStore['external']>[0]) => ask((store) => store.external(name)),
     provision: (...args: Parameters<MemoryStore['provision']>) => ask((store) => store.provision(...args)),
+    linkByEmail: (...args: Parameters<MemoryStore['linkByEmail']>) => ask((store) => store.linkByEmail(...args)),
     providers: () => ask((store) => store.providers()),
   } satisfies Omit<MemoryStore, 'commit' | 'state' | 'rows' | 'promote' | 'rollBack'>;
 }

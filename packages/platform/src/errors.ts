@@ -62,6 +62,7 @@ export const errorTable = {
   token_expired: { ...refused },
   token_not_yet_valid: { ...refused },
   token_audience_refused: { ...refused },
+  token_party_refused: { ...refused },
   token_claims_invalid: { ...refused },
   key_checksum_invalid: { ...refused },
   key_unknown: { ...refused },

@@ -28,6 +28,16 @@ export interface InvalidField {
   readonly message: string;
 }
 
+/** What only the code behind a schema sees: a request that is not valid, and where. */
+export class RequestInvalid extends ServiceError {
+  readonly errors: readonly InvalidField[];
+
+  constructor(errors: readonly InvalidField[]) {
+    super('request_invalid', { detail: errors.map(({ field, message }) => `${field}: ${message}`).join(', ') });
+    this.errors = errors;
+  }
+}
+
 /** An answer of any HTTP server, for an error of the table. */
 export interface ProblemResponse {
   readonly status: number;
@@ -168,7 +178,8 @@ function codeOf(error: unknown): ErrorCode {
   return codeOfStatus.get(statusCode) ?? (statusCode < 500 ? 'request_invalid' : 'internal');
 }
 
-function invalidFields(error: unknown): InvalidField[] | undefined {
+function invalidFields(error: unknown): readonly InvalidField[] | undefined {
+  if (error instanceof RequestInvalid) return error.errors;
   if (!isFastifyError(error)) return undefined;
   return error.validation?.map(({ instancePath, message = 'is not valid', params }) => {
     const member = params['additionalProperty'] ?? params['missingProperty'];

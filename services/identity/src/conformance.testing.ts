@@ -204,13 +204,14 @@ export function identityConformance(name: string, createDatabase: () => Promise<
     });
 
     describe('external identities', () => {
-      async function provider(provisioning: 'jit' | 'linked') {
+      async function provider(provisioning: 'jit' | 'linked', rules: object = {}) {
         const { rest, tenantId, userId } = await fixture(identity);
         const issuer = `https://${randomBytes(6).toString('hex')}.example`;
         const created = await rest<Created>('POST', `/v1/tenants/${tenantId}/providers`, {
           issuer,
           audiences: ['api'],
           provisioning,
+          ...rules,
         });
         assert.equal(created.status, 201);
         const providerId = created.body.id;
@@ -293,6 +294,71 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         assert.equal(outcomeOf(await resolve({ sessionId: 's2', issuedAtSeconds: 0 })), 'session_revoked');
         const later = Math.floor(Date.now() / 1000) + 60;
         assert.equal(outcomeOf(await resolve({ sessionId: 's2', issuedAtSeconds: later })), 'granted');
+      });
+
+      const createUser = async (rest: ReturnType<typeof client>, tenantId: string, body: object) => {
+        const { status, body: user } = await rest<Created>('POST', `/v1/tenants/${tenantId}/users`, body);
+        assert.equal(status, 201);
+        return user.id;
+      };
+
+      it('are linked by a verified address to the one user who has it, once; the change names both', async () => {
+        const { rest, resolve, tenantId, providerId } = await provider('linked', { linkBy: 'verified_email' });
+        const userId = await createUser(rest, tenantId, { email: 'Ada@example.com' });
+        // The Kelvin sign is a k to some.
+        await createUser(rest, tenantId, { email: '\u212Aay@example.com' });
+        const ada = { email: 'ada@EXAMPLE.com', emailVerified: true };
+        for (const other of [
+          { emailVerified: false },
+          { email: '' },
+          { email: 'bob@example.com' },
+          { email: 'kay@example.com' },
+          { email: '\u212Aay@example.com' },
+        ]) {
+          assert.equal(outcomeOf(await resolve({ ...ada, ...other })), 'user_not_linked', JSON.stringify(other));
+        }
+        assert.equal(outcomeOf(await resolve({ email: ada.email })), 'user_not_linked');
+
+        const { outcome } = await resolve(ada);
+        assert.equal(outcome?.$case === 'granted' && outcome.value.userId, userId);
+        const { body } = await rest<{ items: { subjects: string[] }[] }>('GET', '/v1/changes?limit=1000');
+        assert.deepEqual(body.items.at(-1)?.subjects, [`user:${userId}`, `external:${providerId}:alice`]);
+        // An address may be given to somebody else one day.
+        assert.equal(outcomeOf(await resolve({ ...ada, subject: 'mallory' })), 'user_not_linked');
+      });
+
+      it('are linked by no address that two users have, or one who administrates', async () => {
+        const { rest, resolve, tenantId } = await provider('linked', { linkBy: 'verified_email' });
+        for (const email of ['two@example.com', 'TWO@example.com']) await createUser(rest, tenantId, { email });
+        await createUser(rest, tenantId, { email: 'admin@example.com', entitlements: ['identity:admin'] });
+        for (const email of ['two@example.com', 'admin@example.com']) {
+          assert.equal(outcomeOf(await resolve({ email, emailVerified: true })), 'user_not_linked');
+        }
+      });
+
+      it('are linked by no address without that rule, and of several at once only one is', async () => {
+        const email = 'ada@example.com';
+        const without = await provider('linked');
+        await createUser(without.rest, without.tenantId, { email });
+        assert.equal(outcomeOf(await without.resolve({ email, emailVerified: true })), 'user_not_linked');
+        const { rest, resolve, tenantId } = await provider('linked', { linkBy: 'verified_email' });
+        await createUser(rest, tenantId, { email });
+        const subjects = ['one', 'two', 'three'];
+        const answers = await Promise.all(subjects.map((subject) => resolve({ subject, email, emailVerified: true })));
+        assert.deepEqual(answers.map(outcomeOf).sort(), ['granted', 'user_not_linked', 'user_not_linked']);
+      });
+
+      it('whose users are made just in time are linked where they can be, and made where not', async () => {
+        const { rest, resolve, tenantId } = await provider('jit', { linkBy: 'verified_email' });
+        const email = 'ada@example.com';
+        const userId = await createUser(rest, tenantId, { email });
+        const userOf = async (overrides: Partial<ExternalCredential>) => {
+          const { outcome } = await resolve(overrides);
+          return outcome?.$case === 'granted' ? outcome.value.userId : null;
+        };
+        assert.equal(await userOf({ subject: 'a', email, emailVerified: true }), userId);
+        const other = await userOf({ subject: 'b', email, emailVerified: false });
+        assert.ok(other !== null && other !== userId);
       });
 
       it('of one issuer and audience never belong to two providers', async () => {
@@ -408,6 +474,30 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         }
         const after = (await rest<{ items: unknown[] }>('GET', '/v1/changes?limit=1000')).body.items.length;
         assert.equal(after, before);
+      });
+
+      it('says where an expression of a provider is not understood, and takes rules and takes them away', async () => {
+        const { rest, tenantId } = await fixture(identity);
+        const path = `/v1/tenants/${tenantId}/providers`;
+        const issuer = `https://${randomBytes(6).toString('hex')}.example`;
+        const body = { issuer, audiences: ['a'], provisioning: 'jit' };
+        const bad = { claimMapping: { email: { cel: 'claims.mail +' } }, condition: 'claim.x == 1' };
+        const { status, body: problem } = await rest<{ errors: object[] }>('POST', path, { ...body, ...bad });
+        assert.equal(status, 400);
+        assert.deepEqual(problem.errors, [
+          { in: 'body', field: '/claimMapping/email/cel', message: 'unexpected token at character 14' },
+          { in: 'body', field: '/condition', message: 'unknown variable at character 1' },
+        ]);
+        const rules = { authorizedParties: ['web'], condition: 'claims.x == "1"' };
+        const { body: created } = await rest<Created & typeof rules>('POST', path, { ...body, ...rules });
+        assert.deepEqual([created.authorizedParties, created.condition], [['web'], rules.condition]);
+        const patch = (change: object) => rest<object>('PATCH', `/v1/providers/${created.id}`, change);
+        assert.equal((await patch({ condition: 'claims.' })).status, 400);
+        const { body: patched } = await patch({ condition: null, clockToleranceSeconds: 30 });
+        assert.ok(!('condition' in patched) && 'authorizedParties' in patched);
+        const { providers } = await identity.client.listProviders(options);
+        const listed = providers.find(({ id }) => id === created.id)?.rulesJson ?? '';
+        assert.deepEqual(JSON.parse(listed), { authorizedParties: ['web'], clockToleranceSeconds: 30 });
       });
 
       it('answers a creating call once per Idempotency-Key, without showing a secret again', async () => {

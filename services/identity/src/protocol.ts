@@ -147,5 +147,6 @@ function providerMessage({ jwksUri, audiences, algorithms, claimMapping, ...rest
     jwksUri: jwksUri ?? '',
     algorithms: [...algorithms],
     claimMappingJson: JSON.stringify(claimMapping),
+    rulesJson: JSON.stringify(rest.rules ?? {}),
   };
 }

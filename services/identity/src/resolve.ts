@@ -25,6 +25,9 @@ import type { ApiKeyState, CredentialStore, ExternalState, Head, Store, TenantSt
 /** How far an issuer's clock may be ahead when everything issued up to a moment is refused. */
 const cutoffSkewMs = 5000;
 
+/** Addresses by which users are linked: of ASCII alone, where two that look the same are the same. */
+const addressSyntax = /^[\x21-\x3f\x41-\x7e]+@[\x21-\x3f\x41-\x7e]+$/;
+
 export interface ResolverDeps {
   readonly store: CredentialStore & Pick<Store, 'head'>;
   readonly clock: Clock;
@@ -79,13 +82,35 @@ export class Resolver {
     }
     const { head, state } = await store.external(credential);
     const outcome = externalOutcome(head, state, credential);
-    if (outcome !== 'provision') return respond(head, outcome);
-    await this.#provision(credential, state?.tenant.id ?? '');
+    if (outcome !== 'unlinked') return respond(head, outcome);
+    const isLinked = await this.#linkOrProvision(credential, state);
     // Read again: the answer's place in the log is then at or after the user's own.
     const again = await store.external(credential);
     const second = externalOutcome(again.head, again.state, credential);
-    if (second === 'provision') throw new ServiceError('database_unavailable', { detail: 'a user just made is gone' });
-    return respond(again.head, second);
+    if (second !== 'unlinked') return respond(again.head, second);
+    if (isLinked) throw new ServiceError('database_unavailable', { detail: 'a user just made is gone' });
+    return respond(again.head, refuse('user_not_linked', subjectsOf(again.state, credential)));
+  }
+
+  /** Resolves with whether there is a user now, by the provider's rules. */
+  async #linkOrProvision(credential: ExternalCredential, state: ExternalState | null): Promise<boolean> {
+    if (state === null) return false;
+    const { provider, tenant } = state;
+    if (provider.rules?.linkBy === 'verified_email' && (await this.#linkByEmail(credential, tenant.id))) return true;
+    if (provider.provisioning !== 'jit') return false;
+    await this.#provision(credential, tenant.id);
+    return true;
+  }
+
+  async #linkByEmail(credential: ExternalCredential, tenantId: string): Promise<boolean> {
+    const { providerId, subject, email, emailVerified } = credential;
+    if (emailVerified !== true || !addressSyntax.test(email)) return false;
+    return this.#deps.store.linkByEmail({ tenantId, providerId, subject, email }, (userId) => ({
+      type: 'tg.user.changed',
+      subjects: [userSubject(userId), externalSubject(providerId, subject)],
+      actor: 'system',
+      details: { tenantId, linked: true, linkedBy: 'verified_email' },
+    }));
   }
 
   /** Makes the user of an external identity; whoever else does the same at this moment makes the one user. */
@@ -108,31 +133,39 @@ function isEqual(a: Buffer, b: Buffer): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
-/** Decides from one snapshot; `provision` when the user has to be made first. */
+/** Everything that can revoke a decision about an external credential. */
+function subjectsOf(state: ExternalState | null, credential: ExternalCredential): Subject[] {
+  const { providerId, subject, sessionId, signingInputSha256 } = credential;
+  if (state === null) return [providerSubject(providerId)];
+  const user = state.link?.user ?? null;
+  return [
+    providerSubject(providerId),
+    tenantSubject(state.tenant.id),
+    externalSubject(providerId, subject),
+    credentialSubject(signingInputSha256.toString('hex')),
+    ...(sessionId === '' ? [] : [sessionSubject(providerId, sessionId)]),
+    ...(user === null ? [] : [userSubject(user.id)]),
+  ];
+}
+
+/** Decides from one snapshot; `unlinked` when a user may be linked or made first. */
 function externalOutcome(
   head: Head,
   state: ExternalState | null,
   credential: ExternalCredential,
-): Outcome | 'provision' {
-  const { providerId, subject, sessionId } = credential;
-  if (state === null) return refuse('token_issuer_unknown', [providerSubject(providerId)]);
+): Outcome | 'unlinked' {
+  const { providerId } = credential;
+  const subjects = subjectsOf(state, credential);
+  if (state === null) return refuse('token_issuer_unknown', subjects);
   const { provider, tenant, link } = state;
   const user = link?.user ?? null;
-  const subjects = [
-    providerSubject(providerId),
-    tenantSubject(tenant.id),
-    externalSubject(providerId, subject),
-    credentialSubject(credential.signingInputSha256.toString('hex')),
-    ...(sessionId === '' ? [] : [sessionSubject(providerId, sessionId)]),
-    ...(user === null ? [] : [userSubject(user.id)]),
-  ];
   const refusal = externalRefusal(state, credential.issuedAtSeconds);
   // What was verified with another configuration may as well be what that configuration made of it.
   const isCurrent = credential.providerRevision === provider.revision && credential.providerEpoch === head.epoch;
   if (refusal !== 'provider_disabled' && !isCurrent) {
     return refuse('provider_configuration_stale', subjects);
   }
-  if (refusal === 'user_not_linked' && provider.provisioning === 'jit') return 'provision';
+  if (refusal === 'user_not_linked') return 'unlinked';
   if (refusal !== null || user === null) return refuse(refusal ?? 'external_identity_blocked', subjects);
   return grant(user, tenant, { providerId, scopes: defaultScopes(user.entitlements), subjects });
 }

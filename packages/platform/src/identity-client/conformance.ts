@@ -55,6 +55,7 @@ export function identityClientConformance(
         issuedAtSeconds: 1_800_000_000,
         email: 'a@example.test',
         displayName: 'Ä',
+        emailVerified: true,
       };
       identity.resolved = granted;
       const question = { credential: { $case: 'external', value: external } } as const;
@@ -79,6 +80,7 @@ export function identityClientConformance(
         algorithms: ['ES256'],
         claimMappingJson: '{"email":"mail"}',
         revision: 4,
+        rulesJson: '{"tokenType":"at+jwt"}',
       };
       identity.providers = { epoch: 3, seq: 9, providers: [provider, { ...provider, id: 'prv_2' }] };
       assert.deepEqual(await client.listProviders({ timeoutMs }), identity.providers);

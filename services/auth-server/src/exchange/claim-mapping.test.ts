@@ -13,6 +13,7 @@ suite('claim mapping', () => {
     assert.deepEqual(mapped, {
       subject: 's',
       email: 'a@example.com',
+      isEmailVerified: false,
       displayName: 'Ada',
       sessionId: 'x',
       scopes: ['a', 'b'],
@@ -49,7 +50,44 @@ suite('claim mapping', () => {
     });
   }
 
-  for (const mapping of ['{', '{"role":"x"}', '{"__proto__":"x"}', '{"subject":""}', '{"subject":1}']) {
+  test('an expression gives a value as well as a path, and one that fails refuses the token', () => {
+    const mapping = parseClaimMapping(
+      JSON.stringify({
+        subject: { cel: 'claims.tenant + "|" + claims.sub' },
+        entitlements: { cel: 'claims.?groups.orValue([]).filter(g, g.startsWith("app-")).map(g, g.substring(4))' },
+        email: { cel: 'claims.?mail' },
+      }),
+    );
+    const mapped = mapClaims({ sub: 's', tenant: 't', groups: ['app-a', 'x'] }, mapping);
+    assert.deepEqual([mapped.subject, mapped.entitlements, mapped.email], ['t|s', ['a'], undefined]);
+    for (const claims of [{ sub: 's' }, { sub: 's', tenant: 1 }, { sub: 's', tenant: 't', groups: 'app-a' }]) {
+      assert.throws(() => mapClaims(claims, mapping), { code: 'token_claims_invalid' });
+    }
+  });
+
+  test('an address is verified only by true, said of this very claim or by a mapping of its own', () => {
+    const claims = { sub: 's', email: 'a@example.com', upn: 'b@example.com' };
+    const isVerified = (more: object, mapping: object = {}) =>
+      mapClaims({ ...claims, ...more }, parseClaimMapping(JSON.stringify(mapping))).isEmailVerified;
+    assert.equal(isVerified({ email_verified: true }), true);
+    for (const value of ['true', 1, null, undefined, [true]])
+      assert.equal(isVerified({ email_verified: value }), false);
+    assert.equal(isVerified({ email_verified: true, email: undefined }), false);
+    assert.equal(isVerified({ email_verified: true }, { email: 'upn' }), false);
+    assert.equal(isVerified({ edov: 1 }, { email: 'upn', emailVerified: { cel: 'claims.edov == 1' } }), true);
+  });
+
+  for (const mapping of [
+    '{"email":{"cel":"claims."}}',
+    '{"email":{"path":"x"}}',
+    '[]',
+    'null',
+    '{',
+    '{"role":"x"}',
+    '{"__proto__":"x"}',
+    '{"subject":""}',
+    '{"subject":1}',
+  ]) {
     test(`a mapping that is not understood cannot be used: ${mapping}`, () => {
       assert.throws(() => parseClaimMapping(mapping), { code: 'provider_unavailable' });
     });

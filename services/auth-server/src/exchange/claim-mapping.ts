@@ -1,13 +1,16 @@
 /**
- * Claims of any provider, in the one internal shape. A provider's configuration maps internal names to claim paths;
- * what it does not name is found under OpenID Connect's own name.
+ * Claims of any provider, in the one internal shape. A provider's configuration maps internal names to claim paths or
+ * expressions; what it does not name is found under OpenID Connect's own name.
  * @module
  */
-import { ServiceError } from '@token-gateway/platform';
+import { type ClaimExpression, compileClaimExpression, ServiceError } from '@token-gateway/platform';
+import { ClaimMapping } from '@token-gateway/schemas';
+import { Compile } from 'typebox/compile';
 
 const defaultPaths = {
   subject: 'sub',
   email: 'email',
+  emailVerified: 'email_verified',
   displayName: 'name',
   entitlements: null,
   sessionId: 'sid',
@@ -15,11 +18,16 @@ const defaultPaths = {
 } as const;
 
 type InternalName = keyof typeof defaultPaths;
-type ClaimPaths = Readonly<Record<InternalName, string | null>>;
+/** Where each is found; null = nowhere. */
+export type MappingOfClaims = Readonly<Record<InternalName, ClaimExpression | null>>;
+
+const mappingForm = Compile(ClaimMapping);
 
 export interface MappedClaims {
   readonly subject: string;
   readonly email?: string;
+  /** True only where the token says so, in a boolean, of this very address. */
+  readonly isEmailVerified: boolean;
   readonly displayName?: string;
   readonly entitlements: readonly string[];
   readonly sessionId?: string;
@@ -31,35 +39,49 @@ const textLengthMax = 512;
 const listLengthMax = 200;
 
 /** Reads a provider's mapping; throws `provider_unavailable` when it is none, since then no token can be understood. */
-export function parseClaimMapping(json: string): ClaimPaths {
-  const paths: Record<InternalName, string | null> = { ...defaultPaths };
-  let mapping: unknown;
+export function parseClaimMapping(json: string): MappingOfClaims {
+  const given = parseJson(json || '{}');
+  if (!mappingForm.Check(given)) {
+    throw new ServiceError('provider_unavailable', { detail: 'claim mapping is not understood' });
+  }
+  const at = (name: InternalName): ClaimExpression | null => {
+    const source = given[name] ?? defaultPaths[name];
+    if (source === null) return null;
+    return typeof source === 'string' ? (claims) => claimAt(claims, source) : compile(name, source.cel);
+  };
+  return {
+    subject: at('subject'),
+    email: at('email'),
+    // What is verified is the provider's own claim, not whatever else is taken for an address.
+    emailVerified: 'email' in given && !('emailVerified' in given) ? null : at('emailVerified'),
+    displayName: at('displayName'),
+    entitlements: at('entitlements'),
+    sessionId: at('sessionId'),
+    scope: at('scope'),
+  };
+}
+
+function parseJson(json: string): unknown {
   try {
-    mapping = JSON.parse(json || '{}');
+    return JSON.parse(json);
   } catch (cause) {
     throw new ServiceError('provider_unavailable', { detail: 'claim mapping is no JSON', cause });
   }
-  for (const [name, path] of Object.entries(mapping ?? {})) {
-    if (!isInternalName(name) || typeof path !== 'string' || path === '') {
-      throw new ServiceError('provider_unavailable', { detail: `claim mapping of ${name} is not understood` });
-    }
-    paths[name] = path;
-  }
-  return paths;
 }
 
-function isInternalName(name: string): name is InternalName {
-  return Object.hasOwn(defaultPaths, name);
+function compile(name: InternalName, text: string): ClaimExpression {
+  try {
+    return compileClaimExpression(text);
+  } catch (cause) {
+    throw new ServiceError('provider_unavailable', { detail: `claim mapping of ${name} is not understood`, cause });
+  }
 }
 
 type Claims = Readonly<Record<string, unknown>>;
 
-/** Throws `token_claims_invalid` for a claim of the wrong type, and for a missing subject. */
-export function mapClaims(claims: Claims, paths: ClaimPaths): MappedClaims {
-  const at = (name: InternalName): unknown => {
-    const path = paths[name];
-    return path === null ? undefined : claimAt(claims, path);
-  };
+/** Throws `token_claims_invalid` for a claim of the wrong type, for an expression that fails, and for a missing subject. */
+export function mapClaims(claims: Claims, mapping: MappingOfClaims): MappedClaims {
+  const at = (name: InternalName): unknown => evaluate(name, mapping[name], claims);
   const subject = textOf('subject', at('subject'));
   if (subject === undefined) throw invalid('subject');
   const email = textOf('email', at('email'));
@@ -69,6 +91,7 @@ export function mapClaims(claims: Claims, paths: ClaimPaths): MappedClaims {
   const authenticationMethods = listOf('amr', claims['amr']);
   return {
     subject,
+    isEmailVerified: email !== undefined && at('emailVerified') === true,
     entitlements: listOf('entitlements', at('entitlements')) ?? [],
     ...(email === undefined ? {} : { email }),
     ...(displayName === undefined ? {} : { displayName }),
@@ -76,6 +99,15 @@ export function mapClaims(claims: Claims, paths: ClaimPaths): MappedClaims {
     ...(scopes === undefined ? {} : { scopes }),
     ...(authenticationMethods === undefined ? {} : { authenticationMethods }),
   };
+}
+
+/** The value of an expression over claims, undefined where there is none. Throws `token_claims_invalid` where it fails. */
+export function evaluate(name: string, expression: ClaimExpression | null, claims: Claims): unknown {
+  try {
+    return expression?.(claims);
+  } catch (cause) {
+    throw new ServiceError('token_claims_invalid', { detail: `${name} has no value`, cause });
+  }
 }
 
 /** The claim whose very name is the path, since names may hold dots (RFC 7519 section 4.2), else along the dots. */

@@ -64,6 +64,7 @@ suite('exchange of an external token', () => {
       issuedAtSeconds: now,
       email: 'ada@example.com',
       displayName: 'Ada',
+      emailVerified: false,
     });
   });
 

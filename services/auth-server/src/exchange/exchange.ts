@@ -116,7 +116,11 @@ export function createExchange(deps: ExchangeDeps, config: ExchangeConfig): Exch
     answer: ResolveResponse,
     granted: Granted,
   ): Promise<ExchangeResult> {
-    if (granted.audiences.length > 0 && !granted.audiences.includes(request.audience)) {
+    const ofToken = facts.kind === 'external' ? facts.audiences : undefined;
+    if (
+      (granted.audiences.length > 0 && !granted.audiences.includes(request.audience)) ||
+      ofToken?.includes(request.audience) === false
+    ) {
       return refusal('audience_not_allowed', answer, granted.subjects);
     }
     const times = tokenTimes(facts, granted, clock.now().wallMs);

@@ -7,9 +7,11 @@ import { type Clock, type ErrorCode, type Logger, ServiceError } from '@token-ga
 import { providerSubject } from '@token-gateway/revocation';
 import type { Provider } from '@token-gateway/schemas/identity';
 import { isUnavailable } from '../http/oauth-error.ts';
+import { configurationOf, type ProviderConfiguration } from '../providers/provider-configuration.ts';
 import type { ProviderDirectory, ProviderList } from '../providers/provider-directory.ts';
 import type { SignatureVerifier } from '../verification/port.ts';
-import { mapClaims, parseClaimMapping } from './claim-mapping.ts';
+import { evaluate, mapClaims } from './claim-mapping.ts';
+import { enrich } from './enrichment.ts';
 import type { CredentialReader, CredentialReading } from './exchange.ts';
 import { type JwtForm, readJwtForm } from './jwt-form.ts';
 
@@ -20,8 +22,6 @@ export interface ExternalTokenReaderDeps {
   readonly logger: Logger;
 }
 
-/** For `exp`, `nbf` and `iat`: how far clocks may differ. */
-const clockToleranceSeconds = 5;
 /** The last second of the year 9999: what ends later has no end. */
 const timeSecondsMax = 253_402_300_799;
 /** How often a token is looked at again because the providers changed meanwhile. */
@@ -35,6 +35,7 @@ const keepable: ReadonlySet<ErrorCode> = new Set([
   'token_algorithm_refused',
   'token_claims_invalid',
   'token_expired',
+  'token_party_refused',
 ] satisfies ErrorCode[]);
 
 export function createExternalTokenReader({
@@ -45,13 +46,21 @@ export function createExternalTokenReader({
 }: ExternalTokenReaderDeps): CredentialReader {
   async function verify(token: string, form: JwtForm, list: ProviderList): Promise<CredentialReading> {
     const provider = chooseProvider(form, list);
-    requireAccessToken(form);
+    const configuration = configurationOf(provider);
+    requireType(form, configuration);
     if (provider.algorithms.length > 0 && !provider.algorithms.includes(form.header.alg)) {
       throw new ServiceError('token_algorithm_refused', { detail: provider.id });
     }
     await verifier.verify(token, form, provider);
-    const { issuedAtSeconds, expiresAtMs } = checkTimes(form, clock.now().wallMs / 1000);
-    const { email, displayName, ...facts } = mapClaims(form.claims, parseClaimMapping(provider.claimMappingJson));
+    const { issuedAtSeconds, expiresAtMs } = checkTimes(form, clock.now().wallMs / 1000, configuration);
+    requireParty(form, configuration);
+    if (configuration.condition !== null && evaluate('condition', configuration.condition, form.claims) !== true) {
+      throw new ServiceError('token_claims_invalid', { detail: 'condition is not true' });
+    }
+    const { email, isEmailVerified, displayName, ...facts } = enrich(
+      mapClaims(form.claims, configuration.mapping),
+      configuration,
+    );
     const { signingInputSha256 } = form;
     return {
       question: {
@@ -67,6 +76,7 @@ export function createExternalTokenReader({
             issuedAtSeconds,
             email: email ?? '',
             displayName: displayName ?? '',
+            emailVerified: isEmailVerified,
           },
         },
       },
@@ -119,10 +129,10 @@ function fingerprint(form: JwtForm, list: ProviderList): string {
 function chooseProvider(form: JwtForm, list: ProviderList): Provider {
   const ofIssuer = list.ofIssuer(form.issuer);
   if (ofIssuer.length === 0) throw new ServiceError('token_issuer_unknown');
-  const audiences = audiencesOf(form.claims['aud']);
-  const [provider, ...others] = ofIssuer.filter((candidate) =>
-    candidate.audiences.some((audience) => audiences.includes(audience)),
-  );
+  const [provider, ...others] = ofIssuer.filter((candidate) => {
+    const audiences = audiencesOf(form.claims[configurationOf(candidate).audienceClaim]);
+    return candidate.audiences.some((audience) => audiences.includes(audience));
+  });
   if (provider === undefined || others.length > 0) {
     throw new ServiceError('token_audience_refused', { detail: provider === undefined ? 'none' : 'ambiguous' });
   }
@@ -138,13 +148,43 @@ function audiencesOf(aud: unknown): readonly string[] {
   return audiences;
 }
 
-/** OpenID Connect Core sections 2 and 3.3.2.11: who holds an ID token was told who somebody is, and given access to nothing. */
-function requireAccessToken({ claims }: JwtForm): void {
-  const found = ['nonce', 'at_hash', 'c_hash'].find((name) => Object.hasOwn(claims, name));
-  if (found !== undefined) throw new ServiceError('token_type_refused', { detail: `${found}: an ID token` });
+const idTokenClaims = ['nonce', 'at_hash', 'c_hash'];
+
+/**
+ * OpenID Connect Core sections 2 and 3.3.2.11: who holds an ID token was told who somebody is, and given access to
+ * nothing; so it is taken only where a provider is said to have no other.
+ */
+function requireType({ header, claims }: JwtForm, { tokenType }: ProviderConfiguration): void {
+  const isAccessToken = typeof header['typ'] === 'string' && /^(application\/)?at\+jwt$/i.test(header['typ']);
+  const found = idTokenClaims.find((name) => Object.hasOwn(claims, name));
+  switch (tokenType) {
+    case 'access_token':
+      if (found !== undefined) throw new ServiceError('token_type_refused', { detail: `${found}: an ID token` });
+      return;
+    case 'at+jwt':
+      if (!isAccessToken || found !== undefined) throw new ServiceError('token_type_refused', { detail: 'not at+jwt' });
+      return;
+    case 'id_token':
+      if (isAccessToken) throw new ServiceError('token_type_refused', { detail: 'no ID token' });
+  }
 }
 
-function checkTimes({ claims }: JwtForm, nowSeconds: number): { issuedAtSeconds: number; expiresAtMs: number } {
+/** Who a token was issued to: OpenID Connect Core section 2, RFC 9068 section 2.2, and as Okta and Entra ID call it. */
+const partyClaims = ['azp', 'client_id', 'cid', 'appid'];
+
+/** Every name that a token gives of its client has to be an authorized one, and there has to be one. */
+function requireParty({ claims }: JwtForm, { authorizedParties }: ProviderConfiguration): void {
+  if (authorizedParties === null) return;
+  const parties = partyClaims.filter((name) => Object.hasOwn(claims, name)).map((name) => claims[name]);
+  const isAuthorized = (party: unknown): boolean => typeof party === 'string' && authorizedParties.has(party);
+  if (parties.length === 0 || !parties.every(isAuthorized)) throw new ServiceError('token_party_refused');
+}
+
+function checkTimes(
+  { claims }: JwtForm,
+  nowSeconds: number,
+  { clockToleranceSeconds }: ProviderConfiguration,
+): { issuedAtSeconds: number; expiresAtMs: number } {
   const exp = timeOf('exp', claims['exp']);
   const nbf = timeOf('nbf', claims['nbf']);
   const iat = timeOf('iat', claims['iat']);

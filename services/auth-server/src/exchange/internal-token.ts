@@ -13,6 +13,8 @@ export type CredentialFacts =
       /** Absent: the token has no scope, and so narrows nothing. */
       readonly scopes?: readonly string[];
       readonly entitlements: readonly string[];
+      /** The only audiences that the token gives access to; absent = not narrowed. */
+      readonly audiences?: readonly string[];
       readonly authenticationMethods?: readonly string[];
       readonly signingInputSha256: Buffer;
       readonly expiresAtMs: number;

@@ -80,8 +80,8 @@ function checkValue(kind: CredentialKind, value: string): FoundCredential | Refu
   return valueSyntax.test(value) ? { kind, value } : { refused: 'credential_malformed' };
 }
 
-/** A JWT's own times may differ from this clock by this much. */
-const clockToleranceMs = 5000;
+/** As far as any provider may allow clocks to differ; what its own tolerance refuses, the auth server does. */
+const clockToleranceMs = 60_000;
 const headerLengthMax = 4096;
 
 /** Asymmetric signatures only (RFC 8725 sections 3.1 and 3.2). */

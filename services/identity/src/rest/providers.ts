@@ -1,5 +1,12 @@
-import type { Drizzle, HttpApp } from '@token-gateway/platform';
+import {
+  ClaimExpressionError,
+  compileClaimExpression,
+  type Drizzle,
+  type HttpApp,
+  RequestInvalid,
+} from '@token-gateway/platform';
 import { providerSubject } from '@token-gateway/revocation';
+import type { ClaimMapping } from '@token-gateway/schemas';
 import { and, asc, eq, gt, inArray, sql } from 'drizzle-orm';
 import { providerAudiences, providers, tenants } from '../store/schema.ts';
 import { requireAdminOf } from './caller.ts';
@@ -16,6 +23,7 @@ import {
   type RestContext,
   reasonOf,
 } from './context.ts';
+import { presets } from './provider-presets.ts';
 import {
   Effect,
   Idempotency,
@@ -43,6 +51,7 @@ function providerAnswer(row: Row) {
     algorithms: row.algorithms,
     claimMapping: row.claimMapping,
     provisioning: row.provisioning,
+    ...row.rules,
     status: row.isDisabled ? ('disabled' as const) : ('active' as const),
     createdAt: row.createdAt.toISOString(),
   };
@@ -65,6 +74,28 @@ async function withAudiences<T extends { id: string }>(
   }));
 }
 
+interface Expressions {
+  readonly claimMapping?: ClaimMapping;
+  readonly condition?: string | null;
+}
+
+/** Refuses, with its place, what the auth server could not compile. */
+function checkExpressions({ claimMapping = {}, condition }: Expressions): void {
+  const mapped = Object.entries(claimMapping).flatMap(([name, source]) =>
+    typeof source === 'string' ? [] : [[`/claimMapping/${name}/cel`, source.cel] as const],
+  );
+  const all = condition == null ? mapped : [...mapped, ['/condition', condition] as const];
+  const errors = all.flatMap(([field, text]) => {
+    try {
+      compileClaimExpression(text);
+      return [];
+    } catch (error) {
+      return [{ in: 'body', field, message: error instanceof ClaimExpressionError ? error.message : 'not understood' }];
+    }
+  });
+  if (errors.length > 0) throw new RequestInvalid(errors);
+}
+
 export function providerRoutes(app: HttpApp, context: RestContext): void {
   const { drizzle, callers } = context;
 
@@ -85,8 +116,10 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
       const caller = await callers.read(request);
       const tenantId = request.params.id;
       requireAdminOf(caller, tenantId);
+      checkExpressions(request.body);
       const answer = await create(context, request, caller, async (tx) => {
-        const { audiences, issuer, jwksUri, algorithms, claimMapping, provisioning } = request.body;
+        const { audiences, issuer, jwksUri, algorithms, claimMapping, provisioning, preset, ...rules } = request.body;
+        const base = preset === undefined ? null : presets[preset];
         const id = newId(context, 'prv');
         found((await tx.select().from(tenants).where(eq(tenants.id, tenantId)))[0], `tenant ${tenantId}`);
         const [created] = await tx
@@ -96,8 +129,9 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
             tenantId,
             issuer,
             jwksUri: jwksUri ?? null,
-            algorithms: algorithms ?? defaultAlgorithms,
-            claimMapping: claimMapping ?? {},
+            algorithms: [...(algorithms ?? base?.algorithms ?? defaultAlgorithms)],
+            claimMapping: { ...base?.claimMapping, ...claimMapping },
+            rules: { ...base?.rules, ...rules },
             provisioning,
             createdAt: now(context),
           })
@@ -143,9 +177,17 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
     { schema: { params: IdParams, body: ProviderPatch, response: { 200: Provider } } },
     async (request) => {
       const { caller, provider } = await readOwn(request, request.params.id);
-      const { audiences, ...values } = request.body;
+      checkExpressions(request.body);
+      const { audiences, jwksUri, algorithms, claimMapping, provisioning, ...rules } = request.body;
+      const given = { jwksUri, algorithms, claimMapping, provisioning };
+      const values = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
       await commit(context, async (tx) => {
-        if (Object.keys(values).length > 0) await tx.update(providers).set(values).where(eq(providers.id, provider.id));
+        const [current] = await tx.select().from(providers).where(eq(providers.id, provider.id)).for('no key update');
+        const merged = Object.entries({ ...current?.rules, ...rules }).filter(([, value]) => value !== null);
+        await tx
+          .update(providers)
+          .set({ ...values, rules: Object.fromEntries(merged) })
+          .where(eq(providers.id, provider.id));
         if (audiences !== undefined) {
           await tx.delete(providerAudiences).where(eq(providerAudiences.providerId, provider.id));
           const rows = audiences.map((audience) => ({ issuer: provider.issuer, audience, providerId: provider.id }));

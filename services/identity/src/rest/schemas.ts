@@ -1,4 +1,6 @@
+import { ClaimMapping, ProviderRules, providerRuleFields } from '@token-gateway/schemas';
 import { type Static, Type } from 'typebox';
+import { presetNames } from './provider-presets.ts';
 
 const strict = { additionalProperties: false } as const;
 const Name = Type.String({ minLength: 1, maxLength: 200 });
@@ -85,11 +87,6 @@ export const Tenant = Type.Object(
 );
 
 const asymmetric = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'] as const;
-const ClaimMapping = Type.Record(
-  Type.String({ pattern: '^(?:subject|email|displayName|entitlements|sessionId|scope)$' }),
-  Type.String({ minLength: 1, maxLength: 200 }),
-  { description: 'Internal name to path of the claim.', additionalProperties: false },
-);
 const providerFields = {
   audiences: Type.Array(Type.String({ minLength: 1, maxLength: 500 }), {
     minItems: 1,
@@ -99,14 +96,21 @@ const providerFields = {
   algorithms: Type.Array(Type.Enum(asymmetric), { minItems: 1, uniqueItems: true }),
   provisioning: Type.Enum(['jit', 'linked']),
 };
+const orNull = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
+  Type.Optional(Type.Union([schema, Type.Null()]));
+const rules = providerRuleFields;
 export const ProviderCreate = Type.Object(
   {
     issuer: Uri,
     audiences: providerFields.audiences,
+    preset: Type.Optional(
+      Type.Enum(presetNames, { description: 'Fills what is not said: mapping, algorithms and rules of that product.' }),
+    ),
     jwksUri: Type.Optional(Uri),
     algorithms: Type.Optional(providerFields.algorithms),
     claimMapping: Type.Optional(ClaimMapping),
     provisioning: providerFields.provisioning,
+    ...ProviderRules.properties,
   },
   strict,
 );
@@ -117,8 +121,16 @@ export const ProviderPatch = Type.Object(
     algorithms: Type.Optional(providerFields.algorithms),
     claimMapping: Type.Optional(ClaimMapping),
     provisioning: Type.Optional(providerFields.provisioning),
+    tokenType: orNull(rules.tokenType),
+    authorizedParties: orNull(rules.authorizedParties),
+    clockToleranceSeconds: orNull(rules.clockToleranceSeconds),
+    audienceClaim: orNull(rules.audienceClaim),
+    condition: orNull(rules.condition),
+    entitlementMapping: orNull(rules.entitlementMapping),
+    scopeAudiences: orNull(rules.scopeAudiences),
+    linkBy: orNull(rules.linkBy),
   },
-  strict,
+  { ...strict, description: 'A rule that is null is taken away.' },
 );
 export const Provider = Type.Object(
   {
@@ -128,8 +140,9 @@ export const Provider = Type.Object(
     audiences: Type.Array(Type.String()),
     jwksUri: Type.Union([Type.String(), Type.Null()]),
     algorithms: Type.Array(Type.String()),
-    claimMapping: Type.Record(Type.String(), Type.String()),
+    claimMapping: ClaimMapping,
     provisioning: providerFields.provisioning,
+    ...ProviderRules.properties,
     status: Type.Enum(['active', 'disabled']),
     createdAt: Moment,
   },

@@ -5,6 +5,7 @@ import type { Head, NewChange, ProviderState, Store, TenantState, UserState } fr
 import {
   apiKeys,
   changes,
+  emailKey,
   externalIdentities,
   logHead,
   providerAudiences,
@@ -112,6 +113,7 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
         provisioning: providers.provisioning,
         isDisabled: providers.isDisabled,
         revision: providers.revision,
+        rules: providers.rules,
       },
       tenant: tenantColumns,
       linkedSubject: externalIdentities.subject,
@@ -353,6 +355,36 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
       } catch (error) {
         if (sqlStateOf(error) !== uniqueViolation) throw error;
       }
+    },
+
+    linkByEmail({ tenantId, providerId, subject, email }, changeOf) {
+      return transaction(async (tx) => {
+        // Locked, so that of two subjects with the address one comes second, and sees the other's link.
+        const found = await tx
+          .select({ id: users.id, entitlements: users.entitlements })
+          .from(users)
+          .where(and(eq(users.tenantId, tenantId), sql`${emailKey} = lower(${email}::text COLLATE "C")`))
+          .limit(2)
+          .for('no key update');
+        const [user, ...others] = found;
+        if (user === undefined || others.length > 0) return false;
+        // What reaches that far is linked by hand alone.
+        if (user.entitlements.some((entitlement) => entitlement.startsWith('identity:'))) return false;
+        const [known] = await tx
+          .select({ subject: externalIdentities.subject })
+          .from(externalIdentities)
+          .where(and(eq(externalIdentities.providerId, providerId), eq(externalIdentities.userId, user.id)))
+          .limit(1);
+        if (known !== undefined) return false;
+        const createdAt = new Date(clock.now().wallMs);
+        const linked = await tx
+          .insert(externalIdentities)
+          .values({ providerId, subject, userId: user.id, createdAt })
+          .onConflictDoNothing()
+          .returning({ userId: externalIdentities.userId });
+        if (linked.length > 0) await append(tx, changeOf(user.id));
+        return true;
+      });
     },
 
     async providers() {

@@ -202,6 +202,8 @@ function createFrom(origin: {
         links.set(name, id);
       });
     },
+    // Its users have no addresses.
+    linkByEmail: async () => false,
     async providers() {
       const enabled = [...state.providers.values()].filter(({ isDisabled }) => !isDisabled);
       return { head: head(), state: enabled.map((provider) => ({ ...provider })) };

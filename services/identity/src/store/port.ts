@@ -3,6 +3,7 @@
  * epoch it names: where the database behind it was restored or replaced, it mints a new epoch before it answers.
  */
 import type { ChangeContent, ChangeRow, Position } from '@token-gateway/revocation';
+import type { ClaimMapping, ProviderRules } from '@token-gateway/schemas';
 
 /** The newest place in the change log. */
 export interface Head extends Position {
@@ -66,7 +67,8 @@ export interface ProviderState {
   readonly audiences: readonly string[];
   readonly jwksUri: string | null;
   readonly algorithms: readonly string[];
-  readonly claimMapping: Readonly<Record<string, string>>;
+  readonly claimMapping: ClaimMapping;
+  readonly rules?: ProviderRules;
   /** Sequence of the last change of its configuration. */
   readonly revision: number;
   readonly tenantId: string;
@@ -82,7 +84,7 @@ export interface ExternalName {
 }
 
 export interface ExternalState {
-  readonly provider: Pick<ProviderState, 'revision'> & {
+  readonly provider: Pick<ProviderState, 'revision' | 'rules'> & {
     readonly isDisabled: boolean;
     readonly provisioning: 'jit' | 'linked';
   };
@@ -110,12 +112,26 @@ export interface ProvisionedUser {
   readonly displayName: string | null;
 }
 
+/** A subject that a provider vouches for, by an e-mail address. */
+export interface VerifiedEmail {
+  readonly tenantId: string;
+  readonly providerId: string;
+  readonly subject: string;
+  readonly email: string;
+}
+
 /** What credentials stand for. */
 export interface CredentialStore {
   apiKey(keyId: string): Promise<Snapshot<ApiKeyState | null>>;
   external(name: ExternalName): Promise<Snapshot<ExternalState | null>>;
   /** Makes a user with a link, and the change about them; resolves as well when the link exists by now. */
   provision(user: ProvisionedUser, change: NewChange): Promise<void>;
+  /**
+   * Links the subject to the one user of the tenant with that address (ASCII letters in any case), and makes the change
+   * about it. Resolves with false, having done nothing, when that is nobody or more than one, when the provider knows the
+   * user by another subject, or when the user is entitled to anything over identity.
+   */
+  linkByEmail(verified: VerifiedEmail, changeOf: (userId: string) => NewChange): Promise<boolean>;
   /** Every provider that is enabled. */
   providers(): Promise<Snapshot<readonly ProviderState[]>>;
 }

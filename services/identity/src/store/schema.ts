@@ -1,3 +1,4 @@
+import type { ClaimMapping, ProviderRules } from '@token-gateway/schemas';
 import { sql } from 'drizzle-orm';
 import {
   bigint,
@@ -80,8 +81,14 @@ export const users = pgTable(
     statusSeq: sequence(),
     createdAt: moment().notNull(),
   },
-  (table) => [index('users_by_tenant').on(table.tenantId, table.id)],
+  (table) => [
+    index('users_by_tenant').on(table.tenantId, table.id),
+    index('users_by_email').on(table.tenantId, sql`lower(${table.email} COLLATE "C")`),
+  ],
 );
+
+/** By which an e-mail address is looked for: no letter but those of ASCII has another case. */
+export const emailKey = sql`lower(${users.email} COLLATE "C")`;
 
 export const providers = pgTable(
   'providers',
@@ -93,7 +100,8 @@ export const providers = pgTable(
     issuer: text().notNull(),
     jwksUri: text(),
     algorithms: text().array().notNull(),
-    claimMapping: jsonb().$type<Record<string, string>>().notNull().default({}),
+    claimMapping: jsonb().$type<ClaimMapping>().notNull().default({}),
+    rules: jsonb().$type<ProviderRules>().notNull().default({}),
     provisioning: text().$type<'jit' | 'linked'>().notNull(),
     isDisabled: boolean().notNull().default(false),
     /** Sequence of the last change of its configuration. */

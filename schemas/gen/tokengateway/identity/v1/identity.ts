@@ -56,6 +56,8 @@ export interface ExternalCredential {
   displayName: string;
   /** The epoch of the list that the provider's configuration is from: another history may have used the same revision. */
   providerEpoch: number;
+  /** The provider says that the e-mail address is the subject's own. */
+  emailVerified?: boolean | undefined;
 }
 
 export interface ResolveRequest {
@@ -159,9 +161,11 @@ export interface Provider {
   /** Empty: by discovery from the issuer. */
   jwksUri: string;
   algorithms: string[];
-  /** JSON object: internal name -> claim path. */
+  /** JSON object: internal name -> claim path, or {cel}. */
   claimMappingJson: string;
   revision: number;
+  /** JSON object of rules; absent = none. With a rule that is not understood no token of the provider is accepted. */
+  rulesJson?: string | undefined;
 }
 
 export interface ListProvidersRequest {
@@ -394,6 +398,7 @@ function createBaseExternalCredential(): ExternalCredential {
     email: "",
     displayName: "",
     providerEpoch: 0,
+    emailVerified: undefined,
   };
 }
 
@@ -425,6 +430,9 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
     }
     if (message.providerEpoch !== 0) {
       writer.uint32(72).uint64(message.providerEpoch);
+    }
+    if (message.emailVerified !== undefined) {
+      writer.uint32(80).bool(message.emailVerified);
     }
     return writer;
   },
@@ -514,6 +522,14 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
             message.providerEpoch = longToNumber(reader.uint64());
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.emailVerified = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -565,6 +581,11 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
         : isSet(object.provider_epoch)
         ? globalThis.Number(object.provider_epoch)
         : 0,
+      emailVerified: isSet(object.emailVerified)
+        ? globalThis.Boolean(object.emailVerified)
+        : isSet(object.email_verified)
+        ? globalThis.Boolean(object.email_verified)
+        : undefined,
     };
   },
 
@@ -597,6 +618,9 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
     if (message.providerEpoch !== 0) {
       obj.providerEpoch = Math.round(message.providerEpoch);
     }
+    if (message.emailVerified !== undefined) {
+      obj.emailVerified = message.emailVerified;
+    }
     return obj;
   },
 
@@ -614,6 +638,7 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
     message.email = object.email ?? "";
     message.displayName = object.displayName ?? "";
     message.providerEpoch = object.providerEpoch ?? 0;
+    message.emailVerified = object.emailVerified ?? undefined;
     return message;
   },
 };
@@ -1879,6 +1904,7 @@ function createBaseProvider(): Provider {
     algorithms: [],
     claimMappingJson: "",
     revision: 0,
+    rulesJson: undefined,
   };
 }
 
@@ -1907,6 +1933,9 @@ export const Provider: MessageFns<Provider> = {
     }
     if (message.revision !== 0) {
       writer.uint32(64).uint64(message.revision);
+    }
+    if (message.rulesJson !== undefined) {
+      writer.uint32(74).string(message.rulesJson);
     }
     return writer;
   },
@@ -1988,6 +2017,14 @@ export const Provider: MessageFns<Provider> = {
             message.revision = longToNumber(reader.uint64());
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.rulesJson = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2026,6 +2063,11 @@ export const Provider: MessageFns<Provider> = {
         ? globalThis.String(object.claim_mapping_json)
         : "",
       revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+      rulesJson: isSet(object.rulesJson)
+        ? globalThis.String(object.rulesJson)
+        : isSet(object.rules_json)
+        ? globalThis.String(object.rules_json)
+        : undefined,
     };
   },
 
@@ -2055,6 +2097,9 @@ export const Provider: MessageFns<Provider> = {
     if (message.revision !== 0) {
       obj.revision = Math.round(message.revision);
     }
+    if (message.rulesJson !== undefined) {
+      obj.rulesJson = message.rulesJson;
+    }
     return obj;
   },
 
@@ -2071,6 +2116,7 @@ export const Provider: MessageFns<Provider> = {
     message.algorithms = object.algorithms?.map((e) => e) || [];
     message.claimMappingJson = object.claimMappingJson ?? "";
     message.revision = object.revision ?? 0;
+    message.rulesJson = object.rulesJson ?? undefined;
     return message;
   },
 };

@@ -1,0 +1,78 @@
+/**
+ * How the tokens of a provider are held against its tenant's wishes. Identity keeps the rules, the auth server acts by
+ * them; whoever reads one that it does not know uses none of the provider's tokens.
+ * @module
+ */
+import { type Static, Type } from 'typebox';
+
+const strict = { additionalProperties: false } as const;
+const Name = Type.String({ minLength: 1, maxLength: 200 });
+const Names = Type.Array(Name, { maxItems: 50, uniqueItems: true });
+const Expression = Type.String({ minLength: 1, maxLength: 1000 });
+
+export const providerRuleFields = {
+  tokenType: Type.Enum(['access_token', 'at+jwt', 'id_token'], {
+    description:
+      'What is taken: access tokens (the default); only those that are of type at+jwt (RFC 9068); or ID tokens, of ' +
+      'providers that have no other JWT.',
+  }),
+  authorizedParties: Type.Array(Name, {
+    minItems: 1,
+    maxItems: 50,
+    uniqueItems: true,
+    description: 'Clients at the provider whose tokens are taken, by azp, client_id, cid or appid; absent = all.',
+  }),
+  clockToleranceSeconds: Type.Integer({
+    minimum: 0,
+    maximum: 60,
+    description: 'How far clocks may differ; default 5.',
+  }),
+  audienceClaim: Type.String({ minLength: 1, maxLength: 200, description: 'Where audiences stand; default aud.' }),
+  condition: Type.String({
+    minLength: 1,
+    maxLength: 1000,
+    description: 'A CEL expression over claims that has to be true.',
+  }),
+  entitlementMapping: Type.Record(Name, Names, {
+    maxProperties: 200,
+    description: 'What the provider calls it, to entitlements here; others are dropped. Absent = taken as they are.',
+  }),
+  scopeAudiences: Type.Record(Name, Names, {
+    maxProperties: 200,
+    description: 'A scope of the token, to the audiences it gives access to. Absent = scopes narrow no audience.',
+  }),
+  linkBy: Type.Enum(['verified_email'], {
+    description: 'Links a new subject to the one user with the e-mail address that the token says is verified.',
+  }),
+} as const;
+
+const { tokenType, authorizedParties, clockToleranceSeconds, audienceClaim } = providerRuleFields;
+const { condition, entitlementMapping, scopeAudiences, linkBy } = providerRuleFields;
+
+export const ProviderRules = Type.Object(
+  {
+    tokenType: Type.Optional(tokenType),
+    authorizedParties: Type.Optional(authorizedParties),
+    clockToleranceSeconds: Type.Optional(clockToleranceSeconds),
+    audienceClaim: Type.Optional(audienceClaim),
+    condition: Type.Optional(condition),
+    entitlementMapping: Type.Optional(entitlementMapping),
+    scopeAudiences: Type.Optional(scopeAudiences),
+    linkBy: Type.Optional(linkBy),
+  },
+  strict,
+);
+export type ProviderRules = Static<typeof ProviderRules>;
+
+/** Internal name to the path of a claim, or to an expression. */
+export const ClaimMapping = Type.Record(
+  Type.String({ pattern: '^(?:subject|email|emailVerified|displayName|entitlements|sessionId|scope)$' }),
+  Type.Union([Name, Type.Object({ cel: Expression }, strict)]),
+  {
+    description:
+      'Internal name to the path of the claim, or to {cel}, an expression over claims (https://cel.dev) without ' +
+      'regular expressions.',
+    ...strict,
+  },
+);
+export type ClaimMapping = Static<typeof ClaimMapping>;
