@@ -84,6 +84,7 @@ async function startGateway(system: System): Promise<Gateway> {
       identity,
       exchange,
       tokenCache,
+      usedProofs: null,
       signals: [createRedisPubSubSource({ url, logger, clock })],
       clock,
       random: Math.random,

@@ -10,7 +10,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createAuthServer } from '@token-gateway/auth-server';
-import { createExtAuthzServer, createGateway, createReverseProxy } from '@token-gateway/gateway';
+import { createExtAuthzServer, createGateway, createReverseProxy, proofLifeMs } from '@token-gateway/gateway';
 import { createIdentity } from '@token-gateway/identity';
 import {
   ConfigError,
@@ -23,6 +23,7 @@ import {
   createMemoryEventLog,
   createMemoryKeyVault,
   createMemorySignal,
+  createMemorySingleUse,
   createMemoryTokenCache,
   createPgliteDatabase,
   type EventLog,
@@ -172,6 +173,7 @@ export async function startEmbedded(
       identity: identity.client,
       exchange: createDirectExchangeClient({ authServer, clock }, { clientId: 'gateway' }),
       tokenCache,
+      usedProofs: createMemorySingleUse({ clock, lifeMs: proofLifeMs }),
       signals: [signal.source],
       audit,
       clock,

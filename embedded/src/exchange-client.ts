@@ -36,5 +36,6 @@ function fromAuthServer(result: Awaited<ReturnType<AuthServer['exchange']>>, ask
     token: result.accessToken,
     tokenExpiresAtMs: askedAtMs + result.expiresInSeconds * 1000,
     facts: { asOf: result.asOf, subjects: result.subjects, maxStalenessMs: result.maxStalenessMs },
+    conditions: result.conditions,
   };
 }

@@ -233,6 +233,7 @@ export function createSystem(seed: number): System {
           identity: identityOf(own),
           exchange,
           tokenCache: redis.tokenCache(own),
+          usedProofs: null,
           signals: [redis.source(own, clock)],
           clock,
           random: random.next,

@@ -20,8 +20,9 @@ function rowsBelow(heading: string): string[][] {
 function challengeCell(code: keyof typeof errorTable): string {
   const challenge = challengeOf(code);
   if (challenge === null) return '-';
-  const [, rest] = challenge.split('Bearer realm="token-gateway"');
-  return rest === '' ? 'challenge' : `\`${rest?.replace(', ', '')}\``;
+  const [, scheme, error] = /^(\w+) realm="token-gateway"(?:, (error="\w+"))?/.exec(challenge) ?? [];
+  if (error === undefined) return 'challenge';
+  return scheme === 'Bearer' ? `\`${error}\`` : `\`${scheme} ${error}\``;
 }
 
 describe('docs/errors.md', () => {

@@ -12,8 +12,16 @@ interface ErrorEntry {
   readonly publicCode: string;
   readonly publicMessage: string;
   /** RFC 6750 section 3.1 error for `WWW-Authenticate`; null = challenge without error; absent = no challenge. */
-  readonly challenge?: 'invalid_request' | 'invalid_token' | 'insufficient_scope' | null;
+  readonly challenge?: 'invalid_request' | 'invalid_token' | 'insufficient_scope' | DpopError | null;
+  /** Whether the challenge asks for a proof (RFC 9449 section 7.1). */
+  readonly isDpop?: true;
 }
+
+/** RFC 9449 section 12.2. */
+type DpopError = 'invalid_dpop_proof' | 'use_dpop_nonce';
+
+/** The algorithms that a DPoP proof may be signed with. */
+export const dpopAlgorithms = ['ES256', 'ES384', 'EdDSA', 'Ed25519', 'PS256', 'RS256'] as const;
 
 const refused = {
   http: 401,
@@ -22,6 +30,8 @@ const refused = {
   publicMessage: 'The credential was refused.',
   challenge: 'invalid_token',
 } as const;
+
+const unproven = { ...refused, challenge: 'invalid_dpop_proof', isDpop: true } as const;
 
 const unavailable = {
   http: 503,
@@ -76,7 +86,22 @@ export const errorTable = {
   credential_revoked: { ...refused },
   tenant_suspended: { ...refused },
   provider_disabled: { ...refused },
+  certificate_required: { ...refused },
+  proof_required: { ...refused, isDpop: true },
+  proof_unexpected: { ...refused },
+  proof_invalid: { ...unproven },
+  proof_mismatch: { ...unproven },
+  proof_stale: { ...unproven },
+  proof_replayed: { ...unproven },
+  proof_nonce_required: { ...unproven, challenge: 'use_dpop_nonce' },
   audience_not_allowed: {
+    http: 403,
+    grpc: 7,
+    publicCode: 'access_denied',
+    publicMessage: 'The credential does not give access to this.',
+    challenge: 'insufficient_scope',
+  },
+  condition_unknown: {
     http: 403,
     grpc: 7,
     publicCode: 'access_denied',
@@ -210,9 +235,11 @@ export function problemOf(code: ErrorCode): Problem {
   return { type: `urn:token-gateway:error:${publicCode}`, title: publicMessage, status: http, code: publicCode };
 }
 
-/** The `WWW-Authenticate` value of an error (RFC 6750 section 3), or null where none belongs. */
+/** The `WWW-Authenticate` value of an error (RFC 6750 section 3, RFC 9449 section 7.1), or null where none belongs. */
 export function challengeOf(code: ErrorCode): string | null {
-  const { challenge } = errorEntry(code);
+  const { challenge, isDpop } = errorEntry(code);
   if (challenge === undefined) return null;
-  return challenge === null ? 'Bearer realm="token-gateway"' : `Bearer realm="token-gateway", error="${challenge}"`;
+  const error = challenge === null ? '' : `, error="${challenge}"`;
+  const algorithms = `, algs="${dpopAlgorithms.join(' ')}"`;
+  return isDpop ? `DPoP realm="token-gateway"${error}${algorithms}` : `Bearer realm="token-gateway"${error}`;
 }

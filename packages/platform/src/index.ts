@@ -41,6 +41,10 @@ export {
   type RedisSourceOptions,
 } from './signal/redis-pubsub.ts';
 export * from './signal/watch.ts';
+export * from './single-use/memory.ts';
+export * from './single-use/port.ts';
+export * from './single-use/recent-keys.ts';
+export * from './single-use/redis.ts';
 export * from './strict-json.ts';
 export * from './telemetry.ts';
 export * from './token-cache/memory.ts';

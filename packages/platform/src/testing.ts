@@ -7,6 +7,7 @@ export * from './event-log/conformance.ts';
 export { watching } from './identity-client/conformance.ts';
 export * from './key-vault/conformance.ts';
 export * from './signal/conformance.ts';
+export * from './single-use/conformance.ts';
 export * from './tcp-proxy-test.ts';
 export { createSilentTelemetry } from './telemetry.ts';
 export * from './token-cache/conformance.ts';

@@ -116,6 +116,7 @@ export class Authority {
             token: `token-${this.exchangeCount}`,
             tokenExpiresAtMs: this.#wallMs() + this.tokenLifeMs,
             facts: { asOf, subjects, maxStalenessMs: this.maxStalenessMs },
+            conditions: null,
           };
       const altered = this.alter(result);
       await this.exchangeValve.pass();

@@ -1,5 +1,6 @@
 import {
   ConfigError,
+  choice,
   commonFields,
   flag,
   integer,
@@ -14,6 +15,7 @@ import {
   urls,
 } from '@token-gateway/platform';
 import type { JWK } from 'jose';
+import { certificateSources } from './conditions/client-certificate.ts';
 
 const triggers = ['redis-pubsub', 'redis-keyspace', 'watch'] as const;
 export type Trigger = (typeof triggers)[number];
@@ -44,6 +46,9 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       entriesMax: integer('TG_CACHE_ENTRIES', { default: 100_000, minimum: 1 }),
       exchangesMax: integer('TG_EXCHANGES_MAX', { default: 64, minimum: 2 }),
       keepL2: flag('TG_L2', true),
+      externalScheme: optional(choice('TG_EXTERNAL_SCHEME', ['http', 'https'] as const)),
+      clientCertificate: choice('TG_CLIENT_CERTIFICATE', certificateSources, 'none'),
+      requireNonce: flag('TG_DPOP_NONCE', false),
     },
     env,
   );

@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { createApiKey, createMemoryTokenCache, type SignalListener, type TokenCache } from '@token-gateway/platform';
+import {
+  createApiKey,
+  createMemoryTokenCache,
+  type SignalListener,
+  type SingleUse,
+  type TokenCache,
+} from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { hasAllSubjects, providerSubject } from '@token-gateway/revocation';
 import { Authority } from './authority.testing.ts';
@@ -10,6 +16,7 @@ import { createGateway, type GatewayConfig } from './gateway.ts';
 
 interface Options {
   readonly tokenCache?: TokenCache | null;
+  readonly usedProofs?: SingleUse | null;
   readonly authority?: Authority;
   readonly clock?: ReturnType<typeof createTestClock>;
   readonly config?: Partial<GatewayConfig>;
@@ -28,6 +35,7 @@ async function started(options: Options = {}) {
       identity: authority.identity,
       exchange: authority.exchange,
       tokenCache: options.tokenCache ?? null,
+      usedProofs: options.usedProofs ?? null,
       signals: [
         {
           name: 'test',

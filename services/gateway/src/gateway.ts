@@ -6,11 +6,13 @@ import {
   noAuditTrail,
   type SignalListener,
   type SignalSource,
+  type SingleUse,
   type TokenCache,
 } from '@token-gateway/platform';
 import { type Change, type Learned, type Position, RevocationView } from '@token-gateway/revocation';
 import type { Heartbeat } from '@token-gateway/schemas';
 import type { Registry } from 'prom-client';
+import { ConditionsChecker, type ConditionsConfig, defaultConditionsConfig } from './conditions/presentation.ts';
 import { type CredentialConfig, defaultCredentialConfig } from './decision/credential.ts';
 import { DecisionCore } from './decision/decide.ts';
 import type { Decide } from './decision/decision.ts';
@@ -26,6 +28,8 @@ export interface GatewayDeps {
   readonly exchange: ExchangeClient;
   /** L2; null = none. */
   readonly tokenCache: TokenCache | null;
+  /** DPoP proofs used at any gateway of the fleet; null = each knows its own only. */
+  readonly usedProofs: SingleUse | null;
   readonly signals: readonly SignalSource[];
   readonly clock: Clock;
   /** Uniform in [0, 1). */
@@ -44,6 +48,7 @@ export interface GatewayConfig {
   /** Shared by the gateways that share an L2; at least 32 bytes. */
   readonly fleetSecret: Uint8Array;
   readonly credential?: CredentialConfig;
+  readonly conditions?: ConditionsConfig;
   /** The longest life of a cached decision. */
   readonly longestLifeMs?: number;
   readonly negativeLifeMs?: number;
@@ -70,7 +75,7 @@ const pruneIntervalMs = 5000;
 
 /** The gateway without its transports and adapters: decides, and keeps its view of what was revoked. */
 export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway {
-  const { identity, exchange, tokenCache, signals, clock, random, logger, registry } = deps;
+  const { identity, exchange, tokenCache, usedProofs, signals, clock, random, logger, registry } = deps;
   const longestLifeMs = config.longestLifeMs ?? 300_000;
   const exchangesMax = config.exchangesMax ?? 64;
   const view = new RevocationView({ longestLifeMs });
@@ -87,11 +92,18 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
     { intervalMs: config.watermarkIntervalMs ?? 300, timeoutMs: watermarkTimeoutMs, longestLifeMs },
   );
 
+  const conditions = new ConditionsChecker(
+    { clock, usedProofs },
+    config.conditions ?? defaultConditionsConfig,
+    config.fleetSecret,
+  );
+
   const core: DecisionCore = new DecisionCore(
     {
       view,
       providers,
       exchange,
+      conditions,
       tokenCache,
       clock,
       random,

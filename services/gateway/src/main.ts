@@ -5,6 +5,7 @@ import {
   createKafkaAuditTrail,
   createRedisKeyspaceSource,
   createRedisPubSubSource,
+  createRedisSingleUse,
   createRedisTokenCache,
   createWatchSource,
   runService,
@@ -12,6 +13,7 @@ import {
   startHealthServer,
   systemClock,
 } from '@token-gateway/platform';
+import { proofLifeMs } from './conditions/presentation.ts';
 import { loadGatewayConfig, readClientKey, type Trigger } from './config.ts';
 import { createHttpExchangeClient } from './exchange-client/http.ts';
 import { createGateway } from './gateway.ts';
@@ -42,11 +44,17 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
   const tokenCache = redisUrl === undefined || !config.keepL2 ? null : createRedisTokenCache({ url: redisUrl, logger });
   if (tokenCache !== null) lifecycle.onClose('token cache', () => tokenCache.close());
 
+  const usedProofs =
+    redisUrl === undefined ? null : createRedisSingleUse({ url: redisUrl, logger, lifeMs: proofLifeMs });
+  if (usedProofs !== null) lifecycle.onClose('used proofs', () => usedProofs.close());
+  const { externalScheme, clientCertificate, requireNonce } = config;
+
   const gateway = createGateway(
     {
       identity,
       exchange,
       tokenCache,
+      usedProofs,
       signals: config.signals.map(openSource),
       audit,
       clock,
@@ -61,6 +69,7 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
       longestLifeMs: config.longestLifeSeconds * 1000,
       entriesMax,
       exchangesMax,
+      conditions: { clientCertificate, requireNonce, ...(externalScheme === undefined ? {} : { externalScheme }) },
     },
   );
   lifecycle.onClose('gateway', () => gateway.close());

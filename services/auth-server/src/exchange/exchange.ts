@@ -9,6 +9,7 @@ import type { Granted, ResolveRequest, ResolveResponse } from '@token-gateway/sc
 import { isUnavailable } from '../http/oauth-error.ts';
 import type { Signer } from '../signing/port.ts';
 import { createApiKeyReader } from './api-key.ts';
+import type { Confirmation } from './confirmation.ts';
 import { createExternalTokenReader, type ExternalTokenReaderDeps } from './external-token.ts';
 import { type CredentialFacts, internalClaims, tokenTimes } from './internal-token.ts';
 
@@ -26,6 +27,9 @@ export interface ExchangeRequest {
   readonly clientId: string;
 }
 
+/** What every use of the internal token needs beside the credential, in the members of the token endpoint's answer. */
+export type Conditions = Confirmation;
+
 export interface ExchangeGranted {
   readonly outcome: 'granted';
   readonly accessToken: string;
@@ -38,6 +42,8 @@ export interface ExchangeGranted {
   readonly maxStalenessMs: number;
   /** When the credential itself ends, Unix milliseconds. */
   readonly credentialExpiresAtMs?: number;
+  /** Null = nothing. */
+  readonly conditions: Conditions | null;
   readonly tenantId: string;
   readonly userId: string;
 }
@@ -148,6 +154,7 @@ export function createExchange(deps: ExchangeDeps, config: ExchangeConfig): Exch
       subjects: granted.subjects,
       maxStalenessMs: granted.maxStalenessMs,
       ...(times.credentialExpiresAtMs === undefined ? {} : { credentialExpiresAtMs: times.credentialExpiresAtMs }),
+      conditions: (facts.kind === 'external' ? facts.confirmation : undefined) ?? null,
       tenantId: granted.tenantId,
       userId: granted.userId,
     };

@@ -11,6 +11,7 @@ import { configurationOf, type ProviderConfiguration } from '../providers/provid
 import type { ProviderDirectory, ProviderList } from '../providers/provider-directory.ts';
 import type { SignatureVerifier } from '../verification/port.ts';
 import { evaluate, mapClaims } from './claim-mapping.ts';
+import { readConfirmation } from './confirmation.ts';
 import { enrich } from './enrichment.ts';
 import type { CredentialReader, CredentialReading } from './exchange.ts';
 import { type JwtForm, readJwtForm } from './jwt-form.ts';
@@ -61,6 +62,7 @@ export function createExternalTokenReader({
       mapClaims(form.claims, configuration.mapping),
       configuration,
     );
+    const confirmation = readConfirmation(form.claims);
     const { signingInputSha256 } = form;
     return {
       question: {
@@ -80,7 +82,13 @@ export function createExternalTokenReader({
           },
         },
       },
-      facts: { kind: 'external', ...facts, signingInputSha256, expiresAtMs },
+      facts: {
+        kind: 'external',
+        ...facts,
+        signingInputSha256,
+        expiresAtMs,
+        ...(confirmation === undefined ? {} : { confirmation }),
+      },
       renew: async () => {
         await directory.renew(list);
       },

@@ -2,6 +2,7 @@
 import { formatPosition, type Position } from '@token-gateway/revocation';
 import type { Granted } from '@token-gateway/schemas/identity';
 import type { JWTPayload } from 'jose';
+import type { Confirmation } from './confirmation.ts';
 
 /** What only the credential itself says; for an external token, in the internal shape. */
 export type CredentialFacts =
@@ -18,6 +19,8 @@ export type CredentialFacts =
       readonly authenticationMethods?: readonly string[];
       readonly signingInputSha256: Buffer;
       readonly expiresAtMs: number;
+      /** Absent: whoever has the token may use it. */
+      readonly confirmation?: Confirmation;
     };
 
 /** Scopes and entitlements that this product itself interprets: only identity gives them. */

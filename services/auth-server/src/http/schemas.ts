@@ -46,6 +46,20 @@ export const TokenResponseSchema = Type.Object(
     credential_expires_at_ms: Type.Optional(
       Type.Integer({ description: 'When the credential itself ends, Unix milliseconds; absent = no end.' }),
     ),
+    conditions: Type.Optional(
+      Type.Object(
+        {
+          jkt: Type.Optional(
+            Type.String({ description: 'Thumbprint of the key that a DPoP proof has to be made with.' }),
+          ),
+          x5t_s256: Type.Optional(Type.String({ description: 'SHA-256 of the TLS client certificate.' })),
+        },
+        {
+          additionalProperties: false,
+          description: 'To be held against every use of the answer. Who does not understand a member must refuse.',
+        },
+      ),
+    ),
     tenant_id: Type.String(),
     user_id: Type.String(),
   },

@@ -93,6 +93,7 @@ function answer(result: ExchangeResult): TokenResponse {
     subjects: [...result.subjects],
     max_staleness_ms: result.maxStalenessMs,
     ...(result.credentialExpiresAtMs === undefined ? {} : { credential_expires_at_ms: result.credentialExpiresAtMs }),
+    ...(result.conditions === null ? {} : { conditions: result.conditions }),
     tenant_id: result.tenantId,
     user_id: result.userId,
   };

@@ -23,10 +23,11 @@ const claims = { iss: 'https://issuer.example', exp: seconds + 60 };
 
 describe('the credential of a request', () => {
   it('is found where it may stand', () => {
-    assert.deepEqual(find({ authorization: [`Token ${key}`] }), { kind: 'api-key', value: key });
-    assert.deepEqual(find({ authorization: [`tOKEN  ${key} `] }), { kind: 'api-key', value: key });
-    assert.deepEqual(find({ 'x-api-key': [key] }), { kind: 'api-key', value: key });
-    assert.deepEqual(find({ authorization: ['bearer a.b.c'] }), { kind: 'jwt', value: 'a.b.c' });
+    assert.deepEqual(find({ authorization: [`Token ${key}`] }), { kind: 'api-key', scheme: 'api-key', value: key });
+    assert.deepEqual(find({ authorization: [`tOKEN  ${key} `] }), { kind: 'api-key', scheme: 'api-key', value: key });
+    assert.deepEqual(find({ 'x-api-key': [key] }), { kind: 'api-key', scheme: 'api-key', value: key });
+    assert.deepEqual(find({ authorization: ['bearer a.b.c'] }), { kind: 'jwt', scheme: 'bearer', value: 'a.b.c' });
+    assert.deepEqual(find({ authorization: ['dpop a.b.c'] }), { kind: 'jwt', scheme: 'dpop', value: 'a.b.c' });
   });
 
   const refusals: readonly [string, string, Readonly<Record<string, readonly string[]>>][] = [
@@ -38,6 +39,8 @@ describe('the credential of a request', () => {
     ['two keys joined by a proxy', 'credential_ambiguous', { 'x-api-key': [`${key},${key}`] }],
     ['two headers', 'credential_ambiguous', { authorization: ['Bearer a.b.c'], 'x-api-key': [key] }],
     ['an empty and a full header', 'credential_ambiguous', { authorization: [''], 'x-api-key': [key] }],
+    ['a key with the scheme of a proof', 'credential_malformed', { authorization: [`DPoP ${key}`] }],
+    ['a bound token beside a bearer token', 'credential_ambiguous', { authorization: ['DPoP a.b.c', 'Bearer a.b.c'] }],
     ['another scheme', 'credential_scheme_unknown', { authorization: ['Basic YTpi'] }],
     ['a key without a scheme', 'credential_scheme_unknown', { authorization: [key] }],
     ['a value of 64 KiB', 'credential_too_large', { authorization: [`Bearer ${'a'.repeat(65_536)}`] }],

@@ -6,7 +6,7 @@ import { apiKeyIdOf, type ErrorCode, parseStrictJson } from '@token-gateway/plat
 
 /** Where a credential may stand. Header names in lower case. */
 export interface CredentialConfig {
-  /** Carries `Bearer <JWT>` or `<apiKeyScheme> <API key>`. */
+  /** Carries `Bearer <JWT>`, `DPoP <JWT>` or `<apiKeyScheme> <API key>`. */
   readonly header: string;
   readonly apiKeyScheme: string;
   /** Carries an API key alone. */
@@ -21,8 +21,12 @@ export const defaultCredentialConfig: CredentialConfig = {
 
 export type CredentialKind = 'api-key' | 'jwt';
 
+/** How it was presented; `dpop` (RFC 9449 section 7.1) comes with a proof. */
+export type CredentialScheme = 'api-key' | 'bearer' | 'dpop';
+
 export interface FoundCredential {
   readonly kind: CredentialKind;
+  readonly scheme: CredentialScheme;
   readonly value: string;
 }
 
@@ -58,7 +62,7 @@ export function findCredential(
   }
   // Proxies join repeated headers with commas, which no credential has.
   if (values.length > 1 || first.includes(',')) return { refused: 'credential_ambiguous' };
-  if (authorizations.length === 0) return checkValue('api-key', first.trim());
+  if (authorizations.length === 0) return checkValue('api-key', 'api-key', first.trim());
   // RFC 9110 section 11.1: the scheme in any case, then spaces.
   const scheme = first.trimStart().split(' ', 1).join().toLowerCase();
   const value = first.trimStart().slice(scheme.length).trim();
@@ -66,18 +70,23 @@ export function findCredential(
     case '':
       return { refused: 'credential_missing' };
     case 'bearer':
-      return value.startsWith('tgk_') ? { refused: 'credential_malformed' } : checkValue('jwt', value);
+    case 'dpop':
+      return value.startsWith('tgk_') ? { refused: 'credential_malformed' } : checkValue('jwt', scheme, value);
     case config.apiKeyScheme.toLowerCase():
-      return checkValue('api-key', value);
+      return checkValue('api-key', 'api-key', value);
     default:
       return { refused: 'credential_scheme_unknown' };
   }
 }
 
-function checkValue(kind: CredentialKind, value: string): FoundCredential | RefusedCredential {
+function checkValue(
+  kind: CredentialKind,
+  scheme: CredentialScheme,
+  value: string,
+): FoundCredential | RefusedCredential {
   if (value === '') return { refused: 'credential_missing' };
   if (value.length > valueLengthMax) return { refused: 'credential_too_large' };
-  return valueSyntax.test(value) ? { kind, value } : { refused: 'credential_malformed' };
+  return valueSyntax.test(value) ? { kind, scheme, value } : { refused: 'credential_malformed' };
 }
 
 /** As far as any provider may allow clocks to differ; what its own tolerance refuses, the auth server does. */

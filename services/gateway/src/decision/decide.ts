@@ -3,6 +3,9 @@
  *
  *   find the credential -> L1 -> use-check -> structure -> negative cache -> L2 -> exchange (single flight)
  *
+ * Conditions of a grant are held against every use of it, wherever it comes from. The one that has to be waited for, that a
+ * proof is used for the first time, is waited for before the use-check.
+ *
  * Whatever comes out of a cache passes the use-check, and whatever comes out of an exchange passes `admit`, in the same
  * synchronous step in which the decision is returned.
  */
@@ -31,6 +34,8 @@ import { Compile } from 'typebox/compile';
 import { cacheKeyOf } from '../cache/cache-key.ts';
 import { DecisionCache } from '../cache/decision-cache.ts';
 import { Sealer } from '../cache/sealed.ts';
+import { type Conditions, ConditionsSchema } from '../conditions/conditions.ts';
+import type { ConditionsChecker, Presentation, Unmet } from '../conditions/presentation.ts';
 import type { ExchangeClient, ExchangeResult } from '../exchange-client/port.ts';
 import type { ProviderDirectory } from '../view/provider-directory.ts';
 import { type CredentialConfig, checkStructure, findCredential } from './credential.ts';
@@ -54,6 +59,7 @@ export interface DecideDeps {
   readonly view: RevocationView;
   readonly providers: Pick<ProviderDirectory, 'isCurrent' | 'isKnown'>;
   readonly exchange: ExchangeClient;
+  readonly conditions: ConditionsChecker;
   /** L2; null = none. */
   readonly tokenCache: TokenCache | null;
   readonly clock: Clock;
@@ -74,6 +80,7 @@ export type DecisionSource = 'request' | 'l1' | 'negative' | 'l2' | 'exchange';
 interface Grant extends CachedDecision {
   readonly kind: 'api-key' | 'jwt';
   readonly token: string;
+  readonly conditions: Conditions | null;
 }
 
 interface Refusal extends CachedDecision {
@@ -85,6 +92,8 @@ interface Credential {
   readonly value: string;
   readonly audience: string;
   readonly cacheKey: string;
+  /** What came with it. */
+  readonly presented: Presentation;
 }
 
 interface Flight {
@@ -112,6 +121,7 @@ const l2Value = Compile(
     subjects: Type.Array(Type.String()),
     maxStalenessMs: Type.Integer({ minimum: 0 }),
     expiresAtMs: Type.Number(),
+    conditions: Type.Union([ConditionsSchema, Type.Null()]),
   }),
 );
 
@@ -154,10 +164,12 @@ export class DecisionCore {
       const cacheKey = cacheKeyOf(found.kind, audience, found.value);
       const now = this.#deps.clock.now();
       const grant = this.#take(this.#grants, cacheKey, now);
-      if (grant !== null) return this.#report('l1', allow(grant));
-      return this.#miss({ kind: found.kind, value: found.value, audience, cacheKey }, now).catch((error: unknown) =>
-        this.#report('exchange', this.#unavailable(error)),
-      );
+      if (grant?.conditions === null && found.scheme !== 'dpop') return this.#report('l1', allow(grant));
+      const presented = this.#deps.conditions.present(request, found);
+      const credential = { kind: found.kind, value: found.value, audience, cacheKey, presented };
+      const decision = grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
+      if (!(decision instanceof Promise)) return decision;
+      return decision.catch((error: unknown) => this.#report('exchange', this.#unavailable(error)));
     } catch (error) {
       return this.#report('request', this.#unavailable(error));
     }
@@ -179,6 +191,28 @@ export class DecisionCore {
     // A stale view may become fresh again; nothing else mends an entry.
     if (check !== 'stale') cache.delete(cacheKey);
     return null;
+  }
+
+  /** An entry of L1 that passed the use-check now. */
+  #hit(credential: Credential, grant: Grant, now: Instant): Decision | Promise<Decision> {
+    const unmet = credential.presented.unmet(grant.conditions, now);
+    if (unmet !== null) return this.#report('l1', unmet);
+    return credential.presented.isSettled ? this.#report('l1', allow(grant)) : this.#claimed(credential);
+  }
+
+  /** After the proof was claimed, which took time, the entry is looked for again. */
+  async #claimed(credential: Credential): Promise<Decision> {
+    const unmet = await credential.presented.claim();
+    if (unmet !== null) return this.#report('l1', unmet);
+    const now = this.#deps.clock.now();
+    const grant = this.#take(this.#grants, credential.cacheKey, now);
+    return grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
+  }
+
+  /** Null when the conditions are met. Waits for a proof to be claimed, and for nothing else. */
+  #meet({ presented }: Credential, conditions: Conditions | null): Unmet | null | Promise<Unmet | null> {
+    const unmet = presented.unmet(conditions, this.#deps.clock.now());
+    return unmet !== null || presented.isSettled ? unmet : presented.claim();
   }
 
   async #miss(credential: Credential, now: Instant): Promise<Decision> {
@@ -214,6 +248,8 @@ export class DecisionCore {
     const opened = this.#sealer.open(sealContext(credential), sealed);
     const value: unknown = opened === null ? null : JSON.parse(opened.plaintext);
     if (opened === null || !l2Value.Check(value) || value.kind !== credential.kind) return null;
+    const meeting = this.#meet(credential, value.conditions);
+    const unmet = meeting instanceof Promise ? await meeting : meeting;
     const now = clock.now();
     const read = { ...value, asOf: opened.asOf, expiresAt: instantOfWall(value.expiresAtMs, now) };
     const known = this.#grants.get(credential.cacheKey);
@@ -222,7 +258,8 @@ export class DecisionCore {
     const grant = this.#take(this.#grants, credential.cacheKey, now);
     if (grant === null) return null;
     this.#standing.set(credential.cacheKey, grant.maxStalenessMs);
-    return allow(grant);
+    // What was filled meanwhile may have other conditions.
+    return unmet ?? credential.presented.unmet(grant.conditions, now) ?? allow(grant);
   }
 
   /** A result that something overtook, or that came too late, is asked for once more. */
@@ -230,7 +267,10 @@ export class DecisionCore {
     for (let attempt = 1; attempt <= 2; attempt++) {
       const flight = this.#join(credential);
       const result = await flight.result;
+      const meeting = result.outcome === 'granted' ? this.#meet(credential, result.conditions) : null;
+      const unmet = meeting instanceof Promise ? await meeting : meeting;
       const decision = this.#settle(credential, flight, result);
+      if (decision?.outcome === 'allow' && unmet !== null) return unmet;
       if (decision !== null) return decision;
     }
     return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'twice overtaken, or too late' }));
@@ -312,7 +352,13 @@ export class DecisionCore {
       monotonicMs: Math.min(lifeEnd.monotonicMs, tokenEnd.monotonicMs),
       wallMs: Math.min(lifeEnd.wallMs, tokenEnd.wallMs),
     };
-    return { ...result.facts, kind: credential.kind, token: result.token, expiresAt };
+    return {
+      ...result.facts,
+      kind: credential.kind,
+      token: result.token,
+      conditions: result.conditions,
+      expiresAt,
+    };
   }
 
   #fill(credential: Credential, grant: Grant, now: Instant): void {
@@ -327,6 +373,7 @@ export class DecisionCore {
       subjects: grant.subjects,
       maxStalenessMs: grant.maxStalenessMs,
       expiresAtMs: grant.expiresAt.wallMs,
+      conditions: grant.conditions,
     });
     const sealed = this.#sealer.seal(sealContext(credential), grant.asOf, plaintext);
     // L2 only saves exchanges: one that cannot be written is none the less decided.

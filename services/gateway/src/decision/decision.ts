@@ -10,6 +10,13 @@ export interface DecisionRequest {
   header(name: string): readonly string[];
   /** The audience the route asks for; absent = the gateway's own. */
   readonly audience?: string;
+  /** Where the request was sent to, as the transport knows it; absent or empty = it does not. */
+  readonly scheme?: string;
+  readonly host?: string;
+  /** The address it came from, as far as proxies tell that are trusted; absent or empty = unknown. */
+  readonly sourceAddress?: string;
+  /** The certificate of its TLS connection: PEM, URL-encoded; absent or empty = none. */
+  readonly peerCertificate?: string;
 }
 
 /** What a transport does next; one table per transport maps `code` to its status. */
@@ -27,6 +34,8 @@ export type Decision =
       readonly code: ErrorCode;
       /** What it rests on, where that is known: for the audit, never for the caller. */
       readonly subjects?: readonly Subject[];
+      /** For the `DPoP-Nonce` header (RFC 9449 section 9). */
+      readonly dpopNonce?: string;
     }
   /** Nothing is known that allows a decision. */
   | { readonly outcome: 'unavailable'; readonly code: ErrorCode; readonly retryAfterSeconds: number };

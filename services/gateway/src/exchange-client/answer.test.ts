@@ -21,6 +21,7 @@ describe('answer of the token endpoint', () => {
       token: 'token',
       tokenExpiresAtMs: 305_000,
       facts: { asOf: { epoch: 1, seq: 2 }, subjects: ['key:k'], maxStalenessMs: 1000 },
+      conditions: null,
     });
   });
 
@@ -29,6 +30,17 @@ describe('answer of the token endpoint', () => {
       const body = Object.fromEntries(Object.entries(granted).filter(([name]) => name !== missing));
       assert.throws(() => readExchangeAnswer(200, body, 0), isUnavailable);
     }
+  });
+
+  it('that grants under a condition which is not understood is a refusal that is kept nowhere', () => {
+    for (const conditions of [{ cidrs: [] }, { jkt: 'short' }, { later: true }, null, 'any', ['x'], 1]) {
+      assert.deepEqual(readExchangeAnswer(200, { ...granted, conditions }, 0), {
+        outcome: 'refused',
+        code: 'condition_unknown',
+        facts: null,
+      });
+    }
+    assert.equal(readExchangeAnswer(200, { ...granted, conditions: {} }, 0).outcome, 'granted');
   });
 
   it('that refuses the credential is a refusal with its code; without a place in the log it is kept nowhere', () => {

@@ -1,6 +1,7 @@
 import { type ErrorCode, isErrorCode, ServiceError } from '@token-gateway/platform';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
+import { readConditions } from '../conditions/conditions.ts';
 import type { ExchangeResult } from './port.ts';
 
 const AsOf = Type.Object({ epoch: Type.Integer({ minimum: 1 }), seq: Type.Integer({ minimum: 0 }) });
@@ -13,6 +14,7 @@ const granted = Compile(
     as_of: AsOf,
     subjects: Subjects,
     max_staleness_ms: Type.Integer({ minimum: 0 }),
+    conditions: Type.Optional(Type.Unknown()),
   }),
 );
 
@@ -39,11 +41,14 @@ const refusalCodes = new Map<string, ErrorCode>([
  */
 export function readExchangeAnswer(status: number, body: unknown, receivedAtWallMs: number): ExchangeResult {
   if (status === 200 && granted.Check(body)) {
+    const conditions = readConditions(body.conditions);
+    if (conditions === undefined) return { outcome: 'refused', code: 'condition_unknown', facts: null };
     return {
       outcome: 'granted',
       token: body.access_token,
       tokenExpiresAtMs: receivedAtWallMs + body.expires_in * 1000,
       facts: { asOf: body.as_of, subjects: body.subjects, maxStalenessMs: body.max_staleness_ms },
+      conditions,
     };
   }
   if (status === 400 && refused.Check(body)) {

@@ -1,5 +1,6 @@
 import type { ErrorCode } from '@token-gateway/platform';
 import type { DecisionFacts, Position, Subject } from '@token-gateway/revocation';
+import type { Conditions } from '../conditions/conditions.ts';
 
 export interface ExchangeRequest {
   readonly kind: 'api-key' | 'jwt';
@@ -14,6 +15,8 @@ export type ExchangeResult =
       /** The token's `exp`, Unix milliseconds; never later than the credential's own end. */
       readonly tokenExpiresAtMs: number;
       readonly facts: DecisionFacts;
+      /** What every use of the token needs beside the credential; null = nothing. */
+      readonly conditions: Conditions | null;
     }
   | {
       /** A definitive refusal. */

@@ -109,6 +109,36 @@ describe('ext_authz', () => {
     }
   });
 
+  it('takes the proof off the request', async () => {
+    const ok = allowed(await check({ headers: { authorization: 'DPoP a.b.c', dpop: 'd.e.f', DPoP_: 'x' } }));
+    assert.ok(ok.headersToRemove.includes('dpop'));
+  });
+
+  it('tells where a request was sent, where it came from, and by whose certificate', async () => {
+    let seen: DecisionRequest | undefined;
+    decide = (request) => {
+      seen = request;
+      return { outcome: 'deny', code: 'proof_nonce_required', dpopNonce: 'nonce' };
+    };
+    const response = await call(
+      CheckRequest.fromPartial({
+        attributes: {
+          source: { address: { socketAddress: { address: '192.0.2.1', portValue: 1 } }, certificate: 'pem' },
+          request: { http: { method: 'GET', path: '/', scheme: 'https', host: 'api.example.com' } },
+        },
+      }),
+    );
+    const { scheme, host, sourceAddress, peerCertificate } = seen ?? assert.fail('not asked');
+    assert.deepEqual([scheme, host, sourceAddress, peerCertificate], ['https', 'api.example.com', '192.0.2.1', 'pem']);
+    const { http, headers } = denied(response);
+    assert.equal(http, 401);
+    assert.equal(headers['dpop-nonce'], 'nonce');
+    assert.match(
+      headers['www-authenticate'] ?? '',
+      /^DPoP realm="token-gateway", error="use_dpop_nonce", algs="ES256 /,
+    );
+  });
+
   it('refuses two credentials and two values of one header, joined or apart', async () => {
     const requests = [
       { headers: { authorization: 'Token a,Token b' } },

@@ -72,6 +72,7 @@ export async function createExtAuthzServer(
     ...removeHeaders,
     credential.header,
     credential.apiKeyHeader,
+    'dpop',
   ]);
   const failures = new Counter({
     name: 'tg_gateway_ext_authz_failures_total',
@@ -82,7 +83,7 @@ export async function createExtAuthzServer(
   function failed(error: unknown): CheckResponse {
     failures.inc();
     logger.error({ err: error }, 'ext_authz check failed');
-    return refusal('decision_unavailable', 1);
+    return refusal('decision_unavailable', { retryAfterSeconds: 1 });
   }
 
   /** What Envoy takes off the request; `Authorization` is overwritten instead. */
@@ -108,9 +109,9 @@ export async function createExtAuthzServer(
           },
         };
       case 'deny':
-        return refusal(decision.code);
+        return refusal(decision.code, { dpopNonce: decision.dpopNonce });
       case 'unavailable':
-        return refusal(decision.code, decision.retryAfterSeconds);
+        return refusal(decision.code, { retryAfterSeconds: decision.retryAfterSeconds });
     }
   }
 
@@ -127,6 +128,10 @@ export async function createExtAuthzServer(
         method: http.method,
         path: http.path,
         header: (name) => headers.get(name) ?? [],
+        scheme: http.scheme,
+        host: http.host,
+        sourceAddress: attributes.source?.address?.socketAddress?.address ?? '',
+        peerCertificate: attributes.source?.certificate ?? '',
         ...(audience === undefined || audience === '' ? {} : { audience }),
       };
       const decision = decide(request);
@@ -206,11 +211,17 @@ function overwrite(key: string, value: string): HeaderValueOption {
   };
 }
 
-function refusal(code: ErrorCode, retryAfterSeconds?: number): CheckResponse {
+interface RefusalHeaders {
+  readonly retryAfterSeconds?: number;
+  readonly dpopNonce?: string | undefined;
+}
+
+function refusal(code: ErrorCode, { retryAfterSeconds, dpopNonce }: RefusalHeaders = {}): CheckResponse {
   const { http, grpc, publicCode } = errorEntry(code);
   const challenge = challengeOf(code);
   const headers = [overwrite('content-type', 'application/problem+json'), overwrite('cache-control', 'no-store')];
   if (challenge !== null) headers.push(overwrite('www-authenticate', challenge));
+  if (dpopNonce !== undefined) headers.push(overwrite('dpop-nonce', dpopNonce));
   if (retryAfterSeconds !== undefined) headers.push(overwrite('retry-after', String(retryAfterSeconds)));
   return {
     status: { code: grpc, message: publicCode },

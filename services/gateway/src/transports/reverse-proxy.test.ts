@@ -122,6 +122,20 @@ describe('the reverse proxy', () => {
     assert.deepEqual(seen.get('x-request-id'), ['1']);
   });
 
+  it('neither believes nor passes on what a client says of its certificate, nor passes on its proof', async () => {
+    const before = decide;
+    let believed: readonly string[] | undefined;
+    decide = (request) => {
+      believed = request.header('x-forwarded-client-cert');
+      return before(request);
+    };
+    const seen = await seenByUpstream({
+      headers: { ...credential, 'x-forwarded-client-cert': 'Hash=forged', dpop: 'forged' },
+    });
+    assert.deepEqual(believed, []);
+    assert.equal(JSON.stringify([...seen]).includes('forged'), false);
+  });
+
   it('says itself where a request came from', async () => {
     const headers = {
       ...credential,

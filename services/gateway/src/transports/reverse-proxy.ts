@@ -83,6 +83,7 @@ export async function createReverseProxy(
     credential.header,
     credential.apiKeyHeader,
     'authorization',
+    'dpop',
     'forwarded',
     'x-forwarded-*',
     'x-real-ip',
@@ -107,13 +108,21 @@ export async function createReverseProxy(
     if (!hasHost || !isReadable || !pathSyntax.test(url)) return refuse(response, 'request_invalid');
     // It would bring the internal token back to the caller.
     if (method === 'TRACE') return refuse(response, 'method_not_allowed', { allow: allowedMethods });
-    const asked: DecisionRequest = { method, path: url, header: valuesOf };
+    const asked: DecisionRequest = {
+      method,
+      path: url,
+      // There is no TLS here, so nobody but the client can have written it.
+      header: (name) => (name === 'x-forwarded-client-cert' ? [] : valuesOf(name)),
+      scheme: 'http',
+      host: hosts[0] ?? '',
+      sourceAddress: request.socket.remoteAddress ?? '',
+    };
     const decision = await decide(asked);
     if (response.destroyed) return undefined;
     if (decision.outcome !== 'allow') logRefusal(logger, asked, decision.code);
     switch (decision.outcome) {
       case 'deny':
-        return refuse(response, decision.code);
+        return refuse(response, decision.code, nonceHeader(decision.dpopNonce));
       case 'unavailable':
         return refuse(response, decision.code, { 'retry-after': String(decision.retryAfterSeconds) });
       case 'allow':
@@ -240,6 +249,10 @@ export async function createReverseProxy(
       agent.destroy();
     },
   };
+}
+
+function nonceHeader(dpopNonce: string | undefined): Record<string, string> {
+  return dpopNonce === undefined ? {} : { 'dpop-nonce': dpopNonce };
 }
 
 function readHeaders(rawHeaders: readonly string[]): Headers {

@@ -1,0 +1,32 @@
+/**
+ * What a decision asks of every use of it, on cache hits and misses alike. The wire form is the `conditions` of the token
+ * endpoint's answer; it is kept as it is in L1 and in L2.
+ * @module
+ */
+import { type Static, Type } from 'typebox';
+import { Compile } from 'typebox/compile';
+
+/** SHA-256 in base64url, as `cnf` has it. */
+const Sha256 = Type.String({ pattern: '^[A-Za-z0-9_-]{43}$' });
+
+/** No member beside these: what is not understood cannot be held to be met. */
+export const ConditionsSchema = Type.Object(
+  {
+    /** A DPoP proof by the key with this thumbprint (RFC 9449 section 6.1). */
+    jkt: Type.Optional(Sha256),
+    /** The TLS client certificate with this hash (RFC 8705 section 3.1). */
+    x5t_s256: Type.Optional(Sha256),
+  },
+  { additionalProperties: false },
+);
+
+export type Conditions = Static<typeof ConditionsSchema>;
+
+const form = Compile(ConditionsSchema);
+
+/** Null = a use needs nothing beside the credential; undefined = not understood. */
+export function readConditions(value: unknown): Conditions | null | undefined {
+  if (value === undefined) return null;
+  if (!form.Check(value)) return undefined;
+  return Object.keys(value).length === 0 ? null : value;
+}
