@@ -64,15 +64,27 @@ export const ProviderRules = Type.Object(
 );
 export type ProviderRules = Static<typeof ProviderRules>;
 
-/** Internal name to the path of a claim, or to an expression. */
+const ClaimName = Type.String({
+  pattern: '^(?:subject|email|emailVerified|displayName|entitlements|sessionId|scope)$',
+});
+
+/** Internal name to the path of a claim. */
+export const ClaimPaths = Type.Record(ClaimName, Name, {
+  description: 'Internal name to path of the claim.',
+  ...strict,
+});
+
+/** Internal name to an expression. */
+export const ClaimExpressions = Type.Record(ClaimName, Expression, {
+  description:
+    'Internal name to an expression over claims (https://cel.dev), without regular expressions; it counts before a path.',
+  ...strict,
+});
+
+/** Both in one, as it is stored and sent. */
 export const ClaimMapping = Type.Record(
-  Type.String({ pattern: '^(?:subject|email|emailVerified|displayName|entitlements|sessionId|scope)$' }),
+  ClaimName,
   Type.Union([Name, Type.Object({ cel: Expression }, strict)]),
-  {
-    description:
-      'Internal name to the path of the claim, or to {cel}, an expression over claims (https://cel.dev) without ' +
-      'regular expressions.',
-    ...strict,
-  },
+  strict,
 );
 export type ClaimMapping = Static<typeof ClaimMapping>;

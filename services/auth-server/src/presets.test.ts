@@ -44,7 +44,12 @@ async function post(url: string, payload: object) {
   return response.json();
 }
 
-async function createProvider(preset: string, audience: string, more: object = {}): Promise<{ claimMapping: object }> {
+interface Created {
+  readonly claimMapping: object;
+  readonly claimExpressions?: object;
+}
+
+async function createProvider(preset: string, audience: string, more: object = {}): Promise<Created> {
   const tenant = await post('/v1/tenants', { slug: audience.replaceAll(/\W+/g, '-'), name: 'T' });
   const body = { issuer: provider.issuer, provisioning: 'jit', preset, audiences: [audience], ...more };
   return post(`/v1/tenants/${tenant.id}/providers`, body);
@@ -225,8 +230,9 @@ suite('presets', () => {
   });
 
   test('what is said beside a preset counts, and the rest of it stays', async () => {
-    const subject = { cel: 'claims.azp + claims.sub' };
-    const { claimMapping } = await createProvider('keycloak', 'other', { claimMapping: { subject } });
-    assert.deepEqual(claimMapping, { subject, entitlements: 'realm_access.roles' });
+    const claimExpressions = { subject: 'claims.azp + claims.sub' };
+    const created = await createProvider('keycloak', 'other', { claimExpressions });
+    assert.deepEqual(created.claimMapping, { entitlements: 'realm_access.roles' });
+    assert.deepEqual(created.claimExpressions, claimExpressions);
   });
 });

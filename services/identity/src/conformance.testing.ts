@@ -481,11 +481,11 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         const path = `/v1/tenants/${tenantId}/providers`;
         const issuer = `https://${randomBytes(6).toString('hex')}.example`;
         const body = { issuer, audiences: ['a'], provisioning: 'jit' };
-        const bad = { claimMapping: { email: { cel: 'claims.mail +' } }, condition: 'claim.x == 1' };
+        const bad = { claimExpressions: { email: 'claims.mail +' }, condition: 'claim.x == 1' };
         const { status, body: problem } = await rest<{ errors: object[] }>('POST', path, { ...body, ...bad });
         assert.equal(status, 400);
         assert.deepEqual(problem.errors, [
-          { in: 'body', field: '/claimMapping/email/cel', message: 'unexpected token at character 14' },
+          { in: 'body', field: '/claimExpressions/email', message: 'unexpected token at character 14' },
           { in: 'body', field: '/condition', message: 'unknown variable at character 1' },
         ]);
         const rules = { authorizedParties: ['web'], condition: 'claims.x == "1"' };
@@ -495,8 +495,15 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         assert.equal((await patch({ condition: 'claims.' })).status, 400);
         const { body: patched } = await patch({ condition: null, clockToleranceSeconds: 30 });
         assert.ok(!('condition' in patched) && 'authorizedParties' in patched);
+        await patch({ claimMapping: { subject: 'uid', email: 'mail' } });
+        const mapped = (await patch({ claimExpressions: { email: 'claims.?mail' } })).body;
+        assert.deepEqual('claimMapping' in mapped && mapped.claimMapping, { subject: 'uid' });
+        assert.deepEqual('claimExpressions' in mapped && mapped.claimExpressions, { email: 'claims.?mail' });
         const { providers } = await identity.client.listProviders(options);
-        const listed = providers.find(({ id }) => id === created.id)?.rulesJson ?? '';
+        const found = providers.find(({ id }) => id === created.id);
+        const stored = { subject: 'uid', email: { cel: 'claims.?mail' } };
+        assert.deepEqual(JSON.parse(found?.claimMappingJson ?? ''), stored);
+        const listed = found?.rulesJson ?? '';
         assert.deepEqual(JSON.parse(listed), { authorizedParties: ['web'], clockToleranceSeconds: 30 });
       });
 

@@ -49,7 +49,7 @@ function providerAnswer(row: Row) {
     audiences: row.audiences,
     jwksUri: row.jwksUri,
     algorithms: row.algorithms,
-    claimMapping: row.claimMapping,
+    ...splitMapping(row.claimMapping),
     provisioning: row.provisioning,
     ...row.rules,
     status: row.isDisabled ? ('disabled' as const) : ('active' as const),
@@ -74,16 +74,42 @@ async function withAudiences<T extends { id: string }>(
   }));
 }
 
-interface Expressions {
-  readonly claimMapping?: ClaimMapping;
-  readonly condition?: string | null;
+type Names = Readonly<Record<string, string>>;
+
+/** Paths and expressions apart, as callers see them. */
+function splitMapping(mapping: ClaimMapping): { claimMapping: Names; claimExpressions?: Names } {
+  const paths: Record<string, string> = {};
+  const expressions: Record<string, string> = {};
+  for (const [name, source] of Object.entries(mapping)) {
+    if (typeof source === 'string') paths[name] = source;
+    else expressions[name] = source.cel;
+  }
+  return {
+    claimMapping: paths,
+    ...(Object.keys(expressions).length === 0 ? {} : { claimExpressions: expressions }),
+  };
+}
+
+/** What is given takes the place of what there was, paths and expressions each. */
+function mergeMapping(
+  before: ClaimMapping,
+  given: { claimMapping?: Names | undefined; claimExpressions?: Names | undefined },
+): ClaimMapping {
+  const { claimMapping: paths, claimExpressions: expressions = {} } = { ...splitMapping(before), ...defined(given) };
+  return {
+    ...paths,
+    ...Object.fromEntries(Object.entries(expressions).map(([name, cel]) => [name, { cel }])),
+  };
+}
+
+function defined<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
 }
 
 /** Refuses, with its place, what the auth server could not compile. */
-function checkExpressions({ claimMapping = {}, condition }: Expressions): void {
-  const mapped = Object.entries(claimMapping).flatMap(([name, source]) =>
-    typeof source === 'string' ? [] : [[`/claimMapping/${name}/cel`, source.cel] as const],
-  );
+function checkExpressions(body: { claimExpressions?: Names; condition?: string | null }): void {
+  const { claimExpressions = {}, condition } = body;
+  const mapped = Object.entries(claimExpressions).map(([name, text]) => [`/claimExpressions/${name}`, text] as const);
   const all = condition == null ? mapped : [...mapped, ['/condition', condition] as const];
   const errors = all.flatMap(([field, text]) => {
     try {
@@ -118,7 +144,17 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
       requireAdminOf(caller, tenantId);
       checkExpressions(request.body);
       const answer = await create(context, request, caller, async (tx) => {
-        const { audiences, issuer, jwksUri, algorithms, claimMapping, provisioning, preset, ...rules } = request.body;
+        const {
+          audiences,
+          issuer,
+          jwksUri,
+          algorithms,
+          provisioning,
+          preset,
+          claimMapping,
+          claimExpressions,
+          ...rules
+        } = request.body;
         const base = preset === undefined ? null : presets[preset];
         const id = newId(context, 'prv');
         found((await tx.select().from(tenants).where(eq(tenants.id, tenantId)))[0], `tenant ${tenantId}`);
@@ -130,7 +166,7 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
             issuer,
             jwksUri: jwksUri ?? null,
             algorithms: [...(algorithms ?? base?.algorithms ?? defaultAlgorithms)],
-            claimMapping: { ...base?.claimMapping, ...claimMapping },
+            claimMapping: { ...base?.claimMapping, ...mergeMapping({}, { claimMapping, claimExpressions }) },
             rules: { ...base?.rules, ...rules },
             provisioning,
             createdAt: now(context),
@@ -178,15 +214,18 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
     async (request) => {
       const { caller, provider } = await readOwn(request, request.params.id);
       checkExpressions(request.body);
-      const { audiences, jwksUri, algorithms, claimMapping, provisioning, ...rules } = request.body;
-      const given = { jwksUri, algorithms, claimMapping, provisioning };
-      const values = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+      const { audiences, jwksUri, algorithms, provisioning, claimMapping, claimExpressions, ...rules } = request.body;
+      const values = defined({ jwksUri, algorithms, provisioning });
       await commit(context, async (tx) => {
         const [current] = await tx.select().from(providers).where(eq(providers.id, provider.id)).for('no key update');
         const merged = Object.entries({ ...current?.rules, ...rules }).filter(([, value]) => value !== null);
         await tx
           .update(providers)
-          .set({ ...values, rules: Object.fromEntries(merged) })
+          .set({
+            ...values,
+            claimMapping: mergeMapping(current?.claimMapping ?? {}, { claimMapping, claimExpressions }),
+            rules: Object.fromEntries(merged),
+          })
           .where(eq(providers.id, provider.id));
         if (audiences !== undefined) {
           await tx.delete(providerAudiences).where(eq(providerAudiences.providerId, provider.id));

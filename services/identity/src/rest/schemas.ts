@@ -1,4 +1,4 @@
-import { ClaimMapping, ProviderRules, providerRuleFields } from '@token-gateway/schemas';
+import { ClaimExpressions, ClaimPaths, ProviderRules, providerRuleFields } from '@token-gateway/schemas';
 import { type Static, Type } from 'typebox';
 import { presetNames } from './provider-presets.ts';
 
@@ -108,7 +108,8 @@ export const ProviderCreate = Type.Object(
     ),
     jwksUri: Type.Optional(Uri),
     algorithms: Type.Optional(providerFields.algorithms),
-    claimMapping: Type.Optional(ClaimMapping),
+    claimMapping: Type.Optional(ClaimPaths),
+    claimExpressions: Type.Optional(ClaimExpressions),
     provisioning: providerFields.provisioning,
     ...ProviderRules.properties,
   },
@@ -119,7 +120,8 @@ export const ProviderPatch = Type.Object(
     audiences: Type.Optional(providerFields.audiences),
     jwksUri: Type.Optional(Type.Union([Uri, Type.Null()])),
     algorithms: Type.Optional(providerFields.algorithms),
-    claimMapping: Type.Optional(ClaimMapping),
+    claimMapping: Type.Optional(ClaimPaths),
+    claimExpressions: Type.Optional(ClaimExpressions),
     provisioning: Type.Optional(providerFields.provisioning),
     tokenType: orNull(rules.tokenType),
     authorizedParties: orNull(rules.authorizedParties),
@@ -140,7 +142,8 @@ export const Provider = Type.Object(
     audiences: Type.Array(Type.String()),
     jwksUri: Type.Union([Type.String(), Type.Null()]),
     algorithms: Type.Array(Type.String()),
-    claimMapping: ClaimMapping,
+    claimMapping: Type.Record(Type.String(), Type.String()),
+    claimExpressions: Type.Optional(Type.Record(Type.String(), Type.String())),
     provisioning: providerFields.provisioning,
     ...ProviderRules.properties,
     status: Type.Enum(['active', 'disabled']),
