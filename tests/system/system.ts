@@ -83,6 +83,8 @@ export interface System extends AsyncDisposable {
   readonly envoy: EnvoyPart | null;
   /** What a further identity needs to know, beside its ports. */
   readonly identityEnvironment: Readonly<Record<string, string>>;
+  /** What a further auth server needs to know, beside its port. */
+  readonly authServerEnvironment: Readonly<Record<string, string>>;
   /** What a further gateway needs to know. */
   readonly gatewayEnvironment: Readonly<Record<string, string>>;
   /** Every service process, for what must hold of all their output. */
@@ -157,17 +159,21 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
       TG_IDENTITY_GRPC_PORT: `${grpcPorts[index]}`,
     }),
   );
+  const authServerEnvironment = {
+    ...issuer,
+    ...brokers,
+    TG_HOST: '0.0.0.0',
+    TG_DATABASE_URL: authServerDatabase,
+    TG_CLIENTS_FILE: clientsFile,
+    TG_KEK_FILE: kekFile,
+    TG_ALLOW_INSECURE_PROVIDERS: 'true',
+  };
   const authServers = await Promise.all(
     replicas.map(async (suffix, index) =>
       service(`auth-server${suffix}`, 'services/auth-server/src/main.ts', {
-        ...issuer,
-        ...brokers,
+        ...authServerEnvironment,
         ...(await identityAddress(`auth-server${suffix}`)),
-        TG_DATABASE_URL: authServerDatabase,
         TG_AUTH_SERVER_PORT: `${authServerPorts[index]}`,
-        TG_CLIENTS_FILE: clientsFile,
-        TG_KEK_FILE: kekFile,
-        TG_ALLOW_INSECURE_PROVIDERS: 'true',
       }),
     ),
   );
@@ -262,6 +268,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
       edges,
       envoy,
       identityEnvironment,
+      authServerEnvironment: { ...authServerEnvironment, TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPorts[0]}` },
       gatewayEnvironment: { ...gatewayEnvironment, TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPorts[0]}` },
       processes,
       async [Symbol.asyncDispose]() {
