@@ -18,7 +18,7 @@ const identities = {
   providerId: Type.Optional(Id),
 };
 
-const CredentialKind = Type.Enum(['api-key', 'jwt']);
+const CredentialKind = Type.Enum(['api-key', 'jwt', 'client']);
 
 /** Of an event that stands for several alike. */
 const times = {

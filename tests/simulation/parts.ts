@@ -43,6 +43,12 @@ export function connectStore(from: Machine, network: Network, database: () => Da
     external: (name: Parameters<MemoryStore['external']>[0]) => ask((store) => store.external(name)),
     provision: (...args: Parameters<MemoryStore['provision']>) => ask((store) => store.provision(...args)),
     linkByEmail: (...args: Parameters<MemoryStore['linkByEmail']>) => ask((store) => store.linkByEmail(...args)),
+    credentialEnd: (...args: Parameters<MemoryStore['credentialEnd']>) => ask((store) => store.credentialEnd(...args)),
+    revokeCredential: (...args: Parameters<MemoryStore['revokeCredential']>) =>
+      ask((store) => store.revokeCredential(...args)),
+    revokeKey: (...args: Parameters<MemoryStore['revokeKey']>) => ask((store) => store.revokeKey(...args)),
+    tenantOfProvider: (...args: Parameters<MemoryStore['tenantOfProvider']>) =>
+      ask((store) => store.tenantOfProvider(...args)),
     providers: () => ask((store) => store.providers()),
   } satisfies Omit<MemoryStore, 'commit' | 'state' | 'rows' | 'promote' | 'rollBack'>;
 }

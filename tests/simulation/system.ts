@@ -146,6 +146,7 @@ export function createSystem(seed: number): System {
       resolve: (request, options) => call(options.timeoutMs, (client) => client.resolve(request, options)),
       watermark: (request, options) => call(options.timeoutMs, (client) => client.watermark(request, options)),
       listProviders: (options) => call(options.timeoutMs, (client) => client.listProviders(options)),
+      revoke: (request, options) => call(options.timeoutMs, (client) => client.revoke(request, options)),
       watch: () => Promise.reject(failure('not simulated')),
       close: async () => {},
     };

@@ -16,7 +16,7 @@ export async function startTokenIssuer(): Promise<TokenIssuer> {
   const publicJwk = { ...(await exportJWK(publicKey)), kid, alg: 'ES256', use: 'sig' };
   const server = createServer((request, response) => {
     const documents: Record<string, unknown> = {
-      [paths.metadata]: metadataOf(issuer),
+      [paths.metadata]: metadataOf(issuer, { hasTls: false }),
       [paths.jwks]: { keys: [publicJwk] },
     };
     const document = documents[request.url ?? ''];

@@ -108,6 +108,20 @@ export const errorTable = {
     publicMessage: 'The credential does not give access to this.',
     challenge: 'insufficient_scope',
   },
+  scope_not_allowed: {
+    http: 403,
+    grpc: 7,
+    publicCode: 'access_denied',
+    publicMessage: 'The credential does not give access to this.',
+    challenge: 'insufficient_scope',
+  },
+  client_not_allowed: {
+    http: 403,
+    grpc: 7,
+    publicCode: 'access_denied',
+    publicMessage: 'The credential does not give access to this.',
+    challenge: 'insufficient_scope',
+  },
   // What the system could not do
   decision_unavailable: { ...unavailable },
   database_unavailable: { ...unavailable },

@@ -13,6 +13,7 @@ import fastify, {
   type FastifyInstance,
   type FastifyReply,
   type FastifyRequest,
+  type FastifyServerOptions,
   type RawReplyDefaultExpression,
   type RawRequestDefaultExpression,
   type RawServerDefault,
@@ -68,11 +69,21 @@ export type HttpApp = FastifyInstance<
   TypeBoxTypeProvider
 >;
 
+/** PEM. */
+export interface TlsOptions {
+  readonly cert: string;
+  readonly key: string;
+  /** Authorities whose certificates of clients are trusted; absent, none is. A certificate is asked for, never required. */
+  readonly clientCa?: string | undefined;
+}
+
 export interface HttpAppOptions {
   readonly logger: Logger;
   /** Of the OpenAPI document, which `app.swagger()` returns once the app is ready. */
   readonly title: string;
   readonly version: string;
+  /** Absent: plaintext. */
+  readonly tls?: TlsOptions | undefined;
   /** After which connections are cut when it closes: one that never sent a request is not idle to Node. Default 5000. */
   readonly closeDeadlineMs?: number;
 }
@@ -85,9 +96,11 @@ export async function createHttpApp({
   logger,
   title,
   version,
+  tls,
   closeDeadlineMs = 5000,
 }: HttpAppOptions): Promise<HttpApp> {
-  const app = fastify({
+  const options: FastifyServerOptions & { https: object | null } = {
+    https: tls === undefined ? null : httpsOptions(tls),
     // Fastify's own log lines carry whole requests.
     logger: false,
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, strict: true } },
@@ -100,7 +113,8 @@ export async function createHttpApp({
       send(reply as unknown as FastifyReply, codeOf(error));
     },
     clientErrorHandler: answerClientError,
-  });
+  };
+  const app = fastify(options);
   app.removeContentTypeParser('text/plain');
   let isClosing = false;
   app.addHook('preClose', async () => {
@@ -116,6 +130,11 @@ export async function createHttpApp({
   installProblemHandlers(app, logger);
   await app.register(swagger, { openapi: { openapi: '3.1.0', info: { title, version } } });
   return app.withTypeProvider<TypeBoxTypeProvider>();
+}
+
+function httpsOptions({ cert, key, clientCa }: TlsOptions): object {
+  // Who is trusted for what is decided by the certificate, in the application.
+  return { cert, key, ca: clientCa === undefined ? [] : [clientCa], requestCert: true, rejectUnauthorized: false };
 }
 
 /** Must come before the routes, since it learns from them which methods a path has. */

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
-import { createMemoryKeyVault, createPgliteDatabase, type Database } from '@token-gateway/platform';
+import { createMemoryKeyVault, createPgliteDatabase, type Database, Secret } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { createLocalJWKSet, exportJWK, generateKeyPair, jwtVerify, SignJWT } from 'jose';
-import { type AuthServer, createAuthServer } from './auth-server.ts';
-import type { ClientRegistration } from './clients/client-store.ts';
+import { type AuthServer, type AuthServerConfig, createAuthServer } from './auth-server.ts';
+import type { ClientRegistration } from './clients/client-registration.ts';
 import { Authority } from './exchange/authority.testing.ts';
 import { startLocalProvider } from './local-provider.testing.ts';
 import { buildOpenApi } from './openapi.ts';
@@ -18,9 +18,12 @@ const clientKey = await generateKeyPair('ES256', { extractable: true });
 const otherKey = await generateKeyPair('ES256', { extractable: true });
 const jwks = { keys: [{ ...(await exportJWK(clientKey.publicKey)), kid: 'client-1', alg: 'ES256' }] };
 
+const clientSecret = randomBytes(32).toString('hex');
+
 const registrations: ClientRegistration[] = [
   { clientId: 'gateway', jwks },
   { clientId: 'keys-only', jwks, grantTypes: [keyGrant] },
+  { clientId: 'basic', clientSecret: new Secret(clientSecret) },
 ];
 
 const clock = createTestClock();
@@ -30,7 +33,7 @@ const keyVault = createMemoryKeyVault();
 let database: Database;
 let authServer: AuthServer;
 
-function start(config: { signingAlgorithm?: 'ES256' | 'EdDSA' } = {}): Promise<AuthServer> {
+function start(config: Partial<AuthServerConfig> = {}): Promise<AuthServer> {
   return createAuthServer(
     { database, identity: authority.client, keyVault, clock, ...createSilentTelemetry() },
     {
@@ -223,8 +226,8 @@ suite('token endpoint', () => {
     'an unknown grant_type': { parameters: { grant_type: 'password' }, error: 'unsupported_grant_type' },
     'no subject_token': { parameters: { subject_token: '' }, error: 'invalid_request' },
     'no subject_token_type': { parameters: { subject_token_type: '' }, error: 'invalid_request' },
-    'an ID token as subject': {
-      parameters: { subject_token_type: 'urn:ietf:params:oauth:token-type:id_token' },
+    'a refresh token as subject': {
+      parameters: { subject_token_type: 'urn:ietf:params:oauth:token-type:refresh_token' },
       error: 'invalid_request',
     },
     'a refresh token requested': {
@@ -234,7 +237,7 @@ suite('token endpoint', () => {
     'an actor': { parameters: { actor_token: 'x', actor_token_type: 'y' }, error: 'invalid_request' },
     'no api_key': { parameters: { grant_type: keyGrant }, error: 'invalid_request' },
     'a scope with a quote': { parameters: { scope: 'a "b' }, error: 'invalid_scope' },
-    'a resource': { parameters: { resource: 'https://api.example.com' }, error: 'invalid_target' },
+    'a relative resource': { parameters: { resource: '/api' }, error: 'invalid_target' },
     'an audience with a line break': { parameters: { audience: 'a\nb' }, error: 'invalid_target' },
   };
   for (const [what, { parameters, error }] of Object.entries(badRequests)) {
@@ -357,12 +360,28 @@ suite('client authentication', () => {
     assert.deepEqual([status, body['error']], [401, 'invalid_client']);
   });
 
-  test('an Authorization header is refused with a challenge of its scheme', async () => {
-    const { status, headers, body } = await post(await authenticated(someExchange), {
-      authorization: 'Basic Zm9vOmJhcg==',
+  for (const [scheme, challenge] of [
+    ['Basic Zm9vOmJhcg==', /^Basic /],
+    ['Basic', /^Basic /],
+    ['Bearer x', /^Bearer/],
+  ] as const) {
+    test(`an Authorization header that proves nothing is refused with a challenge of its scheme: ${scheme}`, async () => {
+      const { status, headers, body } = await post(someExchange, { authorization: scheme });
+      assert.deepEqual([status, body['error']], [401, 'invalid_client']);
+      assert.match(String(headers['www-authenticate']), challenge);
     });
-    assert.deepEqual([status, body['error']], [401, 'invalid_client']);
-    assert.match(String(headers['www-authenticate']), /^Basic /);
+  }
+
+  test('two methods at once are an invalid request', async () => {
+    const { status, body } = await post(await authenticated(someExchange), { authorization: 'Basic Zm9vOmJhcg==' });
+    assert.deepEqual([status, body['error']], [400, 'invalid_request']);
+  });
+
+  test('a secret in the body is refused, also beside a good assertion', async () => {
+    for (const more of [{}, await authenticated(someExchange)]) {
+      const { status } = await post({ ...someExchange, client_id: 'gateway', client_secret: 'x', ...more });
+      assert.equal(status, 401);
+    }
   });
 
   test('a client is known for its assertion alone', async () => {
@@ -372,17 +391,74 @@ suite('client authentication', () => {
 });
 
 suite('metadata', () => {
-  test('metadata says what the endpoints do', async () => {
-    const response = await authServer.app.inject('/.well-known/oauth-authorization-server');
-    assert.deepEqual(response.json(), {
-      issuer,
-      token_endpoint: tokenEndpoint,
-      jwks_uri: `${issuer}/.well-known/jwks.json`,
-      response_types_supported: [],
-      grant_types_supported: [exchangeGrant, keyGrant],
-      token_endpoint_auth_methods_supported: ['private_key_jwt'],
-      token_endpoint_auth_signing_alg_values_supported: ['ES256', 'EdDSA', 'Ed25519', 'PS256', 'RS256'],
-    });
+  const read = async () =>
+    (await authServer.app.inject('/.well-known/oauth-authorization-server')).json() as Record<string, unknown>;
+  const listOf = (value: unknown): string[] => (Array.isArray(value) ? value : []);
+
+  test('every endpoint it names is there, and is ours', async () => {
+    const metadata = await read();
+    assert.equal(metadata['issuer'], issuer);
+    const names = Object.keys(metadata).filter((name) => name.endsWith('_endpoint'));
+    assert.deepEqual(names.sort(), ['introspection_endpoint', 'revocation_endpoint', 'token_endpoint']);
+    for (const name of names) {
+      const url = new URL(String(metadata[name]));
+      assert.equal(url.origin, issuer);
+      const response = await authServer.app.inject({ method: 'POST', url: url.pathname, payload: '' });
+      assert.equal(response.json()['error'], 'invalid_request', name);
+    }
+    assert.equal(new URL(String(metadata['jwks_uri'])).origin, issuer);
+    assert.equal((await authServer.app.inject(new URL(String(metadata['jwks_uri'])).pathname)).statusCode, 200);
+  });
+
+  test('every grant it names is taken, and no other', async () => {
+    const named = listOf((await read())['grant_types_supported']);
+    assert.deepEqual(named, [exchangeGrant, keyGrant, 'client_credentials']);
+    for (const grant of [...named, 'authorization_code', 'refresh_token', 'password']) {
+      const { body } = await post(await authenticated({ ...someExchange, grant_type: grant }));
+      assert.equal(body['error'] === 'unsupported_grant_type', !named.includes(grant), grant);
+    }
+    assert.deepEqual((await read())['response_types_supported'], []);
+  });
+
+  test('every method of authentication it names works at each endpoint, without TLS none by certificate', async () => {
+    const metadata = await read();
+    for (const endpoint of ['token', 'introspection', 'revocation']) {
+      const named = listOf(metadata[`${endpoint}_endpoint_auth_methods_supported`]);
+      assert.deepEqual(named, ['private_key_jwt', 'client_secret_basic']);
+      const url = new URL(String(metadata[`${endpoint}_endpoint`])).pathname;
+      const credentials = Buffer.from(`basic:${clientSecret}`).toString('base64');
+      const attempts = [
+        { form: await authenticated({ token: 'x', ...someExchange }), headers: {} },
+        { form: { token: 'x', ...someExchange }, headers: { authorization: `Basic ${credentials}` } },
+      ];
+      for (const { form, headers } of attempts) {
+        const response = await authServer.app.inject({
+          method: 'POST',
+          url,
+          headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers },
+          payload: new URLSearchParams(form).toString(),
+        });
+        assert.notEqual(response.statusCode, 401, endpoint);
+      }
+    }
+  });
+
+  test('every algorithm it names verifies an assertion, and HS256 and none do not', async () => {
+    const named = listOf((await read())['token_endpoint_auth_signing_alg_values_supported']);
+    assert.deepEqual(named, ['ES256', 'EdDSA', 'Ed25519', 'PS256', 'RS256']);
+    const pairs = new Map<string, Awaited<ReturnType<typeof generateKeyPair>>>();
+    for (const alg of named) pairs.set(alg, await generateKeyPair(alg, { extractable: true }));
+    const keys = await Promise.all(
+      [...pairs].map(async ([alg, { publicKey }]) => ({ ...(await exportJWK(publicKey)), alg, kid: alg })),
+    );
+    const server = await start({ clients: [{ clientId: 'many', jwks: { keys } }] });
+    for (const [alg, { privateKey }] of pairs) {
+      const claims = { iss: 'many', sub: 'many', aud: issuer, exp: nowSeconds() + 60, jti: randomUUID() };
+      const signed = await new SignJWT(claims).setProtectedHeader({ alg, kid: alg }).sign(privateKey);
+      const form = await authenticated({ ...someExchange, client_assertion: signed });
+      assert.equal((await post(form, {}, server)).status, 400, alg);
+    }
+    await server.close();
   });
 
   test('the OpenAPI document has every route and needs no database', async () => {
@@ -391,6 +467,8 @@ suite('metadata', () => {
     assert.deepEqual(Object.keys(document.paths).sort(), [
       '/.well-known/jwks.json',
       '/.well-known/oauth-authorization-server',
+      '/oauth2/introspect',
+      '/oauth2/revoke',
       '/oauth2/token',
     ]);
   });

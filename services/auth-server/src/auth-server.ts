@@ -10,21 +10,27 @@ import {
   type Logger,
   noAuditTrail,
   type Registry,
+  type TlsOptions,
 } from '@token-gateway/platform';
 import { createClientAuthenticator } from './clients/client-authentication.ts';
-import { type ClientRegistration, createClientStore } from './clients/client-store.ts';
+import type { ClientRegistration } from './clients/client-registration.ts';
+import { createClientStore } from './clients/client-store.ts';
 import { auditExchange } from './exchange/audit.ts';
-import { createExchange, type Exchange } from './exchange/exchange.ts';
+import { createExchangeOf, type Exchange } from './exchange/exchange.ts';
 import { measureExchange } from './exchange/measurement.ts';
+import { createCredentialReader, createCredentialResolver } from './exchange/resolution.ts';
 import { createApp } from './http/app.ts';
+import { createIntrospectionEndpoint } from './http/introspection-endpoint.ts';
 import { paths } from './http/metadata.ts';
-import { createTokenEndpoint, grantTypes } from './http/token-endpoint.ts';
+import { createRevocationEndpoint } from './http/revocation-endpoint.ts';
+import { createTokenEndpoint, defaultGrantTypes } from './http/token-endpoint.ts';
 import { createDocumentFetcher } from './providers/document-fetcher.ts';
 import { createProviderDirectory } from './providers/provider-directory.ts';
 import { createProviderKeys } from './providers/provider-keys.ts';
 import { createDatabaseReplayStore } from './replay/database.ts';
 import { createDatabaseSigner } from './signing/database-signer.ts';
 import { createKeyStore, type SigningAlgorithm } from './signing/key-store.ts';
+import { createDatabaseOwnKeys } from './signing/own-keys.ts';
 import type { Signer } from './signing/port.ts';
 import { createPublishedKeys } from './signing/published-keys.ts';
 import { createJoseVerifier } from './verification/jose.ts';
@@ -58,6 +64,8 @@ export interface AuthServerConfig {
   readonly identityTimeoutMs: number;
   readonly providerTimeoutMs: number;
   readonly allowInsecureProviders: boolean;
+  /** Absent: plaintext, behind something that ends TLS. */
+  readonly tls?: TlsOptions;
 }
 
 export interface AuthServer {
@@ -81,11 +89,16 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
   await database.migrate(migrationsFolder);
 
   const store = createClientStore({ database, clock });
-  await store.register(config.clients, grantTypes);
+  await store.register(config.clients, defaultGrantTypes);
   const replay = createDatabaseReplayStore({ database, clock, logger }, { timeoutMs: config.identityTimeoutMs });
   const authenticator = createClientAuthenticator(
     { store, replay, clock },
-    { audiences: [config.issuer, config.issuer + paths.token] },
+    {
+      audiences: [
+        config.issuer,
+        ...[paths.token, paths.introspection, paths.revocation].map((path) => config.issuer + path),
+      ],
+    },
   );
 
   const fetchDocument = createDocumentFetcher({
@@ -100,20 +113,20 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
   );
 
   const { signer, closeSigner } = await openSigner(deps, config);
+  const exchangeConfig = { issuer: config.issuer, identityTimeoutMs, widestAudience: config.audience };
+  const resolverDeps = {
+    identity,
+    directory,
+    verifier: createJoseVerifier(keys),
+    ownKeys: createDatabaseOwnKeys({ database, clock }),
+    clock,
+    logger,
+  };
+  const read = createCredentialReader(resolverDeps, exchangeConfig);
+  const resolve = createCredentialResolver(resolverDeps, read, exchangeConfig);
   const exchange = measureExchange(
     auditExchange(
-      createExchange(
-        {
-          identity,
-          signer,
-          directory,
-          verifier: createJoseVerifier(keys),
-          clock,
-          logger,
-          newTokenId: deps.newTokenId ?? randomUUID,
-        },
-        { issuer: config.issuer, identityTimeoutMs },
-      ),
+      createExchangeOf(resolve, { signer, clock, newTokenId: deps.newTokenId ?? randomUUID }, exchangeConfig),
       deps.audit ?? noAuditTrail,
     ),
     { clock, logger, registry },
@@ -125,9 +138,11 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
         { identity, signer, clock, logger },
         { identityTimeoutMs, cooldownMs: generationCooldownMs },
       ),
+      introspectionEndpoint: createIntrospectionEndpoint({ authenticator, resolve, clock }, exchangeConfig),
+      revocationEndpoint: createRevocationEndpoint({ authenticator, read, identity }, exchangeConfig),
       logger,
     },
-    { issuer: config.issuer },
+    { issuer: config.issuer, tls: config.tls },
   );
   return {
     app,

@@ -13,14 +13,16 @@ import {
   optional,
   port,
   requireBrokersToRefuse,
-  type Secret,
+  Secret,
   secret,
   text,
+  toServiceError,
   url,
 } from '@token-gateway/platform';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import type { AuthServerConfig } from './auth-server.ts';
+import { evidenceOf } from './clients/client-registration.ts';
 
 const fields = {
   ...commonFields,
@@ -40,19 +42,45 @@ const fields = {
   identityTimeoutMs: integer('TG_IDENTITY_TIMEOUT_MS', { default: 1000, minimum: 1 }),
   providerTimeoutMs: integer('TG_PROVIDER_TIMEOUT_MS', { default: 2000, minimum: 1 }),
   allowInsecureProviders: flag('TG_ALLOW_INSECURE_PROVIDERS', false),
+  /** PEM; each may be in a file. */
+  tlsCert: optional(text('TG_TLS_CERT')),
+  tlsKey: optional(secret('TG_TLS_KEY')),
+  tlsClientCa: optional(text('TG_TLS_CLIENT_CA')),
 };
+
+const Names = Type.Array(Type.String({ minLength: 1 }));
 
 const Clients = Compile(
   Type.Array(
     Type.Object(
       {
         clientId: Type.String({ minLength: 1, maxLength: 255 }),
-        jwks: Type.Object(
-          // No `d`: a client's private key has no place here.
-          { keys: Type.Array(Type.Object({ kty: Type.String(), d: Type.Optional(Type.Never()) }), { minItems: 1 }) },
-          { additionalProperties: false },
+        jwks: Type.Optional(
+          Type.Object(
+            // No `d`: a client's private key has no place here.
+            { keys: Type.Array(Type.Object({ kty: Type.String(), d: Type.Optional(Type.Never()) }), { minItems: 1 }) },
+            { additionalProperties: false },
+          ),
         ),
-        grantTypes: Type.Optional(Type.Array(Type.String())),
+        clientSecret: Type.Optional(Type.String()),
+        tlsName: Type.Optional(
+          Type.Object(
+            {
+              kind: Type.Enum(['subjectDn', 'sanDns', 'sanUri', 'sanIp', 'sanEmail']),
+              value: Type.String({ minLength: 1 }),
+            },
+            { additionalProperties: false },
+          ),
+        ),
+        tlsThumbprints: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9_-]{43}$' }), { minItems: 1 })),
+        grantTypes: Type.Optional(Names),
+        audiences: Type.Optional(Names),
+        providers: Type.Optional(Names),
+        scopes: Type.Optional(Names),
+        mayActFor: Type.Optional(Names),
+        internalTokens: Type.Optional(Type.Boolean()),
+        introspection: Type.Optional(Type.Boolean()),
+        revocation: Type.Optional(Type.Boolean()),
       },
       { additionalProperties: false },
     ),
@@ -82,10 +110,17 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
     identityTimeoutMs,
     providerTimeoutMs,
     allowInsecureProviders,
+    tlsCert,
+    tlsKey,
+    tlsClientCa,
     ...rest
   } = loadConfig(fields, env);
   requireBrokersToRefuse(rest);
   if (new URL(issuer).origin !== issuer) throw new ConfigError(['TG_ISSUER must be an origin, without a path']);
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    throw new ConfigError(['TG_TLS_CERT and TG_TLS_KEY belong together']);
+  }
+  if (tlsClientCa !== undefined && tlsCert === undefined) throw new ConfigError(['TG_TLS_CLIENT_CA needs TG_TLS_CERT']);
   return {
     ...rest,
     authServer: {
@@ -97,6 +132,9 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
       identityTimeoutMs,
       providerTimeoutMs,
       allowInsecureProviders,
+      ...(tlsCert === undefined || tlsKey === undefined
+        ? {}
+        : { tls: { cert: tlsCert, key: tlsKey.reveal(), clientCa: tlsClientCa } }),
     },
   };
 }
@@ -109,7 +147,22 @@ function parseClients(json: string): AuthServerConfig['clients'] {
     throw new ConfigError(['TG_CLIENTS must be JSON']);
   }
   if (!Clients.Check(value)) {
-    throw new ConfigError(['TG_CLIENTS must be a list of {clientId, jwks, grantTypes?} with public keys']);
+    throw new ConfigError(['TG_CLIENTS must be a list of clients as docs/auth-server.md has them, with public keys']);
   }
-  return value;
+  const registrations = value.map(({ clientSecret, ...rest }) => ({
+    ...rest,
+    ...(clientSecret === undefined ? {} : { clientSecret: new Secret(clientSecret) }),
+  }));
+  const problems = registrations.flatMap((registration) => {
+    try {
+      evidenceOf(registration);
+      return [];
+    } catch (error) {
+      return [
+        `TG_CLIENTS: ${toServiceError(error).detail ?? `client ${registration.clientId} has keys that are none`}`,
+      ];
+    }
+  });
+  if (problems.length > 0) throw new ConfigError(problems);
+  return registrations;
 }

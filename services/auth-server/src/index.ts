@@ -1,5 +1,5 @@
 export { type AuthServer, type AuthServerConfig, type AuthServerDeps, createAuthServer } from './auth-server.ts';
-export type { ClientRegistration } from './clients/client-store.ts';
+export type { ClientRegistration } from './clients/client-registration.ts';
 export {
   type Credential,
   createExchange,

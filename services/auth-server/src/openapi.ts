@@ -7,7 +7,13 @@ export async function buildOpenApi(): Promise<object> {
     throw new ServiceError('internal', { detail: 'built for its description only' });
   };
   const app = await createApp(
-    { tokenEndpoint: nothing, publishedKeys: nothing, logger: createSilentTelemetry().logger },
+    {
+      tokenEndpoint: nothing,
+      introspectionEndpoint: nothing,
+      revocationEndpoint: nothing,
+      publishedKeys: nothing,
+      logger: createSilentTelemetry().logger,
+    },
     { issuer: 'http://127.0.0.1:8081' },
   );
   await app.ready();

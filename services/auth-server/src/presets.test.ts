@@ -7,6 +7,7 @@ import { createApiKey, type Database } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock, createTestDatabase } from '@token-gateway/platform/testing';
 import { exportJWK, generateKeyPair, type JWTHeaderParameters, SignJWT } from 'jose';
 import { createExternalTokenReader } from './exchange/external-token.ts';
+import { createJwtReader } from './exchange/jwt-reader.ts';
 import { type LocalProvider, startLocalProvider } from './local-provider.testing.ts';
 import { createDocumentFetcher } from './providers/document-fetcher.ts';
 import { createProviderDirectory } from './providers/provider-directory.ts';
@@ -65,11 +66,12 @@ async function read(claims: Record<string, unknown>, header: Partial<JWTHeaderPa
     { identity: identity.client, clock, onList: keys.retain },
     { identityTimeoutMs: 5000, cooldownMs: 0 },
   );
-  const reader = createExternalTokenReader({ directory, verifier: createJoseVerifier(keys), clock, logger });
+  const external = createExternalTokenReader({ directory, verifier: createJoseVerifier(keys), clock, logger });
+  const reader = createJwtReader({ external }, { issuer: 'https://auth.example.com' });
   const token = await new SignJWT({ iss: provider.issuer, iat: now, exp: now + 300, ...claims })
     .setProtectedHeader({ alg: 'RS256', kid: 'k', ...header })
     .sign(rsa.privateKey);
-  const reading = await reader(token);
+  const reading = await reader(token, 'access');
   if ('outcome' in reading) return reading.code;
   const { credential } = reading.question;
   assert.ok(credential?.$case === 'external' && reading.facts.kind === 'external');
@@ -109,7 +111,7 @@ suite('presets', () => {
       entitlements: ['offline_access', 'staff'],
       scopes: ['openid', 'email', 'profile'],
     });
-    assert.equal(await read({ ...access, typ: 'ID' }, { typ: 'JWT' }), 'token_claims_invalid');
+    assert.equal(await read({ ...access, typ: 'ID' }, { typ: 'JWT' }), 'token_type_refused');
     assert.equal(await read({ ...access, azp: 'other' }, { typ: 'JWT' }), 'token_party_refused');
   });
 

@@ -24,6 +24,7 @@ import { ChangeFeed } from './log/feed.ts';
 import { Publisher } from './log/publisher.ts';
 import { answerWatermark } from './log/watermark.ts';
 import { Resolver } from './resolve.ts';
+import { revoke } from './revoke.ts';
 import type { Fence, Head, ProviderState, Store } from './store/port.ts';
 
 /** A read of the head that takes longer does not hold up those who ask after it. */
@@ -95,6 +96,12 @@ export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
       within(clock, options, async () => {
         const { head: at, state } = await store.providers();
         return { epoch: at.epoch, seq: at.seq, providers: state.map(providerMessage) };
+      }),
+    revoke: (request, options) =>
+      within(clock, options, async () => {
+        const response = await revoke(store, request);
+        await fence();
+        return response;
       }),
     async watch(request, onChange, signal, onOpen) {
       const ended = AbortSignal.any([signal, closing.signal]);

@@ -15,15 +15,28 @@ import {
 } from '@token-gateway/revocation';
 import type {
   ApiKeyCredential,
+  ClientCredential,
   ExternalCredential,
   Granted,
+  InternalCredential,
   ResolveRequest,
   ResolveResponse,
 } from '@token-gateway/schemas/identity';
-import type { ApiKeyState, CredentialStore, ExternalState, Head, Store, TenantState, UserState } from './store/port.ts';
+import type {
+  ApiKeyState,
+  CredentialStore,
+  ExternalName,
+  ExternalState,
+  Head,
+  Store,
+  TenantState,
+  UserState,
+} from './store/port.ts';
 
 /** How far an issuer's clock may be ahead when everything issued up to a moment is refused. */
 const cutoffSkewMs = 5000;
+/** Of a token that a client has for itself. */
+const clientTokenTtlSeconds = 300;
 
 /** Addresses by which users are linked: of ASCII alone, where two that look the same are the same. */
 const addressSyntax = /^[\x21-\x3f\x41-\x7e]+@[\x21-\x3f\x41-\x7e]+$/;
@@ -35,6 +48,7 @@ export interface ResolverDeps {
 }
 
 type Outcome = Pick<ResolveResponse, 'outcome'>['outcome'];
+type Decided = NonNullable<Outcome>;
 
 export class Resolver {
   readonly #deps: ResolverDeps;
@@ -49,6 +63,10 @@ export class Resolver {
         return this.#apiKey(credential.value);
       case 'external':
         return this.#external(credential.value);
+      case 'internal':
+        return this.#internal(credential.value);
+      case 'client':
+        return this.#client(credential.value);
       case undefined:
         return respond(await this.#deps.store.head(), refuse('credential_malformed', []));
     }
@@ -60,18 +78,7 @@ export class Resolver {
     if (state === null) return respond(head, refuse('key_unknown', own));
     // Nothing of a key is told to somebody who does not have it.
     if (!isEqual(state.secretSha256, secretSha256)) return respond(head, refuse('key_secret_wrong', own));
-    const { user, tenant, expiresAtMs } = state;
-    const subjects = [...own, userSubject(user.id), tenantSubject(tenant.id)];
-    const refusal = apiKeyRefusal(state, this.#deps.clock.now().wallMs);
-    if (refusal !== null) return respond(head, refuse(refusal, subjects));
-    const granted = grant(user, tenant, {
-      keyId,
-      scopes: apiKeyScopes(state),
-      audiences: [...(state.audiences ?? [])],
-      credentialExpiresAtMs: expiresAtMs ?? 0,
-      subjects,
-    });
-    return respond(head, granted);
+    return respond(head, apiKeyOutcome(keyId, state, this.#deps.clock.now().wallMs));
   }
 
   async #external(credential: ExternalCredential): Promise<ResolveResponse> {
@@ -113,6 +120,65 @@ export class Resolver {
     }));
   }
 
+  /**
+   * What the credential an internal token was made from stands for now: of the same user, or of nobody. Two snapshots; the
+   * answer is as old as the older one.
+   */
+  async #internal(token: InternalCredential): Promise<ResolveResponse> {
+    const { store } = this.#deps;
+    const [{ head, state: hasEnded }, { at, outcome }] = await Promise.all([
+      store.credentialEnd(token.tokenSha256),
+      this.#sourceOf(token),
+    ]);
+    const older = olderOf(head, at);
+    const own = credentialSubject(token.tokenSha256.toString('hex'));
+    if (outcome.$case === 'refused')
+      return respond(older, refuse(outcome.value.code as ErrorCode, [...outcome.value.subjects, own]));
+    const subjects = [...outcome.value.subjects, own];
+    if (hasEnded) return respond(older, refuse('credential_revoked', subjects));
+    const { userId, tenantId } = outcome.value;
+    if (userId !== token.userId || tenantId !== token.tenantId)
+      return respond(older, refuse('user_not_linked', subjects));
+    return respond(older, { $case: 'granted', value: { ...outcome.value, subjects } });
+  }
+
+  async #sourceOf(token: InternalCredential): Promise<{ at: Head; outcome: Decided }> {
+    const { store, clock } = this.#deps;
+    if (token.keyId !== '') {
+      const { head, state } = await store.apiKey(token.keyId);
+      const outcome =
+        state === null
+          ? refuse('key_unknown', [keySubject(token.keyId)])
+          : apiKeyOutcome(token.keyId, state, clock.now().wallMs);
+      return { at: head, outcome };
+    }
+    if (token.subject.includes('\0') || token.sessionId.includes('\0')) {
+      return { at: await store.head(), outcome: refuse('token_claims_invalid', []) };
+    }
+    const { head, state } = await store.external(token);
+    if (state === null)
+      return { at: head, outcome: refuse('token_issuer_unknown', [providerSubject(token.providerId)]) };
+    const user = state.link?.user ?? null;
+    const subjects = subjectsOf(state, token);
+    // It is younger than what it was made from, which was held against the cut-off when it was made.
+    const refusal = externalRefusal(state, token.issuedAtSeconds);
+    if (refusal !== null || user === null) {
+      return { at: head, outcome: refuse(refusal ?? 'external_identity_blocked', subjects) };
+    }
+    const { providerId } = token;
+    const granted = grant(user, state.tenant, { providerId, scopes: defaultScopes(user.entitlements), subjects });
+    return { at: head, outcome: granted };
+  }
+
+  /** A client is known to the auth server alone: what is asked here is whether its token was ended, and the place in the log. */
+  async #client({ tokenSha256 }: ClientCredential): Promise<ResolveResponse> {
+    const { store } = this.#deps;
+    if (tokenSha256.length === 0) return respond(await store.head(), grantClient([]));
+    const { head, state: hasEnded } = await store.credentialEnd(tokenSha256);
+    const subjects = [credentialSubject(tokenSha256.toString('hex'))];
+    return respond(head, hasEnded ? refuse('credential_revoked', subjects) : grantClient(subjects));
+  }
+
   /** Makes the user of an external identity; whoever else does the same at this moment makes the one user. */
   async #provision({ providerId, subject, email, displayName }: ExternalCredential, tenantId: string): Promise<void> {
     const { store, clock, random } = this.#deps;
@@ -129,12 +195,27 @@ export class Resolver {
   }
 }
 
+/** What a key stands for, whoever has its secret. */
+function apiKeyOutcome(keyId: string, state: ApiKeyState, nowMs: number): Decided {
+  const { user, tenant, expiresAtMs } = state;
+  const subjects = [keySubject(keyId), userSubject(user.id), tenantSubject(tenant.id)];
+  const refusal = apiKeyRefusal(state, nowMs);
+  if (refusal !== null) return refuse(refusal, subjects);
+  return grant(user, tenant, {
+    keyId,
+    scopes: apiKeyScopes(state),
+    audiences: [...(state.audiences ?? [])],
+    credentialExpiresAtMs: expiresAtMs ?? 0,
+    subjects,
+  });
+}
+
 function isEqual(a: Buffer, b: Buffer): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
 /** Everything that can revoke a decision about an external credential. */
-function subjectsOf(state: ExternalState | null, credential: ExternalCredential): Subject[] {
+function subjectsOf(state: ExternalState | null, credential: ExternalName): Subject[] {
   const { providerId, subject, sessionId, signingInputSha256 } = credential;
   if (state === null) return [providerSubject(providerId)];
   const user = state.link?.user ?? null;
@@ -208,7 +289,7 @@ function statusRefusal(user: UserState, tenant: TenantState): ErrorCode | null {
   return user.isDisabled ? 'user_disabled' : null;
 }
 
-function grant(user: UserState, tenant: TenantState, rest: Partial<Granted>): Outcome {
+function grant(user: UserState, tenant: TenantState, rest: Partial<Granted>): Decided {
   return {
     $case: 'granted',
     value: {
@@ -228,7 +309,22 @@ function grant(user: UserState, tenant: TenantState, rest: Partial<Granted>): Ou
   };
 }
 
-function refuse(code: ErrorCode, subjects: readonly Subject[]): Outcome {
+/** Not of any tenant, so by no tenant's policy. */
+function grantClient(subjects: Subject[]): Decided {
+  const nobody = { id: '', isDisabled: false, entitlements: [] };
+  const tenant = { id: '', isSuspended: false, tokenTtlSeconds: clientTokenTtlSeconds, maxStalenessMs: 1000 };
+  return grant(nobody, tenant, { subjects });
+}
+
+/** Of the same history, or nothing can be said. */
+function olderOf(a: Head, b: Head): Head {
+  if (a.epoch !== b.epoch)
+    throw new ServiceError('database_unavailable', { detail: 'the history was replaced between two reads' });
+  const older = a.seq <= b.seq ? a : b;
+  return { ...older, minSigningGeneration: Math.max(a.minSigningGeneration, b.minSigningGeneration) };
+}
+
+function refuse(code: ErrorCode, subjects: readonly Subject[]): Decided {
   return { $case: 'refused', value: { code, subjects: [...subjects] } };
 }
 

@@ -84,10 +84,32 @@ export function identityClientConformance(
       };
       identity.providers = { epoch: 3, seq: 9, providers: [provider, { ...provider, id: 'prv_2' }] };
       assert.deepEqual(await client.listProviders({ timeoutMs }), identity.providers);
+      const revocation = {
+        actor: 'client:gateway',
+        reason: 'ä',
+        target: {
+          $case: 'credential',
+          value: { signingInputSha256: Buffer.alloc(32, 0xfd), providerId: 'prv_1', tenantId: '' },
+        },
+      } as const;
+      assert.deepEqual(await client.revoke(revocation, { timeoutMs }), { found: true });
+      const internal = {
+        userId: 'usr_1',
+        tenantId: 'ten_1',
+        keyId: '',
+        providerId: 'prv_1',
+        subject: 's',
+        sessionId: 'sid',
+        signingInputSha256: Buffer.alloc(32, 1),
+        issuedAtSeconds: 1_800_000_000,
+        tokenSha256: Buffer.alloc(32, 2),
+      };
+      const internalQuestion = { credential: { $case: 'internal', value: internal } } as const;
+      await client.resolve(internalQuestion, { timeoutMs });
       const range = { seqFrom: 1, seqTo: Number.MAX_SAFE_INTEGER, ageMs: 12 };
       const watermark = { ...atStart, receipts: { gatewayId: 'gw-1', epoch: 3, ranges: [range, range] } };
       await client.watermark(watermark, { timeoutMs });
-      assert.deepEqual(identity.requests, [question, keyQuestion, {}, watermark]);
+      assert.deepEqual(identity.requests, [question, keyQuestion, {}, revocation, internalQuestion, watermark]);
     });
 
     it('brings a chain of changes that can be verified', async (test) => {

@@ -110,6 +110,7 @@ export async function createGrpcIdentityServer(
     resolve: unary('resolve', (request, options) => client.resolve(request, options)),
     watermark: unary('watermark', (request, options) => client.watermark(request, options)),
     listProviders: unary('listProviders', (_request, options) => client.listProviders(options)),
+    revoke: unary('revoke', (request, options) => client.revoke(request, options)),
     watch(call) {
       const ended = watch(call)
         .catch((error: unknown) => logger.error({ err: error, method: 'watch' }, 'identity call was not answered'))

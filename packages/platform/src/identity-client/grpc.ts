@@ -84,6 +84,9 @@ export function createGrpcIdentityClient({
     watermark: (request, { timeoutMs }) => ask(service.watermark, request, timeoutMs, hedgeDelayMs),
     listProviders: ({ timeoutMs }) => ask(service.listProviders, {}, timeoutMs, timeoutMs / connections.length),
 
+    // A second replica may do it again, which is harmless.
+    revoke: (request, { timeoutMs }) => ask(service.revoke, request, timeoutMs, timeoutMs / connections.length),
+
     async watch(request, onChange, signal, onOpen) {
       if (signal.aborted) return;
       const ready = connections.filter((connection) => connection.isReady);

@@ -3,6 +3,8 @@ import type {
   ListProvidersResponse,
   ResolveRequest,
   ResolveResponse,
+  RevokeRequest,
+  RevokeResponse,
   WatchRequest,
   WatermarkRequest,
   WatermarkResponse,
@@ -21,6 +23,8 @@ export interface IdentityClient {
   resolve(request: ResolveRequest, options: CallOptions): Promise<ResolveResponse>;
   watermark(request: WatermarkRequest, options: CallOptions): Promise<WatermarkResponse>;
   listProviders(options: CallOptions): Promise<ListProvidersResponse>;
+  /** Resolves after the commit. Where it rejects, the credential may have ended or not. */
+  revoke(request: RevokeRequest, options: CallOptions): Promise<RevokeResponse>;
   /**
    * Calls back per change until the signal aborts (then resolves) or the stream breaks (then rejects). `onOpen` is called
    * once, before the first change, when every change that commits from now on will be delivered.

@@ -5,6 +5,7 @@ import type {
   ListProvidersResponse,
   ResolveRequest,
   ResolveResponse,
+  RevokeResponse,
 } from '@token-gateway/schemas/identity';
 import { ServiceError } from '../errors.ts';
 import type { CallOptions, IdentityClient } from './port.ts';
@@ -18,6 +19,7 @@ export interface TestIdentity {
   readonly watchCount: number;
   resolved: ResolveResponse;
   providers: ListProvidersResponse;
+  revoked: RevokeResponse;
   /** What every call throws; null = they are answered. */
   failure: unknown;
   /** Adds a change and tells the watchers. */
@@ -65,6 +67,7 @@ export function createTestIdentity(): TestIdentity {
         };
       }),
     listProviders: (options) => answer({}, options, () => identity.providers),
+    revoke: (request, options) => answer(request, options, () => identity.revoked),
     watch({ after, fromNewest }, onChange, signal, onOpen) {
       if (identity.failure !== null) return Promise.reject(identity.failure);
       return new Promise((resolve, reject) => {
@@ -89,6 +92,7 @@ export function createTestIdentity(): TestIdentity {
     requests: [],
     resolved: { epoch: 1, seq: 0, minSigningGeneration: 0 },
     providers: { epoch: 1, seq: 0, providers: [] },
+    revoked: { found: true },
     failure: null,
     get watchCount() {
       return watches.size;

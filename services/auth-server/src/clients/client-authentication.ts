@@ -1,20 +1,23 @@
 /**
- * `private_key_jwt`: a client proves who it is by a JWT signed with a key registered for it (RFC 7523 sections 2.2, 3). One
- * assertion is good for one request: its `jti` is required, and remembered by all replicas together.
+ * Who asks. A client has one method of authentication, and a request uses one; whatever else is tried with the name of a
+ * client is refused alike.
  * @module
  */
+import { hash, timingSafeEqual } from 'node:crypto';
 import type { Clock } from '@token-gateway/platform';
-import { compactVerify, decodeJwt, errors, type JWTPayload } from 'jose';
 import { OAuthError } from '../http/oauth-error.ts';
 import type { ReplayStore } from '../replay/port.ts';
+import { claimedClientId, clientAssertionType, verifyAssertion } from './client-assertion.ts';
+import { type ClientCertificate, hasName, thumbprintOf } from './client-certificate.ts';
 import type { Client, ClientStore } from './client-store.ts';
 
-export const clientAssertionType = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
-export const clientAssertionAlgorithms = ['ES256', 'EdDSA', 'Ed25519', 'PS256', 'RS256'];
-
-const clockToleranceSeconds = 5;
-/** How far ahead an assertion's `exp` may lie: a captured one is of no use for longer. */
-const assertionLifetimeSecondsMax = 300;
+/** Everything in a request by which a client may prove who it is. */
+export interface Presented {
+  readonly parameters: ReadonlyMap<string, string>;
+  /** The Authorization header. */
+  readonly authorization?: string | undefined;
+  readonly certificate?: ClientCertificate | undefined;
+}
 
 export interface AuthenticatedClient {
   readonly client: Client;
@@ -26,8 +29,8 @@ export interface AuthenticatedClient {
 }
 
 export interface ClientAuthenticator {
-  /** Rejects with OAuthError `invalid_client`, which does not say why. */
-  authenticate(assertion: string, clientId: string | undefined): Promise<AuthenticatedClient>;
+  /** Rejects with OAuthError `invalid_client`, which does not say why, or `invalid_request` for several methods at once. */
+  authenticate(presented: Presented): Promise<AuthenticatedClient>;
 }
 
 /** Works for a client while its authentication is being confirmed; what comes of the work is not told before that. */
@@ -40,68 +43,106 @@ export async function whileConfirmed<T>(
   return outcome.value;
 }
 
+interface Deps {
+  readonly store: ClientStore;
+  readonly replay: ReplayStore;
+  readonly clock: Clock;
+}
+
 export function createClientAuthenticator(
-  { store, replay, clock }: { store: ClientStore; replay: ReplayStore; clock: Clock },
-  /** What `aud` may be: the issuer or the token endpoint. */
+  { store, replay, clock }: Deps,
+  /** What `aud` of an assertion may be. */
   config: { readonly audiences: readonly string[] },
 ): ClientAuthenticator {
-  /** What may be used once, until when; null when the claims are not those of an assertion for us. */
-  function readUse({ iss, sub, aud, exp, nbf, iat, jti }: JWTPayload, clientId: string): Use | null {
-    const nowSeconds = clock.now().wallMs / 1000;
-    if (iss !== clientId || sub !== clientId) return null;
-    const audience = Array.isArray(aud) && aud.length === 1 ? aud[0] : aud;
-    if (typeof audience !== 'string' || !config.audiences.includes(audience)) return null;
-    if (!isTime(exp) || exp + clockToleranceSeconds <= nowSeconds) return null;
-    if (exp > nowSeconds + assertionLifetimeSecondsMax + clockToleranceSeconds) return null;
-    const begins = [nbf, iat].filter((time) => time !== undefined);
-    if (!begins.every((time) => isTime(time) && time <= nowSeconds + clockToleranceSeconds)) return null;
-    if (typeof jti !== 'string' || jti === '') return null;
-    return { jti, expiresAtMs: (exp + clockToleranceSeconds) * 1000 };
+  async function byAssertion(assertion: string): Promise<AuthenticatedClient | null> {
+    const client = await store.find(claimedClientId(assertion) ?? '');
+    const use = client === null ? null : await verifyAssertion(assertion, client, { clock, ...config });
+    if (client === null || use === null) return null;
+    const confirmation = confirm(client.clientId, use.jti, use.expiresAtMs);
+    confirmation.catch(() => {});
+    return { client, confirmation };
   }
 
-  async function verify(
-    assertion: string,
-    clientId: string | undefined,
-  ): Promise<{ readonly client: Client; readonly use: Use } | null> {
-    const claimed = decodeJwt(assertion).sub;
-    if (typeof claimed !== 'string' || claimed === '' || (clientId !== undefined && clientId !== claimed)) return null;
-    const client = await store.find(claimed);
-    if (client === null) return null;
-    const { payload } = await compactVerify(assertion, client.keys, { algorithms: clientAssertionAlgorithms });
-    const use = readUse(JSON.parse(new TextDecoder().decode(payload)), claimed);
-    return use === null ? null : { client, use };
+  async function confirm(clientId: string, jti: string, expiresAtMs: number): Promise<void> {
+    if (!(await replay.use(`client-assertion:${clientId}`, jti, expiresAtMs))) throw refused();
   }
 
-  async function confirm(client: Client, { jti, expiresAtMs }: Use): Promise<void> {
-    const isFirst = await replay.use(`client-assertion:${client.clientId}`, jti, expiresAtMs);
-    if (!isFirst) throw refused();
+  async function bySecret({ clientId, secret }: Basic): Promise<AuthenticatedClient | null> {
+    const client = await store.find(clientId);
+    const given = hash('sha256', secret, 'buffer');
+    if (client?.evidence.method !== 'client_secret_basic') return null;
+    if (!timingSafeEqual(given, Buffer.from(client.evidence.secretSha256, 'hex'))) return null;
+    return { client, confirmation: Promise.resolve() };
+  }
+
+  async function byCertificate(clientId: string, certificate: ClientCertificate): Promise<AuthenticatedClient | null> {
+    const client = await store.find(clientId);
+    if (client === null || !isKnownBy(client, certificate)) return null;
+    return { client, confirmation: Promise.resolve() };
   }
 
   return {
-    async authenticate(assertion, clientId) {
-      const verified = await verify(assertion, clientId).catch((error: unknown) => {
-        if (error instanceof errors.JOSEError || error instanceof SyntaxError || error instanceof TypeError)
-          return null;
-        throw error;
-      });
-      if (verified === null) throw refused();
-      const { client, use } = verified;
-      const confirmation = confirm(client, use);
-      confirmation.catch(() => {});
-      return { client, confirmation };
+    async authenticate({ parameters, authorization, certificate }) {
+      const assertion = parameters.get('client_assertion');
+      const clientId = parameters.get('client_id');
+      if (assertion !== undefined && authorization !== undefined) {
+        throw new OAuthError('invalid_request', 'A client authenticates by one method.');
+      }
+      // A method that nobody is registered with.
+      if (parameters.has('client_secret')) throw refused();
+      let authenticated: AuthenticatedClient | null = null;
+      if (authorization !== undefined) {
+        const basic = readBasic(authorization);
+        authenticated = basic === null ? null : await bySecret(basic);
+      } else if (assertion !== undefined) {
+        const isKnownType = parameters.get('client_assertion_type') === clientAssertionType;
+        authenticated = isKnownType ? await byAssertion(assertion) : null;
+      } else if (clientId !== undefined && certificate !== undefined) {
+        authenticated = await byCertificate(clientId, certificate);
+      }
+      if (authenticated === null) throw refused();
+      if (clientId !== undefined && clientId !== authenticated.client.clientId) throw refused();
+      return authenticated;
     },
   };
 }
 
-interface Use {
-  readonly jti: string;
-  readonly expiresAtMs: number;
+function isKnownBy({ evidence }: Client, certificate: ClientCertificate): boolean {
+  switch (evidence.method) {
+    case 'tls_client_auth':
+      return hasName(certificate, evidence.name);
+    case 'self_signed_tls_client_auth':
+      return evidence.thumbprints.includes(thumbprintOf(certificate));
+    case 'private_key_jwt':
+    case 'client_secret_basic':
+      return false;
+  }
+}
+
+interface Basic {
+  readonly clientId: string;
+  readonly secret: string;
+}
+
+/** RFC 6749 section 2.3.1: both parts are form-encoded before they are joined. */
+function readBasic(authorization: string): Basic | null {
+  const [, encoded] = /^basic +([A-Za-z0-9+/_-]+=*)$/i.exec(authorization) ?? [];
+  if (encoded === undefined) return null;
+  const text = Buffer.from(encoded, 'base64').toString('utf8');
+  const colon = text.indexOf(':');
+  if (colon <= 0) return null;
+  const [clientId, secret] = [text.slice(0, colon), text.slice(colon + 1)].map(formDecoded);
+  return clientId === undefined || secret === undefined ? null : { clientId, secret };
+}
+
+function formDecoded(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '));
+  } catch {
+    return undefined;
+  }
 }
 
 function refused(): OAuthError {
   return new OAuthError('invalid_client', 'Client authentication failed.');
-}
-
-function isTime(value: unknown): value is number {
-  return typeof value === 'number' && Number.isFinite(value);
 }

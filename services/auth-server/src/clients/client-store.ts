@@ -1,29 +1,31 @@
 import { type Clock, type Database, type Instant, ServiceError } from '@token-gateway/platform';
 import { ageMs } from '@token-gateway/revocation';
 import { eq, sql } from 'drizzle-orm';
-import { createLocalJWKSet, type JSONWebKeySet } from 'jose';
+import { createLocalJWKSet } from 'jose';
 import { clients } from '../database/schema.ts';
-
-/** A client as the operator registers it. */
-export interface ClientRegistration {
-  readonly clientId: string;
-  readonly jwks: JSONWebKeySet;
-  /** Absent: every grant of the token endpoint. */
-  readonly grantTypes?: readonly string[];
-}
+import {
+  type ClientEvidence,
+  type ClientPermissions,
+  type ClientRegistration,
+  evidenceOf,
+  permissionsOf,
+} from './client-registration.ts';
 
 export interface Client {
   readonly clientId: string;
-  readonly keys: ReturnType<typeof createLocalJWKSet>;
+  readonly evidence: ClientEvidence;
+  /** Its public keys; of another method than `private_key_jwt`, null. */
+  readonly keys: ReturnType<typeof createLocalJWKSet> | null;
   readonly grantTypes: ReadonlySet<string>;
+  readonly permissions: ClientPermissions;
 }
 
 /** How long a client is used before its row is read again, milliseconds. */
 const clientAgeMaxMs = 10_000;
 
 export interface ClientStore {
-  /** Makes the rows what the registrations say; rows of other clients stay. Rejects when a key set is not one. */
-  register(registrations: readonly ClientRegistration[], allGrantTypes: readonly string[]): Promise<void>;
+  /** Makes the rows what the registrations say; rows of other clients stay. Rejects when one of them cannot be a client. */
+  register(registrations: readonly ClientRegistration[], defaultGrantTypes: readonly string[]): Promise<void>;
   /** As last read when the database is away. Rejects with `decision_unavailable` when it never was read. */
   find(clientId: string): Promise<Client | null>;
 }
@@ -37,28 +39,41 @@ export function createClientStore({ database, clock }: { database: Database; clo
   }
 
   return {
-    async register(registrations, allGrantTypes) {
+    async register(registrations, defaultGrantTypes) {
       if (registrations.length === 0) return;
-      for (const { jwks } of registrations) createLocalJWKSet(jwks);
       const updatedAt = new Date(clock.now().wallMs);
+      const rows = registrations.map((registration) => {
+        const { clientId, grantTypes = defaultGrantTypes } = registration;
+        const evidence = evidenceOf(registration);
+        return {
+          clientId,
+          // Where replicas of before read it.
+          jwks: evidence.method === 'private_key_jwt' ? evidence.jwks : { keys: [] },
+          evidence,
+          permissions: permissionsOf(registration),
+          grantTypes: [...grantTypes],
+          updatedAt,
+        };
+      });
       await database.drizzle
         .insert(clients)
-        .values(
-          registrations.map(({ clientId, jwks, grantTypes }) => ({
-            clientId,
-            jwks,
-            grantTypes: [...(grantTypes ?? allGrantTypes)],
-            updatedAt,
-          })),
-        )
+        .values(rows)
         .onConflictDoUpdate({
           target: clients.clientId,
-          set: { jwks: sql`excluded.jwks`, grantTypes: sql`excluded.grant_types`, updatedAt },
+          set: {
+            jwks: sql`excluded.jwks`,
+            evidence: sql`excluded.evidence`,
+            permissions: sql`excluded.permissions`,
+            grantTypes: sql`excluded.grant_types`,
+            updatedAt,
+          },
         });
       known.clear();
     },
 
     async find(clientId) {
+      // No row can hold it, nor a query ask for it.
+      if (clientId.includes('\0')) return null;
       const now = clock.now();
       const cached = known.get(clientId);
       if (cached !== undefined && ageMs(cached.readAt, now) < clientAgeMaxMs) return cached.client;
@@ -71,9 +86,21 @@ export function createClientStore({ database, clock }: { database: Database; clo
         known.delete(clientId);
         return null;
       }
-      const client = { clientId, keys: createLocalJWKSet(row.jwks), grantTypes: new Set(row.grantTypes) };
+      const client = clientOf(row);
       known.set(clientId, { client, readAt: now });
       return client;
     },
+  };
+}
+
+function clientOf({ clientId, jwks, evidence, permissions, grantTypes }: typeof clients.$inferSelect): Client {
+  // A row written before there was another method.
+  const current: ClientEvidence = evidence ?? { method: 'private_key_jwt', jwks };
+  return {
+    clientId,
+    evidence: current,
+    keys: current.method === 'private_key_jwt' ? createLocalJWKSet(current.jwks) : null,
+    grantTypes: new Set(grantTypes),
+    permissions,
   };
 }

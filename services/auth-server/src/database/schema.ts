@@ -1,6 +1,7 @@
 import { sql } from 'drizzle-orm';
 import { customType, index, integer, jsonb, pgTable, text, timestamp, uniqueIndex } from 'drizzle-orm/pg-core';
 import type { JWK } from 'jose';
+import type { ClientEvidence, ClientPermissions } from '../clients/client-registration.ts';
 
 const bytea = customType<{ data: Buffer; driverData: Uint8Array }>({
   dataType: () => 'bytea',
@@ -37,10 +38,13 @@ export const signingKeys = pgTable(
   ],
 );
 
-/** OAuth clients that may ask for tokens: the gateways. */
+/** OAuth clients: the gateways, and services. */
 export const clients = pgTable('clients', {
   clientId: text('client_id').primaryKey(),
   jwks: jsonb('jwks').$type<{ keys: JWK[] }>().notNull(),
+  /** Null in a row from before there was another method than `private_key_jwt`. */
+  evidence: jsonb('evidence').$type<ClientEvidence>(),
+  permissions: jsonb('permissions').$type<ClientPermissions>().notNull().default({}),
   grantTypes: jsonb('grant_types').$type<string[]>().notNull(),
   updatedAt: timestamp('updated_at', { withTimezone: true }).notNull(),
 });

@@ -1,8 +1,8 @@
 import { parseApiKey } from '@token-gateway/platform';
-import type { CredentialReader } from './exchange.ts';
+import type { CredentialReading } from './resolution.ts';
 
 /** An API key is checked for its form here, and for everything else by identity. */
-export function createApiKeyReader(): CredentialReader {
+export function createApiKeyReader(): (credential: string) => Promise<CredentialReading> {
   return async (credential) => {
     const key = parseApiKey(credential);
     if (key === null) return { outcome: 'refused', code: 'key_checksum_invalid' };

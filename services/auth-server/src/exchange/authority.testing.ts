@@ -54,6 +54,7 @@ export class Authority {
       this.listCount += 1;
       return { epoch: 1, seq: this.seq, providers: [...this.providers] };
     },
+    revoke: () => Promise.reject(new ServiceError('internal')),
     watermark: () => Promise.reject(new ServiceError('internal')),
     watch: () => Promise.reject(new ServiceError('internal')),
     close: async () => {},
@@ -84,6 +85,7 @@ export class Authority {
       if (provider?.revision !== providerRevision) return refused('provider_configuration_stale', []);
       return { $case: 'granted', value: { ...granted, providerId, ...this.granted } };
     }
-    return { $case: 'granted', value: { ...granted, keyId: credential?.value.keyId ?? '', ...this.granted } };
+    const keyId = credential?.$case === 'apiKey' ? credential.value.keyId : '';
+    return { $case: 'granted', value: { ...granted, keyId, ...this.granted } };
   }
 }

@@ -45,6 +45,7 @@ suite('exchange of an external token', () => {
       tenant: 'ten_1',
       scope: 'identity:admin',
       entitlements: ['read', 'staff'],
+      ext_entitlements: ['staff'],
       amr: ['oidc'],
       auth_source: 'oidc',
       rev: '1:2',
@@ -298,8 +299,10 @@ suite('exchange of an external token', () => {
     assert.equal(claimsOf(await withJwt(await provider.sign()))['scope'], 'identity:admin orders:read');
     const scope = 'openid orders:read identity:platform';
     assert.equal(claimsOf(await withJwt(await provider.sign({ scope })))['scope'], 'orders:read openid');
-    const narrowed = await withJwt(await provider.sign({ scope }), { scopes: ['openid', 'identity:admin'] });
+    const narrowed = await withJwt(await provider.sign({ scope }), { scopes: ['openid'] });
     assert.equal(claimsOf(narrowed)['scope'], 'openid');
+    const wider = await withJwt(await provider.sign({ scope }), { scopes: ['openid', 'identity:admin'] });
+    assert.ok(wider.outcome === 'refused' && wider.code === 'scope_not_allowed');
   });
 });
 

@@ -1,21 +1,34 @@
 /**
- * The exchange: one credential in, one internal token out. The token endpoint and the embedded system share it.
- * Nothing is remembered between two calls but how to verify: every call asks identity.
+ * The exchange: one credential in, one internal token out, never one that reaches further or lives longer. The token endpoint
+ * and the embedded system share it.
  * @module
  */
-import { type Clock, type ErrorCode, type IdentityClient, isErrorCode, ServiceError } from '@token-gateway/platform';
+import type { ErrorCode } from '@token-gateway/platform';
 import type { Position, Subject } from '@token-gateway/revocation';
-import type { Granted, ResolveRequest, ResolveResponse } from '@token-gateway/schemas/identity';
-import { isUnavailable } from '../http/oauth-error.ts';
+import type { ClientPermissions } from '../clients/client-registration.ts';
 import type { Signer } from '../signing/port.ts';
-import { createApiKeyReader } from './api-key.ts';
 import type { Confirmation } from './confirmation.ts';
-import { createExternalTokenReader, type ExternalTokenReaderDeps } from './external-token.ts';
-import { type CredentialFacts, internalClaims, tokenTimes } from './internal-token.ts';
+import {
+  audiencesOfSource,
+  availableScopes,
+  type CredentialFacts,
+  clientSubject,
+  internalClaims,
+  tokenTimes,
+} from './internal-token.ts';
+import {
+  type Credential,
+  type CredentialResolver,
+  createCredentialReader,
+  createCredentialResolver,
+  type Refused,
+  type Resolved,
+  type ResolverConfig,
+  type ResolverDeps,
+  refusal,
+} from './resolution.ts';
 
-export type Credential =
-  | { readonly kind: 'api-key'; readonly value: string }
-  | { readonly kind: 'jwt'; readonly value: string };
+export type { Credential } from './resolution.ts';
 
 export interface ExchangeRequest {
   readonly credential: Credential;
@@ -25,6 +38,10 @@ export interface ExchangeRequest {
   readonly scopes?: readonly string[];
   /** The authenticated client that asks. */
   readonly clientId: string;
+  /** What the client may do; absent = whatever needs no permission. */
+  readonly permissions?: ClientPermissions;
+  /** A token of the client itself, which acts for whom the credential is of (RFC 8693 section 1.1, delegation). */
+  readonly actorToken?: string;
 }
 
 /** What every use of the internal token needs beside the credential, in the members of the token endpoint's answer. */
@@ -44,136 +61,109 @@ export interface ExchangeGranted {
   readonly credentialExpiresAtMs?: number;
   /** Null = nothing. */
   readonly conditions: Conditions | null;
+  /** Both are empty for a client's own token. */
   readonly tenantId: string;
   readonly userId: string;
 }
 
-export interface ExchangeRefused {
-  readonly outcome: 'refused';
-  readonly code: ErrorCode;
-  /** Absent when the refusal must not be kept: something else than a change of its subjects can make it untrue. */
-  readonly asOf?: Position;
-  /** A change of any of these can make the refusal untrue. */
-  readonly subjects?: readonly Subject[];
-}
+export type ExchangeRefused = Refused;
 
 export type ExchangeResult = ExchangeGranted | ExchangeRefused;
 
 /** Rejects with a ServiceError of status 503 when nothing can be decided. */
 export type Exchange = (request: ExchangeRequest) => Promise<ExchangeResult>;
 
-/** A credential that was read: what identity has to be asked, and what only the credential itself says. */
-export interface ReadCredential {
-  readonly question: ResolveRequest;
-  readonly facts: CredentialFacts;
-  /** Identity says that the configuration it was read with is not current: gets a newer one. */
-  readonly renew: () => Promise<void>;
-}
-
-export type CredentialReading = ReadCredential | ExchangeRefused;
-
-/** Turns a credential into a question to identity. Rejects when that cannot be decided. */
-export type CredentialReader = (credential: string) => Promise<CredentialReading>;
-
-export interface ExchangeDeps extends ExternalTokenReaderDeps {
-  readonly identity: IdentityClient;
+export interface ExchangeDeps extends ResolverDeps {
   readonly signer: Signer;
-  readonly clock: Clock;
   /** A new token id each time it is called. */
   readonly newTokenId: () => string;
 }
 
-export interface ExchangeConfig {
-  readonly issuer: string;
-  readonly identityTimeoutMs: number;
+export interface ExchangeConfig extends ResolverConfig {
+  /**
+   * The audience that stands for every service: an internal token for it may become one for any, and none becomes one for
+   * it again. Absent: an internal token keeps its audience.
+   */
+  readonly widestAudience?: string;
 }
 
-/** How often a credential is verified again because the configuration it was verified with changed meanwhile. */
-const renewalsMax = 2;
-
 export function createExchange(deps: ExchangeDeps, config: ExchangeConfig): Exchange {
-  const { identity, signer, clock, newTokenId } = deps;
-  const readers: Record<Credential['kind'], CredentialReader> = {
-    'api-key': createApiKeyReader(),
-    jwt: createExternalTokenReader(deps),
-  };
+  const resolve = createCredentialResolver(deps, createCredentialReader(deps, config), config);
+  return createExchangeOf(resolve, deps, config);
+}
 
-  async function resolve(
-    credential: Credential,
-  ): Promise<ExchangeRefused | { facts: CredentialFacts; answer: ResolveResponse }> {
-    const read = readers[credential.kind];
-    for (let renewals = 0; renewals <= renewalsMax; renewals += 1) {
-      const reading = await read(credential.value);
-      if ('outcome' in reading) return reading;
-      const answer = await identity.resolve(reading.question, { timeoutMs: config.identityTimeoutMs });
-      if (answer.outcome?.$case !== 'refused') return { facts: reading.facts, answer };
-      const { code, subjects } = answer.outcome.value;
-      if (code !== 'provider_configuration_stale') return refusal(code, answer, subjects);
-      await reading.renew();
-    }
-    throw new ServiceError('provider_configuration_stale', {
-      detail: `changed ${renewalsMax + 1} times during one exchange`,
-    });
+/** On a resolver that others use as well. */
+export function createExchangeOf(
+  resolve: CredentialResolver,
+  { signer, clock, newTokenId }: Pick<ExchangeDeps, 'signer' | 'clock' | 'newTokenId'>,
+  config: ExchangeConfig,
+): Exchange {
+  function isAllowedAudience(audience: string, { facts, granted }: Resolved): boolean {
+    if (granted.audiences.length > 0 && !granted.audiences.includes(audience)) return false;
+    if (audiencesOfSource(facts)?.includes(audience) === false) return false;
+    return facts.kind !== 'internal' || facts.audience === config.widestAudience || facts.audience === audience;
   }
 
-  async function grant(
-    request: ExchangeRequest,
-    facts: CredentialFacts,
-    answer: ResolveResponse,
-    granted: Granted,
-  ): Promise<ExchangeResult> {
-    const ofToken = facts.kind === 'external' ? facts.audiences : undefined;
-    if (
-      (granted.audiences.length > 0 && !granted.audiences.includes(request.audience)) ||
-      ofToken?.includes(request.audience) === false
-    ) {
-      return refusal('audience_not_allowed', answer, granted.subjects);
+  /** The facts of the actor's own token; `client_not_allowed` where the client may not act for this tenant's users. */
+  async function resolveActor(
+    { actorToken, clientId, permissions = {} }: ExchangeRequest,
+    { granted }: Resolved,
+  ): Promise<CredentialFacts | ErrorCode | null> {
+    if (actorToken === undefined) return null;
+    const { mayActFor = [] } = permissions;
+    if (granted.tenantId === '' || !(mayActFor.includes('*') || mayActFor.includes(granted.tenantId))) {
+      return 'client_not_allowed';
     }
-    const times = tokenTimes(facts, granted, clock.now().wallMs);
-    if (times === null) {
-      return refusal(facts.kind === 'api-key' ? 'key_expired' : 'token_expired', answer, granted.subjects);
-    }
-    const asOf = { epoch: answer.epoch, seq: answer.seq };
+    // Its own token needs no permission to be one.
+    const actor = await resolve({ kind: 'jwt', value: actorToken }, { internalTokens: true });
+    if (actor.outcome === 'refused') return actor.code;
+    const { facts } = actor;
+    const isOwn =
+      facts.kind === 'internal' && facts.source.kind === 'client' && facts.subject === clientSubject(clientId);
+    return isOwn ? facts : 'client_not_allowed';
+  }
+
+  async function grant(request: ExchangeRequest, resolved: Resolved): Promise<ExchangeResult> {
+    const { facts, granted, asOf } = resolved;
+    const refuse = (code: ErrorCode): ExchangeRefused => refusal(code, asOf, granted.subjects);
+    if (!isAllowedAudience(request.audience, resolved)) return refuse('audience_not_allowed');
+    const ceiling = request.permissions?.scopes;
+    const available = availableScopes(facts, granted).filter((scope) => ceiling?.includes(scope) ?? true);
+    const scopes = request.scopes ?? available;
+    if (!scopes.every((scope) => available.includes(scope))) return refuse('scope_not_allowed');
+    const actor = await resolveActor(request, resolved);
+    if (typeof actor === 'string') return { outcome: 'refused', code: actor };
+    const times = tokenTimes(actor === null ? [facts] : [facts, actor], granted, clock.now().wallMs);
+    if (times === null) return refuse(facts.kind === 'api-key' ? 'key_expired' : 'token_expired');
     const claims = internalClaims({
       issuer: config.issuer,
       tokenId: newTokenId(),
       audience: request.audience,
       clientId: request.clientId,
-      ...(request.scopes === undefined ? {} : { requestedScopes: request.scopes }),
+      scopes,
       asOf,
       times,
       facts,
       granted,
+      ...(actor === null ? {} : { actor: clientSubject(request.clientId) }),
     });
     return {
       outcome: 'granted',
-      accessToken: await signer.sign(claims.payload, answer.minSigningGeneration),
+      accessToken: await signer.sign(claims, resolved.minSigningGeneration),
       expiresInSeconds: times.expiresInSeconds,
-      scopes: claims.scopes,
+      scopes,
       asOf,
       subjects: granted.subjects,
       maxStalenessMs: granted.maxStalenessMs,
-      ...(times.credentialExpiresAtMs === undefined ? {} : { credentialExpiresAtMs: times.credentialExpiresAtMs }),
       conditions: (facts.kind === 'external' ? facts.confirmation : undefined) ?? null,
+      ...(times.credentialExpiresAtMs === undefined ? {} : { credentialExpiresAtMs: times.credentialExpiresAtMs }),
       tenantId: granted.tenantId,
       userId: granted.userId,
     };
   }
 
   return async (request) => {
-    const resolved = await resolve(request.credential);
-    if ('outcome' in resolved) return resolved;
-    const { facts, answer } = resolved;
-    if (answer.outcome?.$case !== 'granted') {
-      throw new ServiceError('identity_unavailable', { detail: 'identity answered without an outcome' });
-    }
-    return grant(request, facts, answer, answer.outcome.value);
+    const resolved = await resolve(request.credential, request.permissions ?? {});
+    return resolved.outcome === 'refused' ? resolved : grant(request, resolved);
   };
-}
-
-/** What identity refuses for a reason of its own is a refusal; what it cannot decide is not. */
-function refusal(code: string, asOf: Position, subjects: readonly Subject[]): ExchangeRefused {
-  if (!isErrorCode(code)) throw new ServiceError('decision_unavailable', { detail: `unknown refusal ${code}` });
-  if (isUnavailable(code)) throw new ServiceError(code, { detail: 'identity cannot decide' });
-  return { outcome: 'refused', code, asOf: { epoch: asOf.epoch, seq: asOf.seq }, subjects };
 }

@@ -6,15 +6,16 @@
 import { type Clock, type ErrorCode, type Logger, ServiceError } from '@token-gateway/platform';
 import { providerSubject } from '@token-gateway/revocation';
 import type { Provider } from '@token-gateway/schemas/identity';
-import { isUnavailable } from '../http/oauth-error.ts';
 import { configurationOf, type ProviderConfiguration } from '../providers/provider-configuration.ts';
 import type { ProviderDirectory, ProviderList } from '../providers/provider-directory.ts';
 import type { SignatureVerifier } from '../verification/port.ts';
 import { evaluate, mapClaims } from './claim-mapping.ts';
 import { readConfirmation } from './confirmation.ts';
 import { enrich } from './enrichment.ts';
-import type { CredentialReader, CredentialReading } from './exchange.ts';
-import { type JwtForm, readJwtForm } from './jwt-form.ts';
+import type { JwtForm } from './jwt-form.ts';
+import { type FormedTokenReader, refusalCode } from './jwt-reader.ts';
+import type { CredentialReading } from './resolution.ts';
+import { requireUse, type TokenUse } from './token-use.ts';
 
 export interface ExternalTokenReaderDeps {
   readonly directory: ProviderDirectory;
@@ -44,11 +45,11 @@ export function createExternalTokenReader({
   verifier,
   clock,
   logger,
-}: ExternalTokenReaderDeps): CredentialReader {
-  async function verify(token: string, form: JwtForm, list: ProviderList): Promise<CredentialReading> {
+}: ExternalTokenReaderDeps): FormedTokenReader {
+  async function verify(token: string, form: JwtForm, use: TokenUse, list: ProviderList): Promise<CredentialReading> {
     const provider = chooseProvider(form, list);
     const configuration = configurationOf(provider);
-    requireType(form, configuration);
+    requireUse(form, use, configuration.tokenType);
     if (provider.algorithms.length > 0 && !provider.algorithms.includes(form.header.alg)) {
       throw new ServiceError('token_algorithm_refused', { detail: provider.id });
     }
@@ -84,6 +85,7 @@ export function createExternalTokenReader({
       },
       facts: {
         kind: 'external',
+        providerId: provider.id,
         ...facts,
         signingInputSha256,
         expiresAtMs,
@@ -95,17 +97,11 @@ export function createExternalTokenReader({
     };
   }
 
-  return async (token) => {
-    let form: JwtForm;
-    try {
-      form = readJwtForm(token);
-    } catch (error) {
-      return { outcome: 'refused', code: refusalCode(error) };
-    }
+  return async (token, form, use) => {
     for (let round = 0; round < roundsMax; round += 1) {
       const list = await directory.current();
       try {
-        return await verify(token, form, list);
+        return await verify(token, form, use, list);
       } catch (error) {
         // Perhaps only by a configuration that is no longer: identity is asked before anything is refused.
         const recent = await directory.recent();
@@ -119,12 +115,6 @@ export function createExternalTokenReader({
     }
     throw new ServiceError('provider_configuration_stale', { detail: 'changed again and again during one exchange' });
   };
-}
-
-/** The code of a refusal; rethrows what is none. */
-function refusalCode(error: unknown): ErrorCode {
-  if (error instanceof ServiceError && !isUnavailable(error.code)) return error.code;
-  throw error;
 }
 
 /** Equal as long as a list says the same of the providers a token may be of. */
@@ -154,27 +144,6 @@ function audiencesOf(aud: unknown): readonly string[] {
     throw new ServiceError('token_claims_invalid', { detail: 'aud is no audience' });
   }
   return audiences;
-}
-
-const idTokenClaims = ['nonce', 'at_hash', 'c_hash'];
-
-/**
- * OpenID Connect Core sections 2 and 3.3.2.11: who holds an ID token was told who somebody is, and given access to
- * nothing; so it is taken only where a provider is said to have no other.
- */
-function requireType({ header, claims }: JwtForm, { tokenType }: ProviderConfiguration): void {
-  const isAccessToken = typeof header['typ'] === 'string' && /^(application\/)?at\+jwt$/i.test(header['typ']);
-  const found = idTokenClaims.find((name) => Object.hasOwn(claims, name));
-  switch (tokenType) {
-    case 'access_token':
-      if (found !== undefined) throw new ServiceError('token_type_refused', { detail: `${found}: an ID token` });
-      return;
-    case 'at+jwt':
-      if (!isAccessToken || found !== undefined) throw new ServiceError('token_type_refused', { detail: 'not at+jwt' });
-      return;
-    case 'id_token':
-      if (isAccessToken) throw new ServiceError('token_type_refused', { detail: 'no ID token' });
-  }
 }
 
 /** Who a token was issued to: OpenID Connect Core section 2, RFC 9068 section 2.2, and as Okta and Entra ID call it. */

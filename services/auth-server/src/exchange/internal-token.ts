@@ -9,6 +9,7 @@ export type CredentialFacts =
   | { readonly kind: 'api-key' }
   | {
       readonly kind: 'external';
+      readonly providerId: string;
       readonly subject: string;
       readonly sessionId?: string;
       /** Absent: the token has no scope, and so narrows nothing. */
@@ -21,7 +22,54 @@ export type CredentialFacts =
       readonly expiresAtMs: number;
       /** Absent: whoever has the token may use it. */
       readonly confirmation?: Confirmation;
-    };
+    }
+  | { readonly kind: 'client'; readonly scopes: readonly string[] }
+  | InternalFacts;
+
+/** Who acts, and for whom it acted before (RFC 8693 section 4.1). */
+export interface Actor {
+  readonly sub: string;
+  readonly act?: Actor;
+}
+
+/** What an internal token says, verified. */
+export interface InternalFacts {
+  readonly kind: 'internal';
+  /** A user, or a client. */
+  readonly subject: string;
+  /** Empty for a client. */
+  readonly tenantId: string;
+  readonly audience: string;
+  readonly clientId: string;
+  readonly scopes: readonly string[];
+  readonly entitlements: readonly string[];
+  /** Those among them that a provider gave, so that identity cannot confirm them. */
+  readonly externalEntitlements: readonly string[];
+  /** The only audiences that the token it was made from gives access to; absent = not narrowed. */
+  readonly externalAudiences?: readonly string[];
+  readonly authenticationMethods: readonly string[];
+  readonly actor?: Actor;
+  readonly source:
+    | { readonly kind: 'client' }
+    | { readonly kind: 'api-key'; readonly keyId: string }
+    | {
+        readonly kind: 'external';
+        readonly providerId: string;
+        readonly subject: string;
+        readonly sessionId?: string;
+        /** SHA-256 of its signing input, in hexadecimal digits. */
+        readonly credential: string;
+      };
+  readonly tokenId: string;
+  readonly issuedAtSeconds: number;
+  readonly expiresAtMs: number;
+  readonly generation: number;
+}
+
+/** The subject of a client's token; no user's id begins like it. */
+export function clientSubject(clientId: string): string {
+  return `client:${clientId}`;
+}
 
 /** Scopes and entitlements that this product itself interprets: only identity gives them. */
 const reservedPrefix = 'identity:';
@@ -37,10 +85,11 @@ export interface TokenTimes {
  * Lifetime = min(the tenant's token TTL, what is left of the credential); null when nothing is left. `exp` is whole
  * seconds, so a credential in its last second gets a token that ends with that second.
  */
-export function tokenTimes(facts: CredentialFacts, granted: Granted, nowMs: number): TokenTimes | null {
-  const ends = [facts.kind === 'external' ? facts.expiresAtMs : 0, granted.credentialExpiresAtMs].filter(
-    (endMs) => endMs > 0,
-  );
+export function tokenTimes(facts: readonly CredentialFacts[], granted: Granted, nowMs: number): TokenTimes | null {
+  const ends = [
+    ...facts.map((each) => ('expiresAtMs' in each ? each.expiresAtMs : 0)),
+    granted.credentialExpiresAtMs,
+  ].filter((endMs) => endMs > 0);
   const credentialEndMs = Math.min(...ends);
   if (credentialEndMs <= nowMs) return null;
   const issuedAtSeconds = Math.floor(nowMs / 1000);
@@ -57,15 +106,53 @@ export function tokenTimes(facts: CredentialFacts, granted: Granted, nowMs: numb
 }
 
 /**
- * Scopes of the token. Identity's are the ceiling of what is reserved; a scope in the external token narrows it further,
- * and adds what the provider alone gives; a request narrows both.
+ * Every scope that the token may have. Identity's are the ceiling of what is reserved; a scope in the external token narrows
+ * it further, and adds what the provider alone gives. Of an internal token nothing is left but what it has.
  */
-function effectiveScopes(facts: CredentialFacts, granted: Granted, requested: readonly string[] | undefined): string[] {
-  const carried = facts.kind === 'external' ? facts.scopes : undefined;
-  const own = (carried ?? []).filter((scope) => !scope.startsWith(reservedPrefix));
-  const ofIdentity = granted.scopes.filter((scope) => carried === undefined || carried.includes(scope));
-  const all = new Set([...ofIdentity, ...own]);
-  return [...all].filter((scope) => requested === undefined || requested.includes(scope));
+export function availableScopes(facts: CredentialFacts, granted: Granted): readonly string[] {
+  switch (facts.kind) {
+    case 'api-key':
+      return granted.scopes;
+    case 'client':
+      return facts.scopes.filter(isUnreserved);
+    case 'external': {
+      const own = (facts.scopes ?? []).filter(isUnreserved);
+      const ofIdentity = granted.scopes.filter((scope) => facts.scopes?.includes(scope) ?? true);
+      return [...new Set([...ofIdentity, ...own])];
+    }
+    case 'internal': {
+      const isConfirmed = (scope: string): boolean => granted.scopes.includes(scope);
+      if (facts.source.kind === 'api-key') return facts.scopes.filter(isConfirmed);
+      return facts.scopes.filter((scope) => isUnreserved(scope) || isConfirmed(scope));
+    }
+  }
+}
+
+function entitlementsOf(
+  facts: CredentialFacts,
+  granted: Granted,
+): { all: readonly string[]; external: readonly string[] } {
+  switch (facts.kind) {
+    case 'api-key':
+      return { all: granted.entitlements, external: [] };
+    case 'client':
+      return { all: [], external: [] };
+    case 'external': {
+      const external = facts.entitlements.filter(
+        (entitlement) => isUnreserved(entitlement) && !granted.entitlements.includes(entitlement),
+      );
+      return { all: [...new Set([...granted.entitlements, ...external])], external: [...new Set(external)] };
+    }
+    case 'internal': {
+      const external = facts.externalEntitlements;
+      const all = facts.entitlements.filter((name) => granted.entitlements.includes(name) || external.includes(name));
+      return { all, external };
+    }
+  }
+}
+
+function isUnreserved(name: string): boolean {
+  return !name.startsWith(reservedPrefix);
 }
 
 interface ClaimsInput {
@@ -73,53 +160,90 @@ interface ClaimsInput {
   readonly tokenId: string;
   readonly audience: string;
   readonly clientId: string;
-  readonly requestedScopes?: readonly string[];
+  readonly scopes: readonly string[];
   readonly asOf: Position;
   readonly times: TokenTimes;
   readonly facts: CredentialFacts;
   readonly granted: Granted;
+  /** The client itself, where it acts for the user. */
+  readonly actor?: string;
 }
 
-export function internalClaims(input: ClaimsInput): { payload: JWTPayload; scopes: readonly string[] } {
+export function internalClaims(input: ClaimsInput): JWTPayload {
   const { times, facts, granted } = input;
-  const scopes = effectiveScopes(facts, granted, input.requestedScopes);
-  const payload = {
+  const entitlements = entitlementsOf(facts, granted);
+  const act = actorOf(input);
+  const audiences = audiencesOfSource(facts);
+  return {
     iss: input.issuer,
-    sub: granted.userId,
+    sub: isOfClient(facts) ? subjectOfClient(facts, input.clientId) : granted.userId,
     aud: input.audience,
     iat: times.issuedAtSeconds,
     exp: times.expiresAtSeconds,
     jti: input.tokenId,
     client_id: input.clientId,
-    tenant: granted.tenantId,
-    scope: scopes.join(' '),
+    ...(granted.tenantId === '' ? {} : { tenant: granted.tenantId }),
+    scope: input.scopes.join(' '),
     rev: formatPosition(input.asOf),
     max_staleness: granted.maxStalenessMs,
+    entitlements: entitlements.all,
+    ...(entitlements.external.length === 0 ? {} : { ext_entitlements: entitlements.external }),
+    ...sourceClaims(facts, granted),
+    ...(audiences === undefined ? {} : { ext_audiences: audiences }),
+    ...(act === undefined ? {} : { act }),
   };
-  if (facts.kind === 'api-key') {
-    return {
-      scopes,
-      payload: {
-        ...payload,
-        entitlements: granted.entitlements,
-        amr: ['api_key'],
-        auth_source: 'api_key',
-        key_id: granted.keyId,
-      },
-    };
+}
+
+/** What the audience of a token is kept to by a provider's own token; undefined = by none. */
+export function audiencesOfSource(facts: CredentialFacts): readonly string[] | undefined {
+  if (facts.kind === 'external') return facts.audiences;
+  return facts.kind === 'internal' ? facts.externalAudiences : undefined;
+}
+
+function isOfClient(facts: CredentialFacts): boolean {
+  return facts.kind === 'client' || (facts.kind === 'internal' && facts.source.kind === 'client');
+}
+
+function subjectOfClient(facts: CredentialFacts, clientId: string): string {
+  return facts.kind === 'internal' ? facts.subject : clientSubject(clientId);
+}
+
+/** Who acted before stays named, also where nobody acts anew. */
+function actorOf({ facts, actor }: ClaimsInput): Actor | undefined {
+  const before = facts.kind === 'internal' ? facts.actor : undefined;
+  if (actor === undefined) return before;
+  return { sub: actor, ...(before === undefined ? {} : { act: before }) };
+}
+
+/** What the token was made from. */
+function sourceClaims(facts: CredentialFacts, granted: Granted): JWTPayload {
+  switch (facts.kind) {
+    case 'api-key':
+      return { amr: ['api_key'], auth_source: 'api_key', key_id: granted.keyId };
+    case 'client':
+      return { amr: ['client'], auth_source: 'client' };
+    case 'external':
+      return {
+        amr: facts.authenticationMethods ?? ['oidc'],
+        auth_source: 'oidc',
+        provider_id: granted.providerId,
+        ext_sub: facts.subject,
+        ...(facts.sessionId === undefined ? {} : { sid: facts.sessionId }),
+        credential: facts.signingInputSha256.toString('hex'),
+      };
+    case 'internal': {
+      const amr = facts.authenticationMethods;
+      const { source } = facts;
+      if (source.kind === 'client') return { amr, auth_source: 'client' };
+      if (source.kind === 'api-key') return { amr, auth_source: 'api_key', key_id: source.keyId };
+      return {
+        amr,
+        auth_source: 'oidc',
+        provider_id: source.providerId,
+        ext_sub: source.subject,
+        ...(source.sessionId === undefined ? {} : { sid: source.sessionId }),
+        credential: source.credential,
+      };
+    }
   }
-  const external = facts.entitlements.filter((entitlement) => !entitlement.startsWith(reservedPrefix));
-  return {
-    scopes,
-    payload: {
-      ...payload,
-      entitlements: [...new Set([...granted.entitlements, ...external])],
-      amr: facts.authenticationMethods ?? ['oidc'],
-      auth_source: 'oidc',
-      provider_id: granted.providerId,
-      ext_sub: facts.subject,
-      ...(facts.sessionId === undefined ? {} : { sid: facts.sessionId }),
-      credential: facts.signingInputSha256.toString('hex'),
-    },
-  };
 }

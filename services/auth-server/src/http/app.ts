@@ -1,15 +1,31 @@
 import { createHash } from 'node:crypto';
-import { createHttpApp, type HttpApp, type Logger } from '@token-gateway/platform';
+import { TLSSocket } from 'node:tls';
+import { createHttpApp, type HttpApp, type Logger, type TlsOptions } from '@token-gateway/platform';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
+import type { ClientCertificate } from '../clients/client-certificate.ts';
 import type { PublishedKeys } from '../signing/published-keys.ts';
+import type { FormRequest } from './form-request.ts';
+import type { IntrospectionEndpoint } from './introspection-endpoint.ts';
 import { metadataOf, paths } from './metadata.ts';
 import { OAuthError, toOAuthError } from './oauth-error.ts';
-import { JwksSchema, MetadataSchema, OAuthErrorSchema, TokenRequestSchema, TokenResponseSchema } from './schemas.ts';
+import type { RevocationEndpoint } from './revocation-endpoint.ts';
+import {
+  IntrospectionSchema,
+  JwksSchema,
+  MetadataSchema,
+  OAuthErrorSchema,
+  RevocationSchema,
+  TokenQuestionSchema,
+  TokenRequestSchema,
+  TokenResponseSchema,
+} from './schemas.ts';
 import type { TokenEndpoint } from './token-endpoint.ts';
 
 export interface AppDeps {
   readonly tokenEndpoint: TokenEndpoint;
+  readonly introspectionEndpoint: IntrospectionEndpoint;
+  readonly revocationEndpoint: RevocationEndpoint;
   readonly publishedKeys: PublishedKeys;
   readonly logger: Logger;
 }
@@ -22,10 +38,10 @@ const jwksMaxAgeSeconds = 60;
 
 /** The HTTP side, not listening. */
 export async function createApp(
-  { tokenEndpoint, publishedKeys, logger }: AppDeps,
-  config: { readonly issuer: string },
+  { tokenEndpoint, introspectionEndpoint, revocationEndpoint, publishedKeys, logger }: AppDeps,
+  config: { readonly issuer: string; readonly tls?: TlsOptions | undefined },
 ): Promise<HttpApp> {
-  const app = await createHttpApp({ logger, title: 'Token gateway: auth server', version: '1' });
+  const app = await createHttpApp({ logger, title: 'Token gateway: auth server', version: '1', tls: config.tls });
   // The schemas of the routes are for the OpenAPI document: the token endpoint's own steps check what is sent, and
   // answer in OAuth's terms.
   app.setValidatorCompiler(() => () => true);
@@ -34,25 +50,65 @@ export async function createApp(
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body));
 
+  const asClient = {
+    bodyLimit: bodyBytesMax,
+    errorHandler: (error: unknown, request: FastifyRequest, reply: FastifyReply) =>
+      answerError(error, request, reply, logger),
+  };
+  const refusals = { 400: OAuthErrorSchema, 401: OAuthErrorSchema, 503: OAuthErrorSchema };
+
   app.post(
     paths.token,
     {
-      bodyLimit: bodyBytesMax,
+      ...asClient,
       schema: {
         operationId: 'token',
         summary: 'Exchanges a credential for an internal token',
         consumes: [formType],
         body: TokenRequestSchema,
-        response: { 200: TokenResponseSchema, 400: OAuthErrorSchema, 401: OAuthErrorSchema, 503: OAuthErrorSchema },
+        response: { 200: TokenResponseSchema, ...refusals },
       },
-      errorHandler: (error, request, reply) => answerError(error, request, reply, logger),
     },
     async (request, reply) => {
       noStore(reply);
-      if (request.headers.authorization !== undefined) {
-        throw new OAuthError('invalid_client', 'Client authentication by the Authorization header is not supported.');
-      }
-      return tokenEndpoint(formOf(request));
+      return tokenEndpoint(formRequestOf(request));
+    },
+  );
+
+  app.post(
+    paths.introspection,
+    {
+      ...asClient,
+      schema: {
+        operationId: 'introspect',
+        summary: 'Says whether a token is good at this moment (RFC 7662)',
+        consumes: [formType],
+        body: TokenQuestionSchema,
+        response: { 200: IntrospectionSchema, ...refusals },
+      },
+    },
+    async (request, reply) => {
+      noStore(reply);
+      return introspectionEndpoint(formRequestOf(request));
+    },
+  );
+
+  app.post(
+    paths.revocation,
+    {
+      ...asClient,
+      schema: {
+        operationId: 'revoke',
+        summary: 'Ends a token (RFC 7009); the same answer whether it was one or not',
+        consumes: [formType],
+        body: TokenQuestionSchema,
+        response: { 200: RevocationSchema, ...refusals },
+      },
+    },
+    async (request, reply) => {
+      noStore(reply);
+      await revocationEndpoint(formRequestOf(request));
+      return {};
     },
   );
 
@@ -86,7 +142,7 @@ export async function createApp(
     },
     async (_request, reply) => {
       reply.header('cache-control', `public, max-age=${jwksMaxAgeSeconds}`);
-      return metadataOf(config.issuer);
+      return metadataOf(config.issuer, { hasTls: config.tls !== undefined });
     },
   );
 
@@ -94,13 +150,20 @@ export async function createApp(
 }
 
 /** The form as text, not parsed, since a repeated parameter has to be seen. */
-function formOf(request: FastifyRequest): string {
+function formRequestOf(request: FastifyRequest): FormRequest {
   const [type] = (request.headers['content-type'] ?? '').split(';');
   const { body } = request;
   if (type?.trim().toLowerCase() !== formType || typeof body !== 'string') {
     throw new OAuthError('invalid_request', `The body has to be ${formType}.`);
   }
-  return body;
+  return { body, authorization: request.headers.authorization, certificate: certificateOf(request) };
+}
+
+function certificateOf({ raw: { socket } }: FastifyRequest): ClientCertificate | undefined {
+  if (!(socket instanceof TLSSocket)) return undefined;
+  // Without a certificate it is an empty object.
+  const { raw }: { raw?: Uint8Array } = socket.getPeerCertificate();
+  return raw === undefined ? undefined : { raw, isTrusted: socket.authorized };
 }
 
 /** Whether a caller has this very answer (RFC 9110 section 13.1.2, weak comparison). */
@@ -115,7 +178,7 @@ function noStore(reply: FastifyReply): void {
 
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
   const answer = isOversize(error) ? new OAuthError('invalid_request', 'The body is too large.') : toOAuthError(error);
-  if (answer.status >= 500) logger.error({ err: answer.cause }, 'token request not decided');
+  if (answer.status >= 500) logger.error({ err: answer.cause }, 'request of a client not decided');
   noStore(reply);
   if (answer.status === 503) reply.header('retry-after', retryAfterSeconds);
   if (answer.status === 401 && request.headers.authorization !== undefined) {

@@ -33,11 +33,45 @@ export function parseScope(parameters: Parameters): readonly string[] | undefine
 
 const audienceSyntax = /^[\x21-\x7e]{1,255}$/;
 
-/** The one audience asked for, or the default (RFC 8693 section 2.1, RFC 8707 section 2). */
+/** The one target asked for, by audience or by resource, or the default (RFC 8693 section 2.1, RFC 8707 section 2). */
 export function parseAudience(parameters: Parameters, defaultAudience: string): string {
-  const audience = parameters.get('audience') ?? defaultAudience;
-  if (parameters.has('resource') || !audienceSyntax.test(audience)) {
-    throw new OAuthError('invalid_target', 'The target is not valid; name one by audience.');
+  const resource = parameters.get('resource');
+  const audience = parameters.get('audience');
+  const target = resource ?? audience ?? defaultAudience;
+  const isValid = audienceSyntax.test(target) && (resource === undefined || isResource(resource));
+  if (!isValid || (resource !== undefined && audience !== undefined)) {
+    throw new OAuthError('invalid_target', 'The target is not valid; name one by audience or resource.');
   }
-  return audience;
+  return target;
+}
+
+/** An absolute URI without a fragment, an empty one included. */
+function isResource(text: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:/i.test(text) && URL.canParse(text) && !text.includes('#');
+}
+
+export const accessTokenType = 'urn:ietf:params:oauth:token-type:access_token';
+export const jwtType = 'urn:ietf:params:oauth:token-type:jwt';
+export const idTokenType = 'urn:ietf:params:oauth:token-type:id_token';
+
+/** Names of the one kind of token that is issued. */
+export type IssuedTokenType = typeof accessTokenType | typeof jwtType;
+
+export function parseRequestedTokenType(parameters: Parameters): IssuedTokenType {
+  const requested = parameters.get('requested_token_type') ?? accessTokenType;
+  if (requested !== accessTokenType && requested !== jwtType) {
+    throw new OAuthError('invalid_request', 'The requested_token_type is not supported.');
+  }
+  return requested;
+}
+
+/** The token of who acts (RFC 8693 section 2.1); its type comes with it, and not without. */
+export function readActorToken(parameters: Parameters): string | undefined {
+  const actorToken = parameters.get('actor_token');
+  const type = parameters.get('actor_token_type');
+  if (actorToken === undefined && type === undefined) return undefined;
+  if (actorToken === undefined || (type !== accessTokenType && type !== jwtType)) {
+    throw new OAuthError('invalid_request', 'The actor_token needs an actor_token_type that is supported.');
+  }
+  return actorToken;
 }

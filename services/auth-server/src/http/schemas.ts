@@ -10,33 +10,91 @@ const SubjectsSchema = Type.Array(Type.String(), {
   description: 'A change of any of these can make the answer untrue.',
 });
 
+/** How a client says who it is, of every endpoint that asks. */
+const clientParameters = {
+  client_assertion_type: Type.Optional(Type.Literal('urn:ietf:params:oauth:client-assertion-type:jwt-bearer')),
+  client_assertion: Type.Optional(
+    Type.String({ description: 'private_key_jwt (RFC 7523 section 2.2), good for one request.' }),
+  ),
+  client_id: Type.Optional(Type.String({ description: 'Required with a client certificate (RFC 8705 section 2).' })),
+};
+
+const accessTokenType = 'urn:ietf:params:oauth:token-type:access_token';
+const jwtType = 'urn:ietf:params:oauth:token-type:jwt';
+const idTokenType = 'urn:ietf:params:oauth:token-type:id_token';
+
 export const TokenRequestSchema = Type.Object(
   {
     grant_type: Type.Enum([
       'urn:ietf:params:oauth:grant-type:token-exchange',
       'urn:token-gateway:params:oauth:grant-type:api-key',
+      'client_credentials',
     ]),
-    client_assertion_type: Type.Literal('urn:ietf:params:oauth:client-assertion-type:jwt-bearer'),
-    client_assertion: Type.String({ description: 'private_key_jwt (RFC 7523 section 2.2).' }),
-    client_id: Type.Optional(Type.String()),
+    ...clientParameters,
     audience: Type.Optional(Type.String({ description: 'The one audience of the internal token.' })),
+    resource: Type.Optional(
+      Type.String({ description: 'The same as an absolute URI without a fragment (RFC 8707 section 2).' }),
+    ),
     scope: Type.Optional(Type.String({ description: 'Narrows the scope; absent = all the credential has.' })),
-    subject_token: Type.Optional(Type.String({ description: 'Token exchange: the JWT of an external provider.' })),
-    subject_token_type: Type.Optional(
-      Type.Enum(['urn:ietf:params:oauth:token-type:jwt', 'urn:ietf:params:oauth:token-type:access_token']),
+    subject_token: Type.Optional(
+      Type.String({ description: 'Token exchange: a JWT of a provider, or an internal token.' }),
     ),
-    requested_token_type: Type.Optional(
-      Type.Enum(['urn:ietf:params:oauth:token-type:access_token', 'urn:ietf:params:oauth:token-type:jwt']),
-    ),
+    subject_token_type: Type.Optional(Type.Enum([jwtType, accessTokenType, idTokenType])),
+    actor_token: Type.Optional(Type.String({ description: "The client's own token, where it acts for the user." })),
+    actor_token_type: Type.Optional(Type.Enum([accessTokenType, jwtType])),
+    requested_token_type: Type.Optional(Type.Enum([accessTokenType, jwtType])),
     api_key: Type.Optional(Type.String({ description: 'API-key grant: the key.' })),
   },
   { $id: 'TokenRequest' },
 );
 
+/** RFC 7662 section 2.1, RFC 7009 section 2.1. */
+export const TokenQuestionSchema = Type.Object(
+  {
+    token: Type.String({ description: 'An internal token, a JWT of a provider, or an API key.' }),
+    token_type_hint: Type.Optional(Type.String({ description: 'Not needed.' })),
+    ...clientParameters,
+  },
+  { $id: 'TokenQuestion' },
+);
+
+const ActorSchema = Type.Object({ sub: Type.String() }, { additionalProperties: true });
+
+/** RFC 7662 section 2.2. */
+export const IntrospectionSchema = Type.Object(
+  {
+    active: Type.Boolean(),
+    iss: Type.Optional(Type.String()),
+    sub: Type.Optional(Type.String()),
+    aud: Type.Optional(Type.Union([Type.String(), Type.Array(Type.String())])),
+    exp: Type.Optional(Type.Integer()),
+    iat: Type.Optional(Type.Integer()),
+    jti: Type.Optional(Type.String()),
+    client_id: Type.Optional(Type.String()),
+    scope: Type.Optional(Type.String({ description: 'What the credential gives now.' })),
+    token_type: Type.Optional(Type.Literal('Bearer')),
+    tenant: Type.Optional(Type.String()),
+    auth_source: Type.Optional(Type.Enum(['oidc', 'api_key', 'client'])),
+    key_id: Type.Optional(Type.String()),
+    provider_id: Type.Optional(Type.String()),
+    act: Type.Optional(ActorSchema),
+    cnf: Type.Optional(
+      Type.Object(
+        { jkt: Type.Optional(Type.String()), 'x5t#S256': Type.Optional(Type.String()) },
+        { additionalProperties: false, description: 'What the holder of a bound token has to prove (RFC 7800).' },
+      ),
+    ),
+  },
+  { $id: 'Introspection', additionalProperties: false },
+);
+export type Introspection = Static<typeof IntrospectionSchema>;
+
+export const RevocationSchema = Type.Object({}, { $id: 'Revocation', additionalProperties: false });
+
 export const TokenResponseSchema = Type.Object(
   {
     access_token: Type.String(),
-    issued_token_type: Type.Literal('urn:ietf:params:oauth:token-type:access_token'),
+    issued_token_type: Type.Enum([accessTokenType, jwtType]),
     token_type: Type.Literal('Bearer'),
     expires_in: Type.Integer({ minimum: 1, description: 'Seconds.' }),
     scope: Type.String(),
@@ -60,7 +118,7 @@ export const TokenResponseSchema = Type.Object(
         },
       ),
     ),
-    tenant_id: Type.String(),
+    tenant_id: Type.String({ description: "Empty, as user_id, of a client's own token." }),
     user_id: Type.String(),
   },
   { $id: 'TokenResponse', additionalProperties: false },
@@ -99,6 +157,12 @@ export const MetadataSchema = Type.Object(
     grant_types_supported: Type.Array(Type.String()),
     token_endpoint_auth_methods_supported: Type.Array(Type.String()),
     token_endpoint_auth_signing_alg_values_supported: Type.Array(Type.String()),
+    introspection_endpoint: Type.String(),
+    introspection_endpoint_auth_methods_supported: Type.Array(Type.String()),
+    introspection_endpoint_auth_signing_alg_values_supported: Type.Array(Type.String()),
+    revocation_endpoint: Type.String(),
+    revocation_endpoint_auth_methods_supported: Type.Array(Type.String()),
+    revocation_endpoint_auth_signing_alg_values_supported: Type.Array(Type.String()),
   },
   { $id: 'AuthorizationServerMetadata', additionalProperties: false },
 );

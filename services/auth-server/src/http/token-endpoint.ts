@@ -2,24 +2,32 @@
  * POST /oauth2/token as a list of steps: parameters, client, grant, request, exchange, answer.
  * @module
  */
-import { errorEntry } from '@token-gateway/platform';
-import {
-  type AuthenticatedClient,
-  type ClientAuthenticator,
-  clientAssertionType,
-  whileConfirmed,
-} from '../clients/client-authentication.ts';
+import { type ErrorCode, errorEntry } from '@token-gateway/platform';
+import { type ClientAuthenticator, whileConfirmed } from '../clients/client-authentication.ts';
 import type { Client } from '../clients/client-store.ts';
 import type { Exchange, ExchangeRefused, ExchangeRequest, ExchangeResult } from '../exchange/exchange.ts';
+import type { FormRequest } from './form-request.ts';
 import { apiKeyGrant } from './grants/api-key.ts';
+import { clientCredentialsGrant } from './grants/client-credentials.ts';
 import type { Grant } from './grants/grant.ts';
-import { accessTokenType, tokenExchangeGrant } from './grants/token-exchange.ts';
-import { OAuthError } from './oauth-error.ts';
-import { type Parameters, parseAudience, parseParameters, parseScope, requireParameter } from './parameters.ts';
+import { tokenExchangeGrant } from './grants/token-exchange.ts';
+import { OAuthError, type OAuthErrorName } from './oauth-error.ts';
+import {
+  type IssuedTokenType,
+  type Parameters,
+  parseAudience,
+  parseParameters,
+  parseRequestedTokenType,
+  parseScope,
+  readActorToken,
+  requireParameter,
+} from './parameters.ts';
 import type { TokenResponse } from './schemas.ts';
 
-const grants: readonly Grant[] = [tokenExchangeGrant, apiKeyGrant];
+const grants: readonly Grant[] = [tokenExchangeGrant, apiKeyGrant, clientCredentialsGrant];
 export const grantTypes: readonly string[] = grants.map((grant) => grant.type);
+/** What a client may use whose registration names no grants: those that take a credential of somebody. */
+export const defaultGrantTypes: readonly string[] = [tokenExchangeGrant.type, apiKeyGrant.type];
 
 export interface TokenEndpointDeps {
   readonly authenticator: ClientAuthenticator;
@@ -30,30 +38,20 @@ export interface TokenEndpointConfig {
   readonly defaultAudience: string;
 }
 
-/** Takes the form body of a token request; rejects with OAuthError, or with what could not be decided. */
-export type TokenEndpoint = (body: string) => Promise<TokenResponse>;
+/** Rejects with OAuthError, or with what could not be decided. */
+export type TokenEndpoint = (request: FormRequest) => Promise<TokenResponse>;
 
 export function createTokenEndpoint(deps: TokenEndpointDeps, config: TokenEndpointConfig): TokenEndpoint {
-  return async (body) => {
+  return async ({ body, ...presented }) => {
     const parameters = parseParameters(body);
-    const authenticated = await authenticateClient(deps.authenticator, parameters);
+    const authenticated = await deps.authenticator.authenticate({ parameters, ...presented });
     return whileConfirmed(authenticated, async (client) => {
       const grant = chooseGrant(parameters, client);
+      const requestedType = parseRequestedTokenType(parameters);
       const request = readRequest(parameters, grant, client, config);
-      return answer(await deps.exchange(request));
+      return answer(await deps.exchange(request), requestedType);
     });
   };
-}
-
-async function authenticateClient(
-  authenticator: ClientAuthenticator,
-  parameters: Parameters,
-): Promise<AuthenticatedClient> {
-  const assertion = parameters.get('client_assertion');
-  if (assertion === undefined || parameters.get('client_assertion_type') !== clientAssertionType) {
-    throw new OAuthError('invalid_client', 'Client authentication by private_key_jwt is required.');
-  }
-  return authenticator.authenticate(assertion, parameters.get('client_id'));
 }
 
 function chooseGrant(parameters: Parameters, client: Client): Grant {
@@ -69,23 +67,34 @@ function chooseGrant(parameters: Parameters, client: Client): Grant {
 function readRequest(
   parameters: Parameters,
   grant: Grant,
-  client: Client,
+  { clientId, permissions }: Client,
   config: TokenEndpointConfig,
 ): ExchangeRequest {
+  const credential = grant.readCredential(parameters, clientId);
   const scopes = parseScope(parameters);
+  if (scopes?.some((scope) => permissions.scopes?.includes(scope) === false) === true) {
+    throw new OAuthError('invalid_scope', 'The client may not ask for this scope.');
+  }
+  const audience = parseAudience(parameters, config.defaultAudience);
+  if (permissions.audiences?.includes(audience) === false) {
+    throw new OAuthError('invalid_target', 'The client may not ask for this target.');
+  }
+  const actorToken = readActorToken(parameters);
   return {
-    credential: grant.readCredential(parameters),
-    audience: parseAudience(parameters, config.defaultAudience),
-    clientId: client.clientId,
+    credential,
+    audience,
+    clientId,
+    permissions,
     ...(scopes === undefined ? {} : { scopes }),
+    ...(actorToken === undefined ? {} : { actorToken }),
   };
 }
 
-function answer(result: ExchangeResult): TokenResponse {
+function answer(result: ExchangeResult, issuedTokenType: IssuedTokenType): TokenResponse {
   if (result.outcome === 'refused') throw refusal(result);
   return {
     access_token: result.accessToken,
-    issued_token_type: accessTokenType,
+    issued_token_type: issuedTokenType,
     token_type: 'Bearer',
     expires_in: result.expiresInSeconds,
     scope: result.scopes.join(' '),
@@ -99,10 +108,15 @@ function answer(result: ExchangeResult): TokenResponse {
   };
 }
 
+/** RFC 8693 section 2.2.2, RFC 6749 section 5.2; of every other code, `invalid_grant`. */
+const errorOfCode: Partial<Record<ErrorCode, OAuthErrorName>> = {
+  audience_not_allowed: 'invalid_target',
+  scope_not_allowed: 'invalid_scope',
+};
+
 /** The exact code goes to authenticated confidential clients only: nobody else gets this far. */
 function refusal({ code, asOf, subjects }: ExchangeRefused): OAuthError {
-  const error = code === 'audience_not_allowed' ? 'invalid_target' : 'invalid_grant';
-  return new OAuthError(error, errorEntry(code).publicMessage, {
+  return new OAuthError(errorOfCode[code] ?? 'invalid_grant', errorEntry(code).publicMessage, {
     members: {
       code,
       ...(asOf === undefined ? {} : { as_of: asOf }),

@@ -105,6 +105,23 @@ describe('a caller of the REST API', () => {
     return { tenantId, userId, providerId, link, claims };
   }
 
+  it('with an internal token that was revoked by itself is refused, and with another of the same source is not', async () => {
+    const { claims } = await external();
+    const [token, other] = [await sign({ ...claims, jti: '1' }), await sign({ ...claims, jti: '2' })];
+    assert.equal(await statusOf(`Bearer ${token}`), 200);
+    const signingInputSha256 = createHash('sha256')
+      .update(token.slice(0, token.lastIndexOf('.')))
+      .digest();
+    const target = {
+      $case: 'credential',
+      value: { signingInputSha256, providerId: '', tenantId: claims.tenant },
+    } as const;
+    const revocation = { actor: 'client:service', reason: 'leaked', target };
+    assert.deepEqual(await identity.client.revoke(revocation, { timeoutMs: 5000 }), { found: true });
+    assert.equal(await statusOf(`Bearer ${token}`), 401);
+    assert.equal(await statusOf(`Bearer ${other}`), 200);
+  });
+
   it('with an internal token may do what the token and the database both say', async () => {
     const { tenantId, userId, claims } = await external(['identity:admin']);
     const token = `Bearer ${await sign(claims)}`;

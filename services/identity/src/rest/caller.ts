@@ -1,5 +1,5 @@
 /** Who calls: by an internal token or by an API key, both held against the database as it is now. */
-import { timingSafeEqual } from 'node:crypto';
+import { hash, timingSafeEqual } from 'node:crypto';
 import { type Clock, gather, parseApiKey, ServiceError } from '@token-gateway/platform';
 import type { FastifyRequest } from 'fastify';
 import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify } from 'jose';
@@ -29,7 +29,7 @@ export interface CallerConfig {
 }
 
 export interface CallerReaderDeps {
-  readonly store: Pick<CredentialStore, 'apiKey' | 'external'>;
+  readonly store: Pick<CredentialStore, 'apiKey' | 'external' | 'credentialEnd'>;
   readonly clock: Clock;
 }
 
@@ -73,10 +73,21 @@ export class CallerReader {
       case 'token':
         return this.#byKey(credential);
       case 'bearer':
-        return this.#byToken(await this.#verified(credential));
+        return this.#bearer(credential);
       default:
         throw refused('unknown scheme');
     }
+  }
+
+  async #bearer(token: string): Promise<Caller> {
+    const claims = await this.#verified(token);
+    const signingInputSha256 = hash('sha256', token.slice(0, token.lastIndexOf('.')), 'buffer');
+    const [caller, { state: hasEnded }] = await Promise.all([
+      this.#byToken(claims),
+      this.#deps.store.credentialEnd(signingInputSha256),
+    ]);
+    if (hasEnded) throw refused('internal token that was revoked');
+    return caller;
   }
 
   async #byKey(text: string): Promise<Caller> {

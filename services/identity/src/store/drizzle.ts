@@ -141,6 +141,12 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
     .leftJoin(revokedCredentials, eq(revokedCredentials.signingInputSha256, sql.placeholder('signingInputSha256')))
     .prepare('external');
 
+  const credentialEndQuery = drizzle
+    .select({ ...headColumns, revokedAt: revokedCredentials.revokedAt })
+    .from(logHead)
+    .leftJoin(revokedCredentials, eq(revokedCredentials.signingInputSha256, sql.placeholder('signingInputSha256')))
+    .prepare('credential_end');
+
   async function mint(): Promise<Head> {
     const nowMs = Math.trunc(clock.now().wallMs);
     return drizzle.transaction(async (tx) => {
@@ -385,6 +391,50 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
         if (linked.length > 0) await append(tx, changeOf(user.id));
         return true;
       });
+    },
+
+    async credentialEnd(signingInputSha256) {
+      const { head, rows } = await readWithHead((question) =>
+        credentialEndQuery.execute({ signingInputSha256, question }),
+      );
+      return { head, state: rows[0]?.revokedAt != null };
+    },
+
+    revokeCredential(signingInputSha256, change) {
+      const at = new Date(clock.now().wallMs).toISOString();
+      return transaction(async (tx) => {
+        const isIt = eq(revokedCredentials.signingInputSha256, signingInputSha256);
+        if ((await tx.$count(revokedCredentials, isIt)) > 0) return;
+        await append(
+          tx,
+          change,
+          sql`INSERT INTO revoked_credentials (signing_input_sha256, revoked_at)
+            SELECT decode(${signingInputSha256.toString('hex')}, 'hex'), ${at}::timestamptz FROM head
+            ON CONFLICT DO NOTHING`,
+        );
+      });
+    },
+
+    revokeKey(keyId, change) {
+      const at = new Date(clock.now().wallMs).toISOString();
+      return transaction(async (tx) => {
+        const [key] = await tx.select().from(apiKeys).where(eq(apiKeys.id, keyId)).for('no key update');
+        if (key === undefined || key.revokedSeq !== null) return;
+        await append(
+          tx,
+          change,
+          sql`UPDATE api_keys SET revoked_epoch = head.epoch, revoked_seq = head.seq, revoked_at = ${at}::timestamptz
+            FROM head WHERE api_keys.id = ${keyId}`,
+        );
+      });
+    },
+
+    async tenantOfProvider(providerId) {
+      const [row] = await drizzle
+        .select({ tenantId: providers.tenantId })
+        .from(providers)
+        .where(eq(providers.id, providerId));
+      return row?.tenantId ?? null;
     },
 
     async providers() {

@@ -204,6 +204,22 @@ function createFrom(origin: {
     },
     // Its users have no addresses.
     linkByEmail: async () => false,
+    credentialEnd: async (signingInputSha256) => ({
+      head: head(),
+      state: state.revokedCredentials.has(signingInputSha256.toString('hex')),
+    }),
+    async revokeCredential(signingInputSha256, change) {
+      const name = signingInputSha256.toString('hex');
+      if (!state.revokedCredentials.has(name)) commit(change, (at) => void at.revokedCredentials.add(name));
+    },
+    async revokeKey(keyId, change) {
+      if (state.apiKeys.get(keyId)?.isRevoked !== false) return;
+      commit(change, ({ apiKeys }) => {
+        const key = apiKeys.get(keyId);
+        if (key !== undefined) key.isRevoked = true;
+      });
+    },
+    tenantOfProvider: async (providerId) => state.providers.get(providerId)?.tenantId ?? null,
     async providers() {
       const enabled = [...state.providers.values()].filter(({ isDisabled }) => !isDisabled);
       return { head: head(), state: enabled.map((provider) => ({ ...provider })) };

@@ -132,6 +132,14 @@ export interface CredentialStore {
    * user by another subject, or when the user is entitled to anything over identity.
    */
   linkByEmail(verified: VerifiedEmail, changeOf: (userId: string) => NewChange): Promise<boolean>;
+  /** Whether a JWT with this signing input was ended by itself, internal tokens among them. */
+  credentialEnd(signingInputSha256: Buffer): Promise<Snapshot<boolean>>;
+  /** Ends a JWT, with the change about it; resolves as well when it has ended by now. */
+  revokeCredential(signingInputSha256: Buffer, change: NewChange): Promise<void>;
+  /** Ends a key, with the change about it; resolves as well when it has ended by now. */
+  revokeKey(keyId: string, change: NewChange): Promise<void>;
+  /** The tenant of a provider, enabled or not. */
+  tenantOfProvider(providerId: string): Promise<string | null>;
   /** Every provider that is enabled. */
   providers(): Promise<Snapshot<readonly ProviderState[]>>;
 }

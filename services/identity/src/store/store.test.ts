@@ -6,7 +6,7 @@ import { createTestClock, createTestDatabase } from '@token-gateway/platform/tes
 import { genesisChain, nextChain, type Position } from '@token-gateway/revocation';
 import { createDrizzleStore } from './drizzle.ts';
 import { createMemoryStore } from './memory.ts';
-import type { ChangeStore, NewChange } from './port.ts';
+import type { NewChange, Store } from './port.ts';
 
 const clock = createTestClock();
 const database = await createTestDatabase();
@@ -15,7 +15,7 @@ after(() => database.close());
 const drizzle = createDrizzleStore({ database, clock });
 const memory = createMemoryStore({ clock });
 
-const stores: readonly [string, ChangeStore, (change: NewChange) => Promise<Position>][] = [
+const stores: readonly [string, Store, (change: NewChange) => Promise<Position>][] = [
   ['PGlite', drizzle, (change) => drizzle.transaction((tx) => drizzle.append(tx, change))],
   ['memory', memory, async (change) => memory.commit(change, () => {})],
 ];
@@ -70,6 +70,24 @@ for (const [name, store, commit] of stores) {
       assert.equal(await store.lead('b', 60_000), first + 1);
       await store.markPublished({ epoch, seq: 3 }, first);
       assert.deepEqual(await store.published(), { epoch, seq: 2 });
+    });
+
+    it('ends a JWT by one change, which a repetition adds nothing to', async () => {
+      const signingInputSha256 = Buffer.alloc(32, 5);
+      const revocation = { ...change, subjects: [`credential:${signingInputSha256.toString('hex')}`] };
+      assert.equal((await store.credentialEnd(signingInputSha256)).state, false);
+      await store.revokeCredential(signingInputSha256, revocation);
+      const { head, state } = await store.credentialEnd(signingInputSha256);
+      assert.deepEqual([head.seq, state], [4, true]);
+      await store.revokeCredential(signingInputSha256, revocation);
+      assert.equal((await store.head()).seq, 4);
+      assert.equal((await store.credentialEnd(Buffer.alloc(32, 6))).state, false);
+    });
+
+    it('ends nothing of a name that it does not know', async () => {
+      await store.revokeKey('nobody', change);
+      assert.equal(await store.tenantOfProvider('nobody'), null);
+      assert.equal((await store.head()).seq, 4);
     });
   });
 }

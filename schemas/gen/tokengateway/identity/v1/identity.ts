@@ -60,14 +60,41 @@ export interface ExternalCredential {
   emailVerified?: boolean | undefined;
 }
 
+/** An internal token that the auth server verified with its own keys: what it says it was made from. */
+export interface InternalCredential {
+  userId: string;
+  tenantId: string;
+  /** Set where it was made from an API key. */
+  keyId: string;
+  /** Set where it was made from an external credential, as the next three. */
+  providerId: string;
+  subject: string;
+  sessionId: string;
+  signingInputSha256: Buffer;
+  /** Its own `iat`, in seconds. */
+  issuedAtSeconds: number;
+  /** SHA-256 of its own signing input. */
+  tokenSha256: Buffer;
+}
+
+/** A client of the auth server that asks for itself, or by a token that says so. */
+export interface ClientCredential {
+  clientId: string;
+  /** SHA-256 of the token's signing input; empty without one. */
+  tokenSha256: Buffer;
+}
+
 export interface ResolveRequest {
   credential?:
     | { $case: "apiKey"; value: ApiKeyCredential }
     | { $case: "external"; value: ExternalCredential }
+    | { $case: "internal"; value: InternalCredential }
+    | { $case: "client"; value: ClientCredential }
     | undefined;
 }
 
 export interface Granted {
+  /** Both are empty for a client. */
   tenantId: string;
   userId: string;
   entitlements: string[];
@@ -175,6 +202,30 @@ export interface ListProvidersResponse {
   epoch: number;
   seq: number;
   providers: Provider[];
+}
+
+/** A JWT, external or internal, by the SHA-256 of its signing input. */
+export interface CredentialTarget {
+  signingInputSha256: Buffer;
+  /** Of an external one; its tenant is the provider's. */
+  providerId: string;
+  /** Of an internal one; empty for a client's. */
+  tenantId: string;
+}
+
+export interface RevokeRequest {
+  /** Who asks, such as client:<id>. */
+  actor: string;
+  /** Empty: none was given. */
+  reason: string;
+  target?: { $case: "credential"; value: CredentialTarget } | //
+  /** Revoked when the secret is the key's. */
+  { $case: "apiKey"; value: ApiKeyCredential } | undefined;
+}
+
+export interface RevokeResponse {
+  /** False when there is nothing of that name. */
+  found: boolean;
 }
 
 function createBaseChange(): Change {
@@ -643,6 +694,338 @@ export const ExternalCredential: MessageFns<ExternalCredential> = {
   },
 };
 
+function createBaseInternalCredential(): InternalCredential {
+  return {
+    userId: "",
+    tenantId: "",
+    keyId: "",
+    providerId: "",
+    subject: "",
+    sessionId: "",
+    signingInputSha256: Buffer.alloc(0),
+    issuedAtSeconds: 0,
+    tokenSha256: Buffer.alloc(0),
+  };
+}
+
+export const InternalCredential: MessageFns<InternalCredential> = {
+  encode(message: InternalCredential, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.tenantId !== "") {
+      writer.uint32(18).string(message.tenantId);
+    }
+    if (message.keyId !== "") {
+      writer.uint32(26).string(message.keyId);
+    }
+    if (message.providerId !== "") {
+      writer.uint32(34).string(message.providerId);
+    }
+    if (message.subject !== "") {
+      writer.uint32(42).string(message.subject);
+    }
+    if (message.sessionId !== "") {
+      writer.uint32(50).string(message.sessionId);
+    }
+    if (message.signingInputSha256.length !== 0) {
+      writer.uint32(58).bytes(message.signingInputSha256);
+    }
+    if (message.issuedAtSeconds !== 0) {
+      writer.uint32(64).uint64(message.issuedAtSeconds);
+    }
+    if (message.tokenSha256.length !== 0) {
+      writer.uint32(74).bytes(message.tokenSha256);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InternalCredential {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInternalCredential();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.keyId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.providerId = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.subject = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.signingInputSha256 = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.issuedAtSeconds = longToNumber(reader.uint64());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.tokenSha256 = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): InternalCredential {
+    return {
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      keyId: isSet(object.keyId)
+        ? globalThis.String(object.keyId)
+        : isSet(object.key_id)
+        ? globalThis.String(object.key_id)
+        : "",
+      providerId: isSet(object.providerId)
+        ? globalThis.String(object.providerId)
+        : isSet(object.provider_id)
+        ? globalThis.String(object.provider_id)
+        : "",
+      subject: isSet(object.subject) ? globalThis.String(object.subject) : "",
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      signingInputSha256: isSet(object.signingInputSha256)
+        ? Buffer.from(bytesFromBase64(object.signingInputSha256))
+        : isSet(object.signing_input_sha256)
+        ? Buffer.from(bytesFromBase64(object.signing_input_sha256))
+        : Buffer.alloc(0),
+      issuedAtSeconds: isSet(object.issuedAtSeconds)
+        ? globalThis.Number(object.issuedAtSeconds)
+        : isSet(object.issued_at_seconds)
+        ? globalThis.Number(object.issued_at_seconds)
+        : 0,
+      tokenSha256: isSet(object.tokenSha256)
+        ? Buffer.from(bytesFromBase64(object.tokenSha256))
+        : isSet(object.token_sha256)
+        ? Buffer.from(bytesFromBase64(object.token_sha256))
+        : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: InternalCredential): unknown {
+    const obj: any = {};
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.keyId !== "") {
+      obj.keyId = message.keyId;
+    }
+    if (message.providerId !== "") {
+      obj.providerId = message.providerId;
+    }
+    if (message.subject !== "") {
+      obj.subject = message.subject;
+    }
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    if (message.signingInputSha256.length !== 0) {
+      obj.signingInputSha256 = base64FromBytes(message.signingInputSha256);
+    }
+    if (message.issuedAtSeconds !== 0) {
+      obj.issuedAtSeconds = Math.round(message.issuedAtSeconds);
+    }
+    if (message.tokenSha256.length !== 0) {
+      obj.tokenSha256 = base64FromBytes(message.tokenSha256);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<InternalCredential>): InternalCredential {
+    return InternalCredential.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<InternalCredential>): InternalCredential {
+    const message = createBaseInternalCredential();
+    message.userId = object.userId ?? "";
+    message.tenantId = object.tenantId ?? "";
+    message.keyId = object.keyId ?? "";
+    message.providerId = object.providerId ?? "";
+    message.subject = object.subject ?? "";
+    message.sessionId = object.sessionId ?? "";
+    message.signingInputSha256 = object.signingInputSha256 ?? Buffer.alloc(0);
+    message.issuedAtSeconds = object.issuedAtSeconds ?? 0;
+    message.tokenSha256 = object.tokenSha256 ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseClientCredential(): ClientCredential {
+  return { clientId: "", tokenSha256: Buffer.alloc(0) };
+}
+
+export const ClientCredential: MessageFns<ClientCredential> = {
+  encode(message: ClientCredential, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.clientId !== "") {
+      writer.uint32(10).string(message.clientId);
+    }
+    if (message.tokenSha256.length !== 0) {
+      writer.uint32(18).bytes(message.tokenSha256);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientCredential {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientCredential();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.clientId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tokenSha256 = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ClientCredential {
+    return {
+      clientId: isSet(object.clientId)
+        ? globalThis.String(object.clientId)
+        : isSet(object.client_id)
+        ? globalThis.String(object.client_id)
+        : "",
+      tokenSha256: isSet(object.tokenSha256)
+        ? Buffer.from(bytesFromBase64(object.tokenSha256))
+        : isSet(object.token_sha256)
+        ? Buffer.from(bytesFromBase64(object.token_sha256))
+        : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: ClientCredential): unknown {
+    const obj: any = {};
+    if (message.clientId !== "") {
+      obj.clientId = message.clientId;
+    }
+    if (message.tokenSha256.length !== 0) {
+      obj.tokenSha256 = base64FromBytes(message.tokenSha256);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ClientCredential>): ClientCredential {
+    return ClientCredential.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ClientCredential>): ClientCredential {
+    const message = createBaseClientCredential();
+    message.clientId = object.clientId ?? "";
+    message.tokenSha256 = object.tokenSha256 ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
 function createBaseResolveRequest(): ResolveRequest {
   return { credential: undefined };
 }
@@ -655,6 +1038,12 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
         break;
       case "external":
         ExternalCredential.encode(message.credential.value, writer.uint32(18).fork()).join();
+        break;
+      case "internal":
+        InternalCredential.encode(message.credential.value, writer.uint32(26).fork()).join();
+        break;
+      case "client":
+        ClientCredential.encode(message.credential.value, writer.uint32(34).fork()).join();
         break;
     }
     return writer;
@@ -689,6 +1078,22 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
             message.credential = { $case: "external", value: ExternalCredential.decode(reader, reader.uint32()) };
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.credential = { $case: "internal", value: InternalCredential.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.credential = { $case: "client", value: ClientCredential.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -709,6 +1114,10 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
         ? { $case: "apiKey", value: ApiKeyCredential.fromJSON(object.api_key) }
         : isSet(object.external)
         ? { $case: "external", value: ExternalCredential.fromJSON(object.external) }
+        : isSet(object.internal)
+        ? { $case: "internal", value: InternalCredential.fromJSON(object.internal) }
+        : isSet(object.client)
+        ? { $case: "client", value: ClientCredential.fromJSON(object.client) }
         : undefined,
     };
   },
@@ -719,6 +1128,10 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
       obj.apiKey = ApiKeyCredential.toJSON(message.credential.value);
     } else if (message.credential?.$case === "external") {
       obj.external = ExternalCredential.toJSON(message.credential.value);
+    } else if (message.credential?.$case === "internal") {
+      obj.internal = InternalCredential.toJSON(message.credential.value);
+    } else if (message.credential?.$case === "client") {
+      obj.client = ClientCredential.toJSON(message.credential.value);
     }
     return obj;
   },
@@ -738,6 +1151,18 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
       case "external": {
         if (object.credential?.value !== undefined && object.credential?.value !== null) {
           message.credential = { $case: "external", value: ExternalCredential.fromPartial(object.credential.value) };
+        }
+        break;
+      }
+      case "internal": {
+        if (object.credential?.value !== undefined && object.credential?.value !== null) {
+          message.credential = { $case: "internal", value: InternalCredential.fromPartial(object.credential.value) };
+        }
+        break;
+      }
+      case "client": {
+        if (object.credential?.value !== undefined && object.credential?.value !== null) {
+          message.credential = { $case: "client", value: ClientCredential.fromPartial(object.credential.value) };
         }
         break;
       }
@@ -2276,6 +2701,321 @@ export const ListProvidersResponse: MessageFns<ListProvidersResponse> = {
   },
 };
 
+function createBaseCredentialTarget(): CredentialTarget {
+  return { signingInputSha256: Buffer.alloc(0), providerId: "", tenantId: "" };
+}
+
+export const CredentialTarget: MessageFns<CredentialTarget> = {
+  encode(message: CredentialTarget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.signingInputSha256.length !== 0) {
+      writer.uint32(10).bytes(message.signingInputSha256);
+    }
+    if (message.providerId !== "") {
+      writer.uint32(18).string(message.providerId);
+    }
+    if (message.tenantId !== "") {
+      writer.uint32(26).string(message.tenantId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CredentialTarget {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCredentialTarget();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.signingInputSha256 = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.providerId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CredentialTarget {
+    return {
+      signingInputSha256: isSet(object.signingInputSha256)
+        ? Buffer.from(bytesFromBase64(object.signingInputSha256))
+        : isSet(object.signing_input_sha256)
+        ? Buffer.from(bytesFromBase64(object.signing_input_sha256))
+        : Buffer.alloc(0),
+      providerId: isSet(object.providerId)
+        ? globalThis.String(object.providerId)
+        : isSet(object.provider_id)
+        ? globalThis.String(object.provider_id)
+        : "",
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+    };
+  },
+
+  toJSON(message: CredentialTarget): unknown {
+    const obj: any = {};
+    if (message.signingInputSha256.length !== 0) {
+      obj.signingInputSha256 = base64FromBytes(message.signingInputSha256);
+    }
+    if (message.providerId !== "") {
+      obj.providerId = message.providerId;
+    }
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CredentialTarget>): CredentialTarget {
+    return CredentialTarget.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CredentialTarget>): CredentialTarget {
+    const message = createBaseCredentialTarget();
+    message.signingInputSha256 = object.signingInputSha256 ?? Buffer.alloc(0);
+    message.providerId = object.providerId ?? "";
+    message.tenantId = object.tenantId ?? "";
+    return message;
+  },
+};
+
+function createBaseRevokeRequest(): RevokeRequest {
+  return { actor: "", reason: "", target: undefined };
+}
+
+export const RevokeRequest: MessageFns<RevokeRequest> = {
+  encode(message: RevokeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.actor !== "") {
+      writer.uint32(10).string(message.actor);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    switch (message.target?.$case) {
+      case "credential":
+        CredentialTarget.encode(message.target.value, writer.uint32(26).fork()).join();
+        break;
+      case "apiKey":
+        ApiKeyCredential.encode(message.target.value, writer.uint32(34).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.target = { $case: "credential", value: CredentialTarget.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.target = { $case: "apiKey", value: ApiKeyCredential.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevokeRequest {
+    return {
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      target: isSet(object.credential)
+        ? { $case: "credential", value: CredentialTarget.fromJSON(object.credential) }
+        : isSet(object.apiKey)
+        ? { $case: "apiKey", value: ApiKeyCredential.fromJSON(object.apiKey) }
+        : isSet(object.api_key)
+        ? { $case: "apiKey", value: ApiKeyCredential.fromJSON(object.api_key) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: RevokeRequest): unknown {
+    const obj: any = {};
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.target?.$case === "credential") {
+      obj.credential = CredentialTarget.toJSON(message.target.value);
+    } else if (message.target?.$case === "apiKey") {
+      obj.apiKey = ApiKeyCredential.toJSON(message.target.value);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RevokeRequest>): RevokeRequest {
+    return RevokeRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RevokeRequest>): RevokeRequest {
+    const message = createBaseRevokeRequest();
+    message.actor = object.actor ?? "";
+    message.reason = object.reason ?? "";
+    switch (object.target?.$case) {
+      case "credential": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "credential", value: CredentialTarget.fromPartial(object.target.value) };
+        }
+        break;
+      }
+      case "apiKey": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "apiKey", value: ApiKeyCredential.fromPartial(object.target.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseRevokeResponse(): RevokeResponse {
+  return { found: false };
+}
+
+export const RevokeResponse: MessageFns<RevokeResponse> = {
+  encode(message: RevokeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.found !== false) {
+      writer.uint32(8).bool(message.found);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.found = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevokeResponse {
+    return { found: isSet(object.found) ? globalThis.Boolean(object.found) : false };
+  },
+
+  toJSON(message: RevokeResponse): unknown {
+    const obj: any = {};
+    if (message.found !== false) {
+      obj.found = message.found;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RevokeResponse>): RevokeResponse {
+    return RevokeResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RevokeResponse>): RevokeResponse {
+    const message = createBaseRevokeResponse();
+    message.found = object.found ?? false;
+    return message;
+  },
+};
+
 /** What the other services ask of identity, the only authority. All answers come from the primary database. */
 export type IdentityServiceService = typeof IdentityServiceService;
 export const IdentityServiceService = {
@@ -2320,6 +3060,16 @@ export const IdentityServiceService = {
       Buffer.from(ListProvidersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListProvidersResponse => ListProvidersResponse.decode(value),
   },
+  /** Ends a credential: answered after the change about it has committed, and where it had ended before. */
+  revoke: {
+    path: "/tokengateway.identity.v1.IdentityService/Revoke" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RevokeRequest): Buffer => Buffer.from(RevokeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RevokeRequest => RevokeRequest.decode(value),
+    responseSerialize: (value: RevokeResponse): Buffer => Buffer.from(RevokeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RevokeResponse => RevokeResponse.decode(value),
+  },
 } as const;
 
 export interface IdentityServiceServer extends UntypedServiceImplementation {
@@ -2331,6 +3081,8 @@ export interface IdentityServiceServer extends UntypedServiceImplementation {
   watch: handleServerStreamingCall<WatchRequest, Change>;
   /** Every enabled provider, with the revision a Resolve has to name. */
   listProviders: handleUnaryCall<ListProvidersRequest, ListProvidersResponse>;
+  /** Ends a credential: answered after the change about it has committed, and where it had ended before. */
+  revoke: handleUnaryCall<RevokeRequest, RevokeResponse>;
 }
 
 export interface IdentityServiceClient extends Client {
@@ -2384,6 +3136,22 @@ export interface IdentityServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListProvidersResponse) => void,
+  ): ClientUnaryCall;
+  /** Ends a credential: answered after the change about it has committed, and where it had ended before. */
+  revoke(
+    request: RevokeRequest,
+    callback: (error: ServiceError | null, response: RevokeResponse) => void,
+  ): ClientUnaryCall;
+  revoke(
+    request: RevokeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RevokeResponse) => void,
+  ): ClientUnaryCall;
+  revoke(
+    request: RevokeRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RevokeResponse) => void,
   ): ClientUnaryCall;
 }
 

@@ -5,5 +5,5 @@ import type { Parameters } from '../parameters.ts';
 export interface Grant {
   readonly type: string;
   /** Throws OAuthError `invalid_request` for what the grant does not allow. */
-  readCredential(parameters: Parameters): Credential;
+  readCredential(parameters: Parameters, clientId: string): Credential;
 }

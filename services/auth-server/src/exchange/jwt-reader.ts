@@ -1,0 +1,40 @@
+import { type ErrorCode, ServiceError } from '@token-gateway/platform';
+import { isUnavailable } from '../http/oauth-error.ts';
+import type { InternalTokenReader } from './internal-credential.ts';
+import { type JwtForm, readJwtForm } from './jwt-form.ts';
+import type { CredentialReading } from './resolution.ts';
+import type { TokenUse } from './token-use.ts';
+
+/** Reads a JWT whose form is sound. */
+export type FormedTokenReader = (token: string, form: JwtForm, use: TokenUse) => Promise<CredentialReading>;
+
+export interface JwtReaderDeps {
+  readonly external: FormedTokenReader;
+  /** Absent: our own tokens are those of an unknown issuer. */
+  readonly internal?: InternalTokenReader | undefined;
+}
+
+/** Tells internal tokens from those of providers, none of which can have our issuer. */
+export function createJwtReader(
+  { external, internal }: JwtReaderDeps,
+  config: { readonly issuer: string },
+): (token: string, use: TokenUse) => Promise<CredentialReading> {
+  return async (token, use) => {
+    let form: JwtForm;
+    try {
+      form = readJwtForm(token);
+      if (form.issuer === config.issuer && (internal === undefined || use === 'id')) {
+        throw new ServiceError('token_issuer_unknown');
+      }
+    } catch (error) {
+      return { outcome: 'refused', code: refusalCode(error) };
+    }
+    return form.issuer === config.issuer && internal !== undefined ? internal(token, form) : external(token, form, use);
+  };
+}
+
+/** The code of a refusal; rethrows what is none. */
+export function refusalCode(error: unknown): ErrorCode {
+  if (error instanceof ServiceError && !isUnavailable(error.code)) return error.code;
+  throw error;
+}

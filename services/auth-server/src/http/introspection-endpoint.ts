@@ -1,0 +1,94 @@
+/**
+ * POST /oauth2/introspect (RFC 7662) as a list of steps: parameters, client, permission, token, answer. What is not good by
+ * identity's state at this moment is not active, and nothing more is said of it.
+ * @module
+ */
+import type { Clock } from '@token-gateway/platform';
+import { type ClientAuthenticator, whileConfirmed } from '../clients/client-authentication.ts';
+import type { Confirmation } from '../exchange/confirmation.ts';
+import { availableScopes, type CredentialFacts, tokenTimes } from '../exchange/internal-token.ts';
+import type { CredentialResolver, Resolved } from '../exchange/resolution.ts';
+import { credentialOf } from './credential-parameter.ts';
+import type { FormRequest } from './form-request.ts';
+import { OAuthError } from './oauth-error.ts';
+import { parseParameters, requireParameter } from './parameters.ts';
+import type { Introspection } from './schemas.ts';
+
+export interface IntrospectionEndpointDeps {
+  readonly authenticator: ClientAuthenticator;
+  readonly resolve: CredentialResolver;
+  readonly clock: Clock;
+}
+
+/** Rejects with OAuthError, or with what could not be decided. */
+export type IntrospectionEndpoint = (request: FormRequest) => Promise<Introspection>;
+
+const inactive: Introspection = { active: false };
+
+export function createIntrospectionEndpoint(
+  { authenticator, resolve, clock }: IntrospectionEndpointDeps,
+  config: { readonly issuer: string },
+): IntrospectionEndpoint {
+  return async ({ body, ...presented }) => {
+    const parameters = parseParameters(body);
+    const authenticated = await authenticator.authenticate({ parameters, ...presented });
+    return whileConfirmed(authenticated, async ({ permissions }) => {
+      if (permissions.introspection !== true) {
+        throw new OAuthError('unauthorized_client', 'The client may not ask about tokens.');
+      }
+      const credential = credentialOf(requireParameter(parameters, 'token'));
+      // Our own tokens are what this is for first: no other permission is needed to ask about one.
+      const resolved = await resolve(credential, { ...permissions, internalTokens: true });
+      return resolved.outcome === 'refused' ? inactive : describe(resolved);
+    });
+  };
+
+  function describe({ facts, granted }: Resolved): Introspection {
+    const times = tokenTimes([facts], granted, clock.now().wallMs);
+    if (times === null) return inactive;
+    const endMs = times.credentialExpiresAtMs;
+    return {
+      active: true,
+      scope: availableScopes(facts, granted).join(' '),
+      ...(endMs === undefined ? {} : { exp: Math.floor(endMs / 1000) }),
+      ...(granted.tenantId === '' ? {} : { sub: granted.userId, tenant: granted.tenantId }),
+      ...own(facts),
+      ...(granted.keyId === '' ? {} : { key_id: granted.keyId }),
+      ...(granted.providerId === '' ? {} : { provider_id: granted.providerId }),
+      ...(facts.kind !== 'internal' && granted.audiences.length > 0 ? { aud: [...granted.audiences] } : {}),
+    };
+  }
+
+  /** What is told of one kind of token alone. */
+  function own(facts: CredentialFacts): Partial<Introspection> {
+    switch (facts.kind) {
+      case 'api-key':
+        return { auth_source: 'api_key' };
+      case 'external':
+        return { auth_source: 'oidc', ...cnfOf(facts.confirmation) };
+      case 'client':
+        return {};
+      case 'internal':
+        return {
+          iss: config.issuer,
+          sub: facts.subject,
+          aud: facts.audience,
+          iat: facts.issuedAtSeconds,
+          jti: facts.tokenId,
+          client_id: facts.clientId,
+          token_type: 'Bearer',
+          auth_source: authSources[facts.source.kind],
+          ...(facts.actor === undefined ? {} : { act: facts.actor }),
+        };
+    }
+  }
+}
+
+/** RFC 8705 section 3.2, RFC 9449 section 6.2: without it a bound token would pass for a bearer token. */
+function cnfOf(confirmation: Confirmation | undefined): Pick<Introspection, 'cnf'> {
+  if (confirmation === undefined) return {};
+  const { jkt, x5t_s256: x5t } = confirmation;
+  return { cnf: { ...(jkt === undefined ? {} : { jkt }), ...(x5t === undefined ? {} : { 'x5t#S256': x5t }) } };
+}
+
+const authSources = { client: 'client', 'api-key': 'api_key', external: 'oidc' } as const;
