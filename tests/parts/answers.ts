@@ -50,6 +50,12 @@ export async function kafkaAnswers(brokers: readonly string[]): Promise<void> {
   }
 }
 
+export async function keycloakAnswers(url: string): Promise<void> {
+  const response = await fetch(`${url}/realms/master`, { signal: AbortSignal.timeout(timeoutMs) });
+  await response.text();
+  if (response.status !== 200) throw new Error(`answered ${response.status}`);
+}
+
 export async function envoyAnswers(adminUrl: string): Promise<void> {
   const response = await fetch(`${adminUrl}/ready`, { signal: AbortSignal.timeout(timeoutMs) });
   const text = await response.text();

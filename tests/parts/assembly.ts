@@ -3,11 +3,11 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Kafka, logLevel } from 'kafkajs';
 import postgres from 'postgres';
-import { envoyAnswers, kafkaAnswers, postgresAnswers, redisAnswers } from './answers.ts';
+import { envoyAnswers, kafkaAnswers, keycloakAnswers, postgresAnswers, redisAnswers } from './answers.ts';
 import type { Disk } from './disk.ts';
-import type { EnvoyPart, KafkaPart, PostgresPart, RedisPart, StandbyPart } from './port.ts';
+import type { EnvoyPart, KafkaPart, KeycloakPart, PostgresPart, RedisPart, StandbyPart } from './port.ts';
 import { type Server, startPart } from './server.ts';
-import { postgresUser, standbyName } from './settings.ts';
+import { keycloakAdmin, postgresUser, standbyName } from './settings.ts';
 
 export interface Address {
   readonly host: string;
@@ -170,4 +170,26 @@ export async function startEnvoy(server: Server, listener: Address, admin: Addre
   const adminUrl = `http://${admin.host}:${admin.port}`;
   const part = await startPart('envoy', server, () => envoyAnswers(adminUrl));
   return { ...part, url: `http://${listener.host}:${listener.port}`, adminUrl };
+}
+
+export async function startKeycloak(server: Server, { host, port }: Address): Promise<KeycloakPart> {
+  const url = `http://${host}:${port}`;
+  const part = await startPart('keycloak', server, () => keycloakAnswers(url));
+  const post = async (path: string, type: string, body: string, token = ''): Promise<string> => {
+    const headers = { 'content-type': type, ...(token === '' ? {} : { authorization: `Bearer ${token}` }) };
+    const response = await fetch(url + path, { method: 'POST', headers, body });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`keycloak: ${path} ${response.status} ${text}`);
+    return text;
+  };
+  return {
+    ...part,
+    url,
+    async createRealm(realm) {
+      const form = new URLSearchParams({ grant_type: 'password', client_id: 'admin-cli', ...keycloakAdmin });
+      const path = '/realms/master/protocol/openid-connect/token';
+      const answer = JSON.parse(await post(path, 'application/x-www-form-urlencoded', form.toString()));
+      await post('/admin/realms', 'application/json', JSON.stringify(realm), answer['access_token']);
+    },
+  };
 }

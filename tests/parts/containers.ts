@@ -1,5 +1,5 @@
 import type { ContainerRuntimeClient } from 'testcontainers';
-import { type PostgresServer, startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
+import { type PostgresServer, startEnvoy, startKafka, startKeycloak, startPostgres, startRedis } from './assembly.ts';
 import { createDisk, type Disk } from './disk.ts';
 import { freePort } from './free-port.ts';
 import { noteLeftover } from './leftovers.ts';
@@ -8,6 +8,7 @@ import { type Server, shutDownSeconds } from './server.ts';
 import {
   kafkaHeap,
   kafkaProperties,
+  keycloakEnvironment,
   ownDiskMib,
   postgresSettings,
   postgresUser,
@@ -22,6 +23,7 @@ const images: Readonly<Record<PartName, string>> = {
   kafka: 'apache/kafka:4.1.1',
   redis: 'valkey/valkey:9.1',
   envoy: 'envoyproxy/envoy:v1.40.0',
+  keycloak: 'quay.io/keycloak/keycloak:26.5.6',
 };
 
 /** Parts in containers, through testcontainers' client of the Docker engine. */
@@ -90,6 +92,18 @@ export function createContainerParts(): PartsProvider {
         command: ['envoy', '--log-level', 'warn', '--config-yaml', config(inside)],
       });
       return startEnvoy(server, { host, port: listenerPort }, { host, port: adminPort });
+    },
+
+    async keycloak() {
+      const port = await freePort();
+      const client = await connect();
+      const server = await createServer(client, {
+        part: 'keycloak',
+        ports: { 8080: port },
+        environment: keycloakEnvironment,
+        command: ['start-dev'],
+      });
+      return startKeycloak(server, { host: hostOf(client), port });
     },
   };
 }

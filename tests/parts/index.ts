@@ -5,7 +5,7 @@ import type { Part, PartName, Parts, PartsProvider } from './port.ts';
 
 export type * from './port.ts';
 
-export const partNames: readonly PartName[] = ['postgres', 'kafka', 'redis', 'envoy'];
+export const partNames: readonly PartName[] = ['postgres', 'kafka', 'redis', 'envoy', 'keycloak'];
 
 const providers: Readonly<Record<PartsProvider['name'], PartsProvider>> = {
   containers: createContainerParts(),
@@ -99,6 +99,7 @@ function remembering(provider: PartsProvider): { parts: Parts; stopAll: () => Pr
       kafka: async (options) => remember(await provider.kafka(options)),
       redis: async (options) => remember(await provider.redis(options)),
       envoy: async (config) => remember(await provider.envoy(config)),
+      keycloak: async () => remember(await provider.keycloak()),
     },
     async stopAll() {
       await Promise.all([...started].map((part) => part.stop()));

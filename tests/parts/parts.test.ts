@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { Kafka, logLevel } from 'kafkajs';
 import postgres from 'postgres';
-import { envoyAnswers, kafkaAnswers, postgresAnswers, redisAnswers } from './answers.ts';
+import { envoyAnswers, kafkaAnswers, keycloakAnswers, postgresAnswers, redisAnswers } from './answers.ts';
 import { openParts } from './index.ts';
 import type { EnvoyAddress, PartName, PartsProvider } from './port.ts';
 
@@ -225,6 +225,22 @@ for (const name of ['containers', 'native'] as const) {
       await part.stop();
       await assert.rejects(answer());
     });
+
+    onPart(
+      'keycloak',
+      name,
+      async (provider) => {
+        await using part = await provider.keycloak();
+        const answer = async (): Promise<number> => (await fetch(`${part.url}/realms/kept`)).status;
+        assert.equal(await answer(), 404);
+        await part.createRealm({ realm: 'kept', enabled: true });
+        await part.shutDown();
+        await assert.rejects(keycloakAnswers(part.url));
+        await part.restart();
+        assert.equal(await answer(), 200);
+      },
+      'has the realms that were made, also after a stop',
+    );
 
     onPart(
       'redis',

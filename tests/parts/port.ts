@@ -67,6 +67,13 @@ export interface EnvoyPart extends Part {
   readonly adminUrl: string;
 }
 
+export interface KeycloakPart extends Part {
+  /** http://host:port; each realm is at /realms/NAME below it. */
+  readonly url: string;
+  /** Makes a realm, with its clients and users, of a realm representation. */
+  createRealm(realm: Readonly<Record<string, unknown>>): Promise<void>;
+}
+
 export interface RedisOptions {
   /** Redis `notify-keyspace-events` flags. Default: 'Egx' (generic and expired key events). */
   readonly notifyKeyspaceEvents?: string;
@@ -82,7 +89,7 @@ export interface EnvoyAddress {
   readonly adminPort: number;
 }
 
-export type PartName = 'postgres' | 'kafka' | 'redis' | 'envoy';
+export type PartName = 'postgres' | 'kafka' | 'redis' | 'envoy' | 'keycloak';
 
 /** Starts real parts; each call starts one more, and resolves when it answers. */
 export interface Parts {
@@ -91,6 +98,7 @@ export interface Parts {
   redis(options?: RedisOptions): Promise<RedisPart>;
   /** Envoy with the YAML that `config` returns. */
   envoy(config: (address: EnvoyAddress) => string): Promise<EnvoyPart>;
+  keycloak(): Promise<KeycloakPart>;
 }
 
 /** Where real parts come from: containers (testcontainers) or native processes. */

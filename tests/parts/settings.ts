@@ -54,6 +54,14 @@ export const ownDiskMib = 768;
 
 export const kafkaHeap = '-Xms256m -Xmx512m';
 
+export const keycloakAdmin = { username: 'admin', password: 'test' } as const;
+
+export const keycloakEnvironment = {
+  KC_BOOTSTRAP_ADMIN_USERNAME: keycloakAdmin.username,
+  KC_BOOTSTRAP_ADMIN_PASSWORD: keycloakAdmin.password,
+  JAVA_OPTS_KC_HEAP: '-Xms128m -Xmx512m',
+} as const;
+
 /** As the text of a Java properties file. */
 export function toProperties(values: Readonly<Record<string, string>>): string {
   return Object.entries(values)
