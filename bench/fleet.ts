@@ -4,14 +4,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createGateway, createHttpExchangeClient, type Decision, type Gateway } from '@token-gateway/gateway';
-import {
-  systemClock as clock,
-  createGrpcIdentityClient,
-  createRedisPubSubSource,
-  createRedisTokenCache,
-} from '@token-gateway/platform';
+import { systemClock as clock, createRedisPubSubSource, createRedisTokenCache } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { openParts } from '../tests/parts/index.ts';
+import { connectIdentityAs } from '../tests/system/identity-connection.ts';
 import { fullChain, type System, startSystem } from '../tests/system/system.ts';
 import { readCpu } from './cpu.ts';
 import { numberOf } from './options.ts';
@@ -68,7 +64,7 @@ async function startGateway(system: System): Promise<Gateway> {
   const telemetry = createSilentTelemetry();
   const { logger } = telemetry;
   const url = system.redis?.url ?? '';
-  const identity = createGrpcIdentityClient({ addresses: [env['TG_IDENTITY_ADDRESSES'] ?? ''], logger, clock });
+  const identity = await connectIdentityAs(system, 'gateway', env['TG_IDENTITY_ADDRESSES'] ?? '');
   const exchange = await createHttpExchangeClient(
     { clock },
     {

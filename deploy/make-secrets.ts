@@ -9,6 +9,7 @@ import { generateKeyPairSync, type JsonWebKey, randomBytes, randomUUID } from 'n
 import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createApiKey } from '@token-gateway/platform';
+import { createCertificateAuthority } from './certificates.ts';
 
 const [root] = process.argv.slice(2);
 if (root === undefined) throw new Error('usage: make-secrets.ts FOLDER');
@@ -23,6 +24,9 @@ if (existsSync(done)) {
 // Apart from the rest: deployments made before there was a key vault lack it.
 const kek = join(root, 'auth-server', 'kek');
 if (!existsSync(kek)) write(kek, password(), 0o400);
+// The last of them is written last: what was cut off is made anew, all by one authority.
+const lastCertificate = join(root, 'gateway', 'tls', 'tls.crt');
+if (!existsSync(lastCertificate)) await writeCertificates(root);
 
 function makeSecrets(): Record<string, string> {
   const identityPassword = password();
@@ -45,6 +49,17 @@ function makeSecrets(): Record<string, string> {
     'gateway/fleet-secret': password(),
     'dev-provider/password': password(),
   };
+}
+
+async function writeCertificates(base: string): Promise<void> {
+  const authority = await createCertificateAuthority('token gateway', Date.now());
+  for (const name of ['identity', 'auth-server', 'gateway']) {
+    const { certificate, privateKey } = await authority.issue(`spiffe://token-gateway/${name}`, [name]);
+    const folder = join(base, name, 'tls');
+    write(join(folder, 'ca.crt'), authority.certificate);
+    write(join(folder, 'tls.key'), privateKey, 0o400);
+    write(join(folder, 'tls.crt'), certificate);
+  }
 }
 
 function makeClientKey(): { privateJwk: JsonWebKey; publicJwk: JsonWebKey } {

@@ -1,23 +1,29 @@
 import assert from 'node:assert/strict';
 import { it, type TestContext } from 'node:test';
-import { createGrpcIdentityClient, type IdentityClient, parseApiKey, systemClock } from '@token-gateway/platform';
-import { createSilentTelemetry } from '@token-gateway/platform/testing';
+import { type IdentityClient, parseApiKey } from '@token-gateway/platform';
 import { partsSuite } from '../parts/index.ts';
 import { Admin } from '../system/admin.ts';
 import { call, untilEverywhere, withKey } from '../system/caller.ts';
+import { connectIdentityAs } from '../system/identity-connection.ts';
 import { freePorts, ServiceProcess } from '../system/service-process.ts';
 import { type System, type SystemOptions, startSystem } from '../system/system.ts';
 
 const options: SystemOptions = { gateways: 1, kafka: false, redis: false, triggers: [], envoy: false };
-const { logger } = createSilentTelemetry();
 const boundMs = 1000;
 /** How long after the bound nothing may be accepted. */
 const watchMs = 1500;
 
-function clientOf(test: TestContext, address: string): IdentityClient {
-  const client = createGrpcIdentityClient({ addresses: [address], logger, clock: systemClock });
-  test.after(() => client.close());
-  return client;
+/** An identity, by who may ask it what. */
+interface Asked {
+  readonly byAuthServer: IdentityClient;
+  readonly byGateway: IdentityClient;
+}
+
+async function connect(test: TestContext, system: System, address: string): Promise<Asked> {
+  const byAuthServer = await connectIdentityAs(system, 'auth-server', address);
+  const byGateway = await connectIdentityAs(system, 'gateway', address);
+  test.after(() => Promise.all([byAuthServer.close(), byGateway.close()]));
+  return { byAuthServer, byGateway };
 }
 
 /** Another identity, with what it is told instead. */
@@ -28,13 +34,13 @@ async function newReplica(name: string, environment: Readonly<Record<string, str
   return { process, url: `http://127.0.0.1:${rest}`, address: `127.0.0.1:${grpc}` };
 }
 
-async function ask(identity: IdentityClient, key: string): Promise<string[]> {
+async function ask({ byAuthServer, byGateway }: Asked, key: string): Promise<string[]> {
   const { keyId, secretSha256 } = parseApiKey(key) ?? assert.fail();
   const timeout = { timeoutMs: 2000 };
   const question = { epoch: 0, applied: 0, heard: 0, heardChain: Buffer.alloc(0), historyMs: 1000 };
   const answers = await Promise.allSettled([
-    identity.resolve({ credential: { $case: 'apiKey', value: { keyId, secretSha256 } } }, timeout),
-    identity.watermark(question, timeout),
+    byAuthServer.resolve({ credential: { $case: 'apiKey', value: { keyId, secretSha256 } } }, timeout),
+    byGateway.watermark(question, timeout),
   ]);
   const [resolved] = answers;
   const outcome = resolved?.status === 'fulfilled' ? resolved.value.outcome?.$case : resolved?.reason.code;
@@ -63,8 +69,8 @@ await partsSuite('a deposed primary that nobody fences', ['postgres'], (parts) =
     const unfenced = await newReplica('identity-unfenced', external);
     await using _unfenced = unfenced.process;
     await unfenced.process.start();
-    const fencedClient = clientOf(test, system.gatewayEnvironment['TG_IDENTITY_ADDRESSES'] ?? '');
-    const unfencedClient = clientOf(test, unfenced.address);
+    const fencedClient = await connect(test, system, system.gatewayEnvironment['TG_IDENTITY_ADDRESSES'] ?? '');
+    const unfencedClient = await connect(test, system, unfenced.address);
     const { key, keyId } = await system.admin.tenantFixture();
     await untilEverywhere(system, withKey(key), 200, 5000);
     assert.deepEqual(await ask(fencedClient, key), ['granted', 'watermark']);

@@ -3,10 +3,11 @@
  * they need, and break it.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { exportJWK, generateKeyPair } from 'jose';
+import { createCertificateAuthority } from '../../deploy/certificates.ts';
 import type { EnvoyPart, KafkaPart, Parts, PostgresPart, RedisPart } from '../parts/index.ts';
 import { Admin } from './admin.ts';
 import { envoyConfig } from './envoy-config.ts';
@@ -87,9 +88,13 @@ export interface System extends AsyncDisposable {
   readonly authServerEnvironment: Readonly<Record<string, string>>;
   /** What a further gateway needs to know. */
   readonly gatewayEnvironment: Readonly<Record<string, string>>;
+  /** Certificates, by the name of who has them. */
+  readonly tlsFolders: Readonly<Record<'identity' | 'auth-server' | 'gateway' | 'relay', string>>;
   /** Every service process, for what must hold of all their output. */
   readonly processes: readonly ServiceProcess[];
 }
+
+export const trustDomain = 'spiffe://token-gateway';
 
 /** Starts everything and resolves when all of it is ready. */
 export async function startSystem(parts: Parts, options: SystemOptions, shared: SharedParts = {}): Promise<System> {
@@ -137,15 +142,42 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     return started;
   };
   const brokers: Record<string, string> = kafka === null ? {} : { TG_KAFKA_BROKERS: kafka.brokers.join(',') };
+  const certificates = await createCertificateAuthority('token gateway under test', Date.now());
+  const tlsFolders = {
+    identity: join(folder, 'identity'),
+    'auth-server': join(folder, 'auth-server'),
+    gateway: join(folder, 'gateway'),
+    relay: join(folder, 'relay'),
+  };
+  const tlsOf = async (role: keyof typeof tlsFolders) => {
+    const tls = tlsFolders[role];
+    const { certificate, privateKey } = await certificates.issue(`${trustDomain}/${role}`);
+    await mkdir(tls);
+    await Promise.all([
+      writeFile(join(tls, 'tls.crt'), certificate),
+      writeFile(join(tls, 'tls.key'), privateKey),
+      writeFile(join(tls, 'ca.crt'), certificates.certificate),
+    ]);
+    return { TG_INTERNAL_TLS_FOLDER: tls };
+  };
+  const [identityTls, authServerTls, gatewayTls, relayTls] = await Promise.all(
+    (['identity', 'auth-server', 'gateway', 'relay'] as const).map(tlsOf),
+  );
+  const identityPeer = { TG_IDENTITY_PEER: `${trustDomain}/identity` };
   const identityAddress = async (from: string) => {
     const linkedPorts = await Promise.all(grpcPorts.map((to, index) => link(from, `identity${replicas[index]}`, to)));
-    return { TG_IDENTITY_ADDRESSES: linkedPorts.map((linkedPort) => `127.0.0.1:${linkedPort}`).join(',') };
+    return {
+      ...identityPeer,
+      TG_IDENTITY_ADDRESSES: linkedPorts.map((linkedPort) => `127.0.0.1:${linkedPort}`).join(','),
+    };
   };
   const issuer = { TG_ISSUER: authServerUrl };
 
   const identityEnvironment = {
     ...issuer,
     ...brokers,
+    ...identityTls,
+    TG_INTERNAL_PEERS: ['auth-server', 'gateway', 'relay'].map((role) => `${role}=${trustDomain}/${role}`).join(','),
     TG_JWKS_URL: `${authServerUrl}/.well-known/jwks.json`,
     TG_AUDIENCE: 'internal',
     TG_DATABASE_URL: identityDatabase,
@@ -160,6 +192,8 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     }),
   );
   const authServerEnvironment = {
+    ...authServerTls,
+    ...identityPeer,
     ...issuer,
     ...brokers,
     TG_HOST: '0.0.0.0',
@@ -180,7 +214,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   const relays = await Promise.all(
     (redis === null ? [] : replicas).map(async (suffix) =>
       service(`revocation-relay${suffix}`, 'services/revocation-relay/src/main.ts', {
-        ...(kafka === null ? await identityAddress(`relay${suffix}`) : brokers),
+        ...(kafka === null ? { ...(await identityAddress(`relay${suffix}`)), ...relayTls } : brokers),
         TG_REDIS_URL: await linked(`relay${suffix}`, 'redis', redis?.url ?? ''),
       }),
     ),
@@ -197,6 +231,8 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   const gatewayEnvironment = {
     ...issuer,
     ...brokers,
+    ...gatewayTls,
+    ...identityPeer,
     TG_AUTH_SERVER_URL: authServerUrls.join(','),
     TG_CLIENT_KEY: clientKey,
     TG_FLEET_SECRET: fleetSecret,
@@ -269,6 +305,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
       envoy,
       identityEnvironment,
       authServerEnvironment: { ...authServerEnvironment, TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPorts[0]}` },
+      tlsFolders,
       gatewayEnvironment: { ...gatewayEnvironment, TG_IDENTITY_ADDRESSES: `127.0.0.1:${grpcPorts[0]}` },
       processes,
       async [Symbol.asyncDispose]() {

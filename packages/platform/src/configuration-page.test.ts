@@ -7,6 +7,7 @@ const read = (path: string): string => readFileSync(new URL(`../../../${path}`, 
 const sources: Readonly<Record<string, string>> = {
   'Every process': 'packages/platform/src/config.ts',
   identity: 'services/identity/src/config.ts',
+  'Mutual TLS': 'packages/platform/src/mutual-tls/open.ts',
   'Key vault': 'packages/platform/src/key-vault/open.ts',
   'auth-server': 'services/auth-server/src/config.ts',
   'revocation-relay': 'services/revocation-relay/src/config.ts',

@@ -5,6 +5,8 @@ import {
   choice,
   commonFields,
   flag,
+  type IdentityClientConfig,
+  identityClientFields,
   integer,
   type KeyVaultConfig,
   keyVaultFields,
@@ -26,6 +28,7 @@ import { evidenceOf } from './clients/client-registration.ts';
 
 const fields = {
   ...commonFields,
+  ...identityClientFields,
   ...keyVaultFields,
   port: port('TG_AUTH_SERVER_PORT', 8081),
   databaseUrl: secret('TG_DATABASE_URL'),
@@ -88,12 +91,11 @@ const Clients = Compile(
 );
 
 /** What main.ts needs: where to listen, what to connect to, and what the auth server itself is told. */
-export interface ProcessConfig extends KeyVaultConfig {
+export interface ProcessConfig extends KeyVaultConfig, IdentityClientConfig {
   readonly host: string;
   readonly port: number;
   readonly metricsPort: number;
   readonly databaseUrl: Secret;
-  readonly identityAddresses: readonly string[];
   readonly kafkaBrokers: readonly string[] | undefined;
   readonly auditOnOutage: AuditOutagePolicy;
   readonly authServer: AuthServerConfig;

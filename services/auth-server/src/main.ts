@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import {
-  createGrpcIdentityClient,
+  connectIdentity,
   createKafkaAuditTrail,
   createPostgresDatabase,
   openKeyVault,
@@ -19,8 +19,7 @@ await runService('auth-server', async ({ env, lifecycle, logger, registry }) => 
   lifecycle.onClose('key vault', async () => keyVault?.close());
   const database = createPostgresDatabase(config.databaseUrl.reveal(), { logger });
   lifecycle.onClose('database', () => database.close());
-  const identity = createGrpcIdentityClient({ addresses: config.identityAddresses, logger, clock });
-  lifecycle.onClose('identity client', () => identity.close());
+  const identity = await connectIdentity(config, { lifecycle, logger, clock });
 
   const audit = createKafkaAuditTrail(
     { clock, logger, registry, random: randomBytes },

@@ -3,6 +3,7 @@ import {
   choice,
   commonFields,
   flag,
+  identityClientFields,
   integer,
   list,
   loadConfig,
@@ -25,6 +26,7 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   const config = loadConfig(
     {
       ...commonFields,
+      ...identityClientFields,
       /** Absent: a new one at each start. */
       gatewayId: optional(text('TG_GATEWAY_ID')),
       extAuthzPort: port('TG_EXT_AUTHZ_PORT', 9001),

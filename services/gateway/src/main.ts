@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import {
   ConfigError,
-  createGrpcIdentityClient,
+  connectIdentity,
   createKafkaAuditTrail,
   createRedisKeyspaceSource,
   createRedisPubSubSource,
@@ -34,8 +34,7 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
     { brokers: config.kafkaBrokers, clientId: 'gateway-audit', onOutage: 'drop' },
   );
   lifecycle.onClose('audit', () => audit.close());
-  const identity = createGrpcIdentityClient({ addresses: config.identityAddresses, logger, clock });
-  lifecycle.onClose('identity client', () => identity.close());
+  const identity = await connectIdentity(config, { lifecycle, logger, clock });
   const exchange = await createHttpExchangeClient(
     { clock },
     { urls: config.authServerUrls, issuer: config.issuer, clientId: config.clientId, clientKey },

@@ -6,8 +6,10 @@ import {
   integer,
   list,
   loadConfig,
+  mutualTlsFields,
   optional,
   parseApiKey,
+  parsePeers,
   port,
   requireBrokersToRefuse,
   secret,
@@ -20,6 +22,9 @@ export function loadIdentityConfig(env: NodeJS.ProcessEnv) {
   const config = loadConfig(
     {
       ...commonFields,
+      ...mutualTlsFields,
+      /** Required with TLS: who may call over gRPC. */
+      internalPeers: optional(list('TG_INTERNAL_PEERS')),
       restPort: port('TG_IDENTITY_PORT', 8082),
       grpcPort: port('TG_IDENTITY_GRPC_PORT', 9002),
       databaseUrl: secret('TG_DATABASE_URL'),
@@ -38,5 +43,10 @@ export function loadIdentityConfig(env: NodeJS.ProcessEnv) {
     throw new ConfigError(['TG_BOOTSTRAP_ADMIN_KEY must be an API key (tgk_...)']);
   }
   requireBrokersToRefuse(config);
-  return config;
+  const { internalTlsFolder, internalPeers } = config;
+  if ((internalTlsFolder === undefined) !== (internalPeers === undefined)) {
+    throw new ConfigError(['TG_INTERNAL_TLS_FOLDER and TG_INTERNAL_PEERS belong together']);
+  }
+  const peers = internalPeers === undefined ? undefined : parsePeers('TG_INTERNAL_PEERS', internalPeers);
+  return { ...config, peers };
 }

@@ -8,6 +8,8 @@ import {
   createPostgresDatabase,
   createStandbyFence,
   type EventLog,
+  type GrpcIdentityServerOptions,
+  openMutualTls,
   runService,
   startHealthServer,
 } from '@token-gateway/platform';
@@ -47,11 +49,27 @@ await runService('identity', async ({ env, lifecycle, logger, registry }) => {
     process.stdout.write(`First platform key, shown this once: ${identity.bootstrapAdminKey}\n`);
   }
 
-  const grpc = await createGrpcIdentityServer(identity.client, { host, port: config.grpcPort, logger });
+  const grpc = await createGrpcIdentityServer(identity.client, {
+    host,
+    port: config.grpcPort,
+    logger,
+    ...(await openTls()),
+  });
   lifecycle.onClose('gRPC', () => grpc.close());
   await identity.app.listen({ host, port: config.restPort });
   await startHealthServer({ host, port: config.metricsPort, registry, ready: () => identity.ready(), lifecycle });
   logger.info({ host, port: config.restPort, grpcPort: grpc.port }, 'listening');
+
+  async function openTls(): Promise<Pick<GrpcIdentityServerOptions, 'credentials' | 'peers'>> {
+    const { internalTlsFolder, peers } = config;
+    if (internalTlsFolder === undefined || peers === undefined) {
+      logger.warn('gRPC without TLS: whoever reaches the port may ask everything');
+      return {};
+    }
+    const tls = await openMutualTls(internalTlsFolder, { clock, logger });
+    lifecycle.onClose('mutual TLS', async () => tls.close());
+    return { credentials: tls.server, peers };
+  }
 
   async function openFence(): Promise<Fence | null> {
     if (config.databaseFencing === 'external') {

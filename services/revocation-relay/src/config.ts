@@ -2,6 +2,7 @@ import {
   ConfigError,
   type ConfigOf,
   commonFields,
+  identityClientFields,
   integer,
   list,
   loadConfig,
@@ -37,6 +38,7 @@ export function loadRelayConfig(env: NodeJS.ProcessEnv) {
   const config = loadConfig(
     {
       ...commonFields,
+      ...identityClientFields,
       /** Absent: the change log is read by identity's Watch. */
       kafkaBrokers: kafkaField,
       identityAddresses: list('TG_IDENTITY_ADDRESSES', { default: ['127.0.0.1:9002'] }),

@@ -1,5 +1,5 @@
 import {
-  createGrpcIdentityClient,
+  connectIdentity,
   createKafkaEventLog,
   createRedisSink,
   createRedisTokenCache,
@@ -25,7 +25,7 @@ await runService('revocation-relay', async ({ env, lifecycle, logger, registry }
   lifecycle.onClose('sink', () => sink.close());
   const tokenCache = createRedisTokenCache({ url, logger, commandTimeoutMs: tokenCacheTimeoutMs });
   lifecycle.onClose('token cache', () => tokenCache.close());
-  const eventLog = openEventLog();
+  const eventLog = await openEventLog();
   lifecycle.onClose('event log', () => eventLog.close());
   const relay = createRelay({ eventLog, sink, tokenCache, clock, logger, registry });
   lifecycle.onClose('relay', () => relay.close());
@@ -38,12 +38,11 @@ await runService('revocation-relay', async ({ env, lifecycle, logger, registry }
   }
   await relay.start();
 
-  function openEventLog(): EventLog {
+  async function openEventLog(): Promise<EventLog> {
     if (config.kafkaBrokers !== undefined) {
       return createKafkaEventLog({ brokers: config.kafkaBrokers, clientId: 'revocation-relay', logger, clock });
     }
-    const identity = createGrpcIdentityClient({ addresses: config.identityAddresses, logger, clock });
-    lifecycle.onClose('identity client', () => identity.close());
+    const identity = await connectIdentity(config, { lifecycle, logger, clock });
     return createWatchEventLog(identity, { logger, clock });
   }
 });

@@ -14,6 +14,7 @@ import {
   type WatchRequest,
 } from '@token-gateway/schemas/identity';
 import { errorEntry, ServiceError, toServiceError } from '../errors.ts';
+import { type Peers, peerNamesOf, type Role } from '../mutual-tls/peers.ts';
 import type { Logger } from '../telemetry.ts';
 import type { CallOptions, IdentityClient } from './port.ts';
 
@@ -24,6 +25,8 @@ export interface GrpcIdentityServerOptions {
   readonly logger: Logger;
   /** Default: plaintext. */
   readonly credentials?: ServerCredentials;
+  /** Who may call, by the names of their certificates; absent: everybody who connects. */
+  readonly peers?: Peers;
   /** How long calls under way may take to end when it closes. */
   readonly closeTimeoutMs?: number;
 }
@@ -33,6 +36,18 @@ export interface GrpcIdentityServer {
   /** Ends the watches, lets other calls end until the deadline, and closes every connection. */
   close(): Promise<void>;
 }
+
+/** What each role calls, and may call. */
+const callersOf = {
+  resolve: ['auth-server'],
+  revoke: ['auth-server'],
+  watermark: ['gateway'],
+  watch: ['gateway', 'relay'],
+  listProviders: ['auth-server', 'gateway'],
+} as const satisfies Record<string, readonly Role[]>;
+
+/** A connection of a certificate that has ended since is not kept for longer. */
+const connectionAgeMsMax = 3_600_000;
 
 /** A call that names no deadline gets this one, and none gets more. */
 const callTimeoutMsMax = 10_000;
@@ -47,6 +62,7 @@ export async function createGrpcIdentityServer(
     port,
     logger,
     credentials = ServerCredentials.createInsecure(),
+    peers,
     closeTimeoutMs = 2000,
   }: GrpcIdentityServerOptions,
 ): Promise<GrpcIdentityServer> {
@@ -55,6 +71,7 @@ export async function createGrpcIdentityServer(
     'grpc.keepalive_time_ms': 5000,
     'grpc.keepalive_timeout_ms': 2000,
     'grpc.enable_channelz': 0,
+    ...(peers === undefined ? {} : { 'grpc.max_connection_age_ms': connectionAgeMsMax }),
   });
   const closing = new AbortController();
   const watches = new Set<Promise<void>>();
@@ -67,11 +84,26 @@ export async function createGrpcIdentityServer(
     return { code: grpc, details: publicMessage };
   }
 
+  /** What a call that its caller may not make is answered with, else null. */
+  function refusal(
+    method: keyof typeof callersOf,
+    call: Pick<ServerWritableStream<unknown, unknown>, 'getAuthContext'>,
+  ): Pick<StatusObject, 'code' | 'details'> | null {
+    if (peers === undefined) return null;
+    const names = peerNamesOf(call.getAuthContext().sslPeerCertificate?.subjectaltname);
+    const callers = peers(names);
+    if (callersOf[method].some((role) => callers.has(role))) return null;
+    logger.warn({ method, names }, 'identity was called by a peer that may not');
+    return { code: status.PERMISSION_DENIED, details: 'The caller may not call this.' };
+  }
+
   function unary<Request, Response>(
-    method: string,
+    method: keyof typeof callersOf,
     answer: (request: Request, options: CallOptions) => Promise<Response>,
   ): handleUnaryCall<Request, Response> {
     return (call, callback) => {
+      const refused = refusal(method, call);
+      if (refused !== null) return callback(refused);
       const leftMs = Number(call.getDeadline()) - Date.now();
       const options = { timeoutMs: Math.min(Math.max(leftMs, 1), callTimeoutMsMax) };
       Promise.resolve()
@@ -112,6 +144,11 @@ export async function createGrpcIdentityServer(
     listProviders: unary('listProviders', (_request, options) => client.listProviders(options)),
     revoke: unary('revoke', (request, options) => client.revoke(request, options)),
     watch(call) {
+      const refused = refusal('watch', call);
+      if (refused !== null) {
+        call.emit('error', refused);
+        return;
+      }
       const ended = watch(call)
         .catch((error: unknown) => logger.error({ err: error, method: 'watch' }, 'identity call was not answered'))
         .finally(() => watches.delete(ended));
