@@ -101,6 +101,13 @@ export const errorTable = {
     publicMessage: 'The credential does not give access to this.',
     challenge: 'insufficient_scope',
   },
+  address_not_allowed: {
+    http: 403,
+    grpc: 7,
+    publicCode: 'access_denied',
+    publicMessage: 'The credential does not give access to this.',
+    challenge: 'insufficient_scope',
+  },
   condition_unknown: {
     http: 403,
     grpc: 7,

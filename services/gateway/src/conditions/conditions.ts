@@ -16,6 +16,8 @@ export const ConditionsSchema = Type.Object(
     jkt: Type.Optional(Sha256),
     /** The TLS client certificate with this hash (RFC 8705 section 3.1). */
     x5t_s256: Type.Optional(Sha256),
+    /** A source address within one of these networks. */
+    cidrs: Type.Optional(Type.Array(Type.String(), { minItems: 1 })),
   },
   { additionalProperties: false },
 );

@@ -12,6 +12,7 @@ import { type CertificateSource, certificateHash } from './client-certificate.ts
 import type { Conditions } from './conditions.ts';
 import { type NonceReach, Nonces } from './dpop-nonce.ts';
 import { type Proof, type ProofFault, ProofVerifier, proofAgeMaxMs, proofAheadMaxMs } from './dpop-proof.ts';
+import { isWithin } from './networks.ts';
 
 export interface ConditionsConfig {
   /** What callers write before `://`; absent = as the transport tells. */
@@ -112,7 +113,8 @@ export class Presentation {
     // RFC 9449 section 7.1: nor is a token that is bound to no key accepted as one that is.
     if (this.#found.scheme === 'dpop' && conditions?.jkt === undefined) return deny('proof_unexpected');
     if (conditions === null) return null;
-    const { x5t_s256: certificate, jkt } = conditions;
+    const { cidrs, x5t_s256: certificate, jkt } = conditions;
+    if (cidrs !== undefined && !isWithin(this.#request.sourceAddress ?? '', cidrs)) return deny('address_not_allowed');
     if (certificate !== undefined) {
       const shown = certificateHash(this.#checker.config.clientCertificate, this.#request);
       if (shown !== certificate) return deny('certificate_required');

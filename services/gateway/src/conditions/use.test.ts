@@ -307,3 +307,20 @@ suite('a token that is bound to a certificate', () => {
     await all.close();
   });
 });
+
+suite('a credential that is bound to networks', () => {
+  test('is accepted from there alone, on a miss and on hits, without a promise on a hit', async () => {
+    const all = await fleet({ conditions: { cidrs: ['192.0.2.0/24', '2001:db8::/32'] } });
+    const own = { sourceAddress: '::ffff:192.0.2.1' };
+    for (let round = 0; round < 2; round += 1) {
+      assert.equal(
+        await codeOf(ask(all, 0, `Bearer ${all.token}`, [], { sourceAddress: '192.0.3.1' })),
+        'address_not_allowed',
+      );
+      assert.equal(await codeOf(ask(all, 0, `Bearer ${all.token}`)), 'address_not_allowed');
+      assert.equal(await codeOf(ask(all, 0, `Bearer ${all.token}`, [], own)), 'allow');
+    }
+    assert.equal(ask(all, 0, `Bearer ${all.token}`, [], own) instanceof Promise, false);
+    await all.close();
+  });
+});
