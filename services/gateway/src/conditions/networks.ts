@@ -22,7 +22,7 @@ function parseNetworks(cidrs: readonly string[]): BlockList | null {
  */
 export function isWithin(address: string, cidrs: readonly string[]): boolean {
   const networks = parseNetworks(cidrs);
-  return networks !== null && networks.check(address, familyOf(address));
+  return networks?.check(address, familyOf(address)) ?? false;
 }
 
 function familyOf(address: string): 'ipv4' | 'ipv6' {
