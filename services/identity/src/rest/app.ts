@@ -1,4 +1,5 @@
 import { createHttpApp, type HttpApp, type Logger } from '@token-gateway/platform';
+import { scimRoutes } from '../scim/routes.ts';
 import { apiKeyRoutes } from './api-keys.ts';
 import { auditCalls } from './audit.ts';
 import { changeRoutes } from './changes.ts';
@@ -22,5 +23,6 @@ export async function createRestApp(logger: Logger, given: RestContext): Promise
   signingKeyRoutes(app, context);
   changeRoutes(app, context);
   receiptRoutes(app, context);
+  scimRoutes(app, context, logger);
   return app;
 }

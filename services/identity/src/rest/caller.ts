@@ -8,6 +8,8 @@ import type { ApiKeyState, CredentialStore, ExternalName, Head, Snapshot, UserSt
 
 const adminScope = 'identity:admin';
 export const platformScope = 'identity:platform';
+/** May keep users and groups of the own tenant by SCIM. */
+const scimScope = 'identity:scim';
 
 /** What a caller's API key is narrowed to; null = not narrowed. */
 export type Limits = Pick<ApiKeyState, 'scopes' | 'audiences' | 'expiresAtMs'>;
@@ -73,6 +75,8 @@ export class CallerReader {
       case 'token':
         return this.#byKey(credential);
       case 'bearer':
+        // As directories send the one secret they are given (RFC 6750); no JWT begins so.
+        if (credential.startsWith('tgk_')) return this.#byKey(credential);
         return this.#bearer(credential);
       default:
         throw refused('unknown scheme');
@@ -212,12 +216,28 @@ export function requireAdminOf(caller: Caller, tenantId: string): void {
     throw new ServiceError('forbidden', { detail: `${caller.actor} lacks ${adminScope}` });
 }
 
-/** A caller gives nobody a scope over identity that the caller lacks. */
+/** The tenant is the caller's own, also for an operator: SCIM has no other way to name one. */
+export function requireScim(caller: Caller): void {
+  if (!caller.scopes.has(scimScope) && !caller.scopes.has(adminScope)) {
+    throw new ServiceError('forbidden', { detail: `${caller.actor} lacks ${scimScope}` });
+  }
+}
+
+/** A caller gives nobody a scope over identity that the caller lacks; to administrate includes SCIM. */
+export function isGrantable(caller: Caller, names: readonly string[]): boolean {
+  return isPlatform(caller) || missingIn(caller, names).length === 0;
+}
+
 export function requireGrantable(caller: Caller, names: readonly string[]): void {
-  if (isPlatform(caller)) return;
-  const missing = names.filter((name) => name.startsWith('identity:') && !caller.scopes.has(name));
-  if (missing.length > 0)
-    throw new ServiceError('forbidden', { detail: `${caller.actor} may not grant ${missing.join(' ')}` });
+  if (isGrantable(caller, names)) return;
+  throw new ServiceError('forbidden', {
+    detail: `${caller.actor} may not grant ${missingIn(caller, names).join(' ')}`,
+  });
+}
+
+function missingIn({ scopes }: Caller, names: readonly string[]): string[] {
+  const has = (name: string) => scopes.has(name) || (name === scimScope && scopes.has(adminScope));
+  return names.filter((name) => name.startsWith('identity:') && !has(name));
 }
 
 /**

@@ -66,9 +66,20 @@ export async function commit<T>(context: RestContext, work: (tx: Drizzle) => Pro
 }
 
 export async function append(context: RestContext, tx: Drizzle, change: NewChange, stamp?: SQL): Promise<Position> {
+  const [place] = await appendAll(context, tx, [change], stamp);
+  return found(place, 'its place');
+}
+
+/** Several in their order, in one statement. */
+export async function appendAll(
+  context: RestContext,
+  tx: Drizzle,
+  changes: readonly NewChange[],
+  stamp?: SQL,
+): Promise<readonly Position[]> {
   // Before anything of it commits.
-  if (onlyOpens[change.type]) context.audit.ensureRoom();
-  return context.store.append(tx, change, stamp);
+  if (changes.some(({ type }) => onlyOpens[type])) context.audit.ensureRoom();
+  return context.store.appendAll(tx, changes, stamp);
 }
 
 export interface Effect extends Position {

@@ -1,6 +1,5 @@
 import { type Drizzle, type HttpApp, ServiceError } from '@token-gateway/platform';
-import { externalSubject, userSubject } from '@token-gateway/revocation';
-import { and, asc, eq, gt, inArray, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray } from 'drizzle-orm';
 import { externalIdentities, providers, tenants, users } from '../store/schema.ts';
 import { requireAdminOf, requireGrantable } from './caller.ts';
 import {
@@ -29,6 +28,15 @@ import {
   UserPatch,
   WaitQuery,
 } from './schemas.ts';
+import {
+  linkUser,
+  lockUser,
+  statusStamp,
+  unlinkUser,
+  userChanged,
+  userCreated,
+  userStatusChanged,
+} from './user-changes.ts';
 
 type Row = typeof users.$inferSelect & { externalIdentities: { issuer: string; subject: string }[] };
 
@@ -64,17 +72,6 @@ async function withIdentities<T extends { id: string }>(handle: Drizzle, rows: r
   }));
 }
 
-/** The providers of a tenant with an issuer; one issuer may serve it under several audiences. */
-async function providersOf(tx: Drizzle, tenantId: string, issuer: string): Promise<string[]> {
-  const rows = await tx
-    .select({ id: providers.id })
-    .from(providers)
-    .where(and(eq(providers.tenantId, tenantId), eq(providers.issuer, issuer)));
-  if (rows.length === 0)
-    throw new ServiceError('request_invalid', { detail: 'the tenant has no provider of that issuer' });
-  return rows.map(({ id }) => id);
-}
-
 export function userRoutes(app: HttpApp, context: RestContext): void {
   const { drizzle, callers } = context;
 
@@ -85,30 +82,6 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
     const user = found(row, `user ${id}`);
     requireAdminOf(caller, user.tenantId);
     return { caller, user };
-  }
-
-  /** Links a subject to a user; a block that unlinking left is lifted, another user's link is a conflict. */
-  async function link(
-    tx: Drizzle,
-    tenantId: string,
-    userId: string,
-    issuer: string,
-    subject: string,
-  ): Promise<string[]> {
-    const providerIds = await providersOf(tx, tenantId, issuer);
-    for (const providerId of providerIds) {
-      const linked = await tx
-        .insert(externalIdentities)
-        .values({ providerId, subject, userId, createdAt: now(context) })
-        .onConflictDoUpdate({
-          target: [externalIdentities.providerId, externalIdentities.subject],
-          set: { userId },
-          setWhere: sql`${externalIdentities.userId} IS NULL OR ${externalIdentities.userId} = ${userId}`,
-        })
-        .returning({ userId: externalIdentities.userId });
-      if (linked.length === 0) throw new ServiceError('conflict', { detail: 'linked to another user' });
-    }
-    return providerIds.map((providerId) => externalSubject(providerId, subject));
   }
 
   app.post(
@@ -135,11 +108,12 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
             createdAt: now(context),
           })
           .returning();
-        const subjects = [userSubject(id)];
-        for (const { issuer, subject } of links) subjects.push(...(await link(tx, tenantId, id, issuer, subject)));
+        const user = found(created, 'user');
+        const linked = [];
+        for (const name of links) linked.push(...(await linkUser(context, tx, user, name)));
         return {
-          answer: userAnswer({ ...found(created, 'user'), externalIdentities: links }),
-          change: { type: 'tg.user.created', subjects, actor: caller.actor, details: { tenantId } },
+          answer: userAnswer({ ...user, externalIdentities: links }),
+          change: userCreated(user, linked, { actor: caller.actor }),
         };
       });
       return reply.code(201).send(answer);
@@ -174,12 +148,7 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
       requireGrantable(caller, request.body.entitlements ?? []);
       await commit(context, async (tx) => {
         if (Object.keys(request.body).length > 0) await tx.update(users).set(request.body).where(eq(users.id, user.id));
-        await append(context, tx, {
-          type: 'tg.user.changed',
-          subjects: [userSubject(user.id)],
-          actor: caller.actor,
-          details: { tenantId: user.tenantId },
-        });
+        await append(context, tx, userChanged(user, { actor: caller.actor }));
       });
       return userAnswer((await readOwn(request, user.id)).user);
     },
@@ -193,16 +162,11 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
       // Whoever comes by the link has what the user has.
       requireGrantable(caller, user.entitlements);
       const answer = await create(context, request, caller, async (tx) => {
-        const linked = await link(tx, user.tenantId, user.id, request.body.issuer, request.body.subject);
+        const linked = await linkUser(context, tx, user, request.body);
         const [row] = await withIdentities(tx, await tx.select().from(users).where(eq(users.id, user.id)));
         return {
           answer: userAnswer(found(row, 'user')),
-          change: {
-            type: 'tg.user.changed',
-            subjects: [userSubject(user.id), ...linked],
-            actor: caller.actor,
-            details: { tenantId: user.tenantId, linked: true },
-          },
+          change: userChanged(user, { actor: caller.actor }, { linked }),
         };
       });
       return reply.code(201).send(answer);
@@ -214,36 +178,18 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
     { schema: { params: IdParams, body: ExternalIdentity, response: { 200: User } } },
     async (request) => {
       const { caller, user } = await readOwn(request, request.params.id);
-      const { issuer, subject } = request.body;
       await commit(context, async (tx) => {
-        const providerIds = await providersOf(tx, user.tenantId, issuer);
-        // The row stays without a user: just-in-time provisioning then makes nobody of it.
-        const unlinked = await tx
-          .update(externalIdentities)
-          .set({ userId: null })
-          .where(
-            and(
-              inArray(externalIdentities.providerId, providerIds),
-              eq(externalIdentities.subject, subject),
-              eq(externalIdentities.userId, user.id),
-            ),
-          )
-          .returning({ providerId: externalIdentities.providerId });
+        const unlinked = await unlinkUser(tx, user, request.body);
         if (unlinked.length === 0) throw new ServiceError('not_found', { detail: 'no such external identity' });
-        await append(context, tx, {
-          type: 'tg.user.changed',
-          subjects: [userSubject(user.id), ...unlinked.map(({ providerId }) => externalSubject(providerId, subject))],
-          actor: caller.actor,
-          details: { tenantId: user.tenantId, unlinked: true },
-        });
+        await append(context, tx, userChanged(user, { actor: caller.actor }, { unlinked }));
       });
       return userAnswer((await readOwn(request, user.id)).user);
     },
   );
 
-  for (const [verb, isDisabled, type] of [
-    ['disable', true, 'tg.user.disabled'],
-    ['enable', false, 'tg.user.enabled'],
+  for (const [verb, isDisabled] of [
+    ['disable', true],
+    ['enable', false],
   ] as const) {
     app.post(
       `/v1/users/:id/${verb}`,
@@ -252,21 +198,13 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
         const caller = await callers.read(request);
         return changeStatus(context, request, async (tx) => {
           const { id } = request.params;
-          const [row] = await tx.select().from(users).where(eq(users.id, id)).for('no key update');
-          const user = found(row, `user ${id}`);
+          const user = found(await lockUser(tx, id), `user ${id}`);
           requireAdminOf(caller, user.tenantId);
           return {
             already: user.isDisabled === isDisabled ? { epoch: user.statusEpoch, seq: user.statusSeq } : null,
             tenantIds: [user.tenantId],
-            change: {
-              type,
-              subjects: [userSubject(user.id)],
-              actor: caller.actor,
-              ...reasonOf(request.body),
-              details: { tenantId: user.tenantId },
-            },
-            apply: sql`UPDATE users SET is_disabled = ${isDisabled}, status_epoch = head.epoch, status_seq = head.seq
-              FROM head WHERE users.id = ${user.id}`,
+            change: userStatusChanged(user, isDisabled, { actor: caller.actor, ...reasonOf(request.body) }),
+            apply: statusStamp(user, isDisabled),
           };
         });
       },

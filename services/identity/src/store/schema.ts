@@ -12,6 +12,7 @@ import {
   smallint,
   text,
   timestamp,
+  uniqueIndex,
 } from 'drizzle-orm/pg-core';
 
 const bytea = customType<{ data: Buffer; driverData: Uint8Array }>({
@@ -236,5 +237,62 @@ export const changeReceipts = pgTable(
   (table) => [
     primaryKey({ columns: [table.gatewayId, table.epoch, table.seqFrom, table.seqTo] }),
     index('change_receipts_by_seq').on(table.seqTo),
+  ],
+);
+
+/** What a SCIM client made of a user; whom it did not make or take over, it neither sees nor touches. */
+export const scimUsers = pgTable(
+  'scim_users',
+  {
+    userId: text()
+      .primaryKey()
+      .references(() => users.id),
+    tenantId: text().notNull(),
+    userName: text().notNull(),
+    /** In lower case: RFC 7643 section 4.1.1 has user names of another case be the same. */
+    userNameKey: text().notNull(),
+    externalId: text(),
+    /** What the client said last; whether the user is in fact disabled, an administrator decides as well. */
+    isActive: boolean().notNull(),
+    /** What else the client stores. */
+    attributes: jsonb().$type<Record<string, unknown>>().notNull(),
+    modifiedAt: moment().notNull(),
+  },
+  (table) => [
+    uniqueIndex('scim_users_by_name').on(table.tenantId, table.userNameKey),
+    index('scim_users_by_external_id').on(table.tenantId, table.externalId),
+    index('scim_users_by_tenant').on(table.tenantId, table.userId),
+  ],
+);
+
+/** Each gives its members an entitlement. */
+export const scimGroups = pgTable(
+  'scim_groups',
+  {
+    id: text().primaryKey(),
+    tenantId: text()
+      .notNull()
+      .references(() => tenants.id),
+    displayName: text().notNull(),
+    externalId: text(),
+    createdAt: moment().notNull(),
+    modifiedAt: moment().notNull(),
+  },
+  (table) => [uniqueIndex('scim_groups_by_name').on(table.tenantId, table.displayName)],
+);
+
+export const scimGroupMembers = pgTable(
+  'scim_group_members',
+  {
+    groupId: text()
+      .notNull()
+      .references(() => scimGroups.id, { onDelete: 'cascade' }),
+    userId: text()
+      .notNull()
+      .references(() => users.id),
+  },
+  (table) => [
+    primaryKey({ columns: [table.groupId, table.userId] }),
+    index('scim_group_members_by_user').on(table.userId),
   ],
 );

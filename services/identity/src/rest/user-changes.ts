@@ -1,0 +1,171 @@
+/** How a user is changed, and what the log says of it, whoever asks: REST, SCIM, or a provider by a signal. */
+import { type Drizzle, ServiceError } from '@token-gateway/platform';
+import { externalSubject, type Subject, userSubject } from '@token-gateway/revocation';
+import { and, eq, inArray, isNotNull, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import type { NewChange } from '../store/port.ts';
+import { externalIdentities, providers, users } from '../store/schema.ts';
+import { now, type RestContext } from './context.ts';
+
+export type UserRow = typeof users.$inferSelect;
+
+type Owned = Pick<UserRow, 'id' | 'tenantId'>;
+
+export interface ExternalName {
+  readonly issuer: string;
+  readonly subject: string;
+}
+
+/** Who changes a user, and why. */
+export interface Cause {
+  readonly actor: string;
+  readonly reason?: string;
+}
+
+/** The providers of a tenant with an issuer; one issuer may serve it under several audiences. */
+async function providersOf(tx: Drizzle, tenantId: string, issuer: string): Promise<string[]> {
+  const rows = await tx
+    .select({ id: providers.id })
+    .from(providers)
+    .where(and(eq(providers.tenantId, tenantId), eq(providers.issuer, issuer)));
+  if (rows.length === 0)
+    throw new ServiceError('request_invalid', { detail: 'the tenant has no provider of that issuer' });
+  return rows.map(({ id }) => id);
+}
+
+/**
+ * Links a subject to a user and resolves with what that concerns; a block that unlinking left is lifted, another user's
+ * link is a conflict.
+ */
+export async function linkUser(
+  context: RestContext,
+  tx: Drizzle,
+  user: Owned,
+  { issuer, subject }: ExternalName,
+): Promise<Subject[]> {
+  const providerIds = await providersOf(tx, user.tenantId, issuer);
+  for (const providerId of providerIds) {
+    const linked = await tx
+      .insert(externalIdentities)
+      .values({ providerId, subject, userId: user.id, createdAt: now(context) })
+      .onConflictDoUpdate({
+        target: [externalIdentities.providerId, externalIdentities.subject],
+        set: { userId: user.id },
+        setWhere: sql`${externalIdentities.userId} IS NULL OR ${externalIdentities.userId} = ${user.id}`,
+      })
+      .returning({ userId: externalIdentities.userId });
+    if (linked.length === 0) throw new ServiceError('conflict', { detail: 'linked to another user' });
+  }
+  return providerIds.map((providerId) => externalSubject(providerId, subject));
+}
+
+/** Unlinks a subject. The row stays without a user: just-in-time provisioning then makes nobody of it. */
+export async function unlinkUser(tx: Drizzle, user: Owned, { issuer, subject }: ExternalName): Promise<Subject[]> {
+  const providerIds = await providersOf(tx, user.tenantId, issuer);
+  return unlink(
+    tx,
+    user,
+    and(inArray(externalIdentities.providerId, providerIds), eq(externalIdentities.subject, subject)),
+  );
+}
+
+/** Unlinks whatever the user comes by. */
+export function unlinkAll(tx: Drizzle, user: Owned): Promise<Subject[]> {
+  return unlink(tx, user, undefined);
+}
+
+async function unlink(tx: Drizzle, user: Owned, which: SQL | undefined): Promise<Subject[]> {
+  const unlinked = await tx
+    .update(externalIdentities)
+    .set({ userId: null })
+    .where(and(eq(externalIdentities.userId, user.id), which))
+    .returning({ providerId: externalIdentities.providerId, subject: externalIdentities.subject });
+  return unlinked.map(({ providerId, subject }) => externalSubject(providerId, subject));
+}
+
+/** The user a subject of an issuer is linked to within a tenant. */
+export async function linkedUser(tx: Drizzle, tenantId: string, name: ExternalName): Promise<UserRow | null> {
+  const [row] = await tx
+    .select({ user: users })
+    .from(externalIdentities)
+    .innerJoin(providers, eq(providers.id, externalIdentities.providerId))
+    .innerJoin(users, eq(users.id, externalIdentities.userId))
+    .where(
+      and(
+        eq(providers.tenantId, tenantId),
+        eq(providers.issuer, name.issuer),
+        eq(externalIdentities.subject, name.subject),
+        isNotNull(externalIdentities.userId),
+      ),
+    );
+  return row?.user ?? null;
+}
+
+/** The user, until the end of the transaction nobody else's to change. */
+export async function lockUser(tx: Drizzle, id: string): Promise<UserRow | undefined> {
+  const [row] = await tx.select().from(users).where(eq(users.id, id)).for('no key update');
+  return row;
+}
+
+export function userCreated(user: Owned, linked: readonly Subject[], { actor, reason }: Cause): NewChange {
+  const { id, tenantId } = user;
+  const subjects = [userSubject(id), ...linked];
+  return { type: 'tg.user.created', subjects, actor, ...(reason && { reason }), details: { tenantId } };
+}
+
+export function userChanged(
+  { id, tenantId }: Owned,
+  { actor, reason }: Cause,
+  links: { readonly linked?: readonly Subject[]; readonly unlinked?: readonly Subject[] } = {},
+): NewChange {
+  const { linked = [], unlinked = [] } = links;
+  return {
+    type: 'tg.user.changed',
+    subjects: [userSubject(id), ...linked, ...unlinked],
+    actor,
+    ...(reason && { reason }),
+    details: {
+      tenantId,
+      ...(linked.length > 0 && { linked: true }),
+      ...(unlinked.length > 0 && { unlinked: true }),
+    },
+  };
+}
+
+export function userStatusChanged({ id, tenantId }: Owned, isDisabled: boolean, { actor, reason }: Cause): NewChange {
+  return {
+    type: isDisabled ? 'tg.user.disabled' : 'tg.user.enabled',
+    subjects: [userSubject(id)],
+    actor,
+    ...(reason !== undefined && { reason }),
+    details: { tenantId },
+  };
+}
+
+/**
+ * Writes a status in the statement that appends the change about it, which is the first of those appended; and with it
+ * whatever else is to be written, since no other statement of the transaction may have written the row.
+ */
+export function statusStamp({ id }: Owned, isDisabled: boolean, alike: Partial<Profile> = {}): SQL {
+  return sql`UPDATE users SET is_disabled = ${isDisabled}, status_epoch = head.epoch, status_seq = head.seq${profileColumns(alike)}
+    FROM head WHERE users.id = ${id} AND head.n = 1`;
+}
+
+/** What an administrator or a directory says of a user. */
+export type Profile = Pick<UserRow, 'email' | 'displayName' | 'entitlements'>;
+
+function profileColumns({ email, displayName, entitlements }: Partial<Profile>): SQL {
+  const columns = [];
+  if (email !== undefined) columns.push(sql`, email = ${email}::text`);
+  if (displayName !== undefined) columns.push(sql`, display_name = ${displayName}::text`);
+  if (entitlements !== undefined) columns.push(sql`, entitlements = ${textArray(entitlements)}`);
+  return sql.join(columns);
+}
+
+/** One parameter however many they are. */
+export function isOneOf(column: SQLWrapper, values: readonly string[]): SQL {
+  return sql`${column} = ANY (${textArray(values)})`;
+}
+
+function textArray(values: readonly string[]): SQL {
+  return sql`${`{${values.map((value) => JSON.stringify(value)).join(',')}}`}::text[]`;
+}
