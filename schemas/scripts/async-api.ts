@@ -1,4 +1,12 @@
-import { alertsTopic, auditTopic, changesTopic, headsTopic, heartbeatsTopic, receiptsTopic } from '../src/index.ts';
+import {
+  alertsTopic,
+  auditTopic,
+  changesTopic,
+  headsTopic,
+  heartbeatsTopic,
+  noticesTopic,
+  receiptsTopic,
+} from '../src/index.ts';
 
 /** The AsyncAPI 3 document; its payloads are the generated JSON Schemas beside it. */
 export function asyncApi(): object {
@@ -35,6 +43,7 @@ export function asyncApi(): object {
       heartbeats: channel(heartbeatsTopic, 'Kafka; for metrics and alerts only.', 'Heartbeat'),
       heads: channel(headsTopic, 'Kafka; for auditors, to be kept for good.', 'LogHead'),
       receipts: channel(receiptsTopic, 'Kafka; at least once, in no order.', 'ReceiptEvent'),
+      notices: channel(noticesTopic, 'Kafka; at least once.', 'KeyExpiringEvent'),
       alerts: channel(alertsTopic, 'Kafka; should stay empty.', 'AlertEvent'),
       audit: channel(auditTopic, 'Kafka, several partitions, keyed by tenant; at least once.', 'AuditEvent'),
     },
@@ -43,6 +52,7 @@ export function asyncApi(): object {
       publishHeartbeats: operation('send', 'heartbeats', 'identity, every few seconds'),
       publishHeads: operation('send', 'heads', 'identity, every minute and every hundred changes'),
       publishReceipts: operation('send', 'receipts', 'identity, as gateways report'),
+      publishNotices: operation('send', 'notices', 'identity, days before the end of an API key'),
       publishAlerts: operation('send', 'alerts', 'an observer, when a gateway accepts what was revoked'),
       publishAudit: operation('send', 'audit', 'auth server, identity and gateways, within a second'),
       readChanges: operation('receive', 'changes', 'revocation-relay, and whoever wants to know'),
@@ -54,6 +64,7 @@ export function asyncApi(): object {
         Heartbeat: message('Heartbeat', 'heartbeat', 'Shows how far behind the chain of consumers is.'),
         LogHead: message('LogHead', 'log-head', 'The newest place in the change log and its hash chain.'),
         ReceiptEvent: message('ReceiptEvent', 'receipt-event', 'Since when changes are in force at a gateway.'),
+        KeyExpiringEvent: message('KeyExpiringEvent', 'key-expiring-event', 'An API key will end soon.'),
         AlertEvent: message('AlertEvent', 'alert-event', 'A gateway accepted a revoked credential after D.'),
         AuditEvent: message(
           'AuditEvent',

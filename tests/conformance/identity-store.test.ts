@@ -28,6 +28,7 @@ import type {
 } from '@token-gateway/schemas/identity';
 import { sql } from 'drizzle-orm';
 import { identityConformance } from '../../services/identity/src/conformance.testing.ts';
+import { keyConformance } from '../../services/identity/src/keys/conformance.testing.ts';
 import { type PostgresPart, partsSuite } from '../parts/index.ts';
 
 const timeout = { timeoutMs: 10_000 };
@@ -220,9 +221,9 @@ await partsSuite('identity on Postgres', ['postgres'], (parts) => {
     postgres = await parts.postgres();
   });
 
-  identityConformance('Postgres', async () =>
-    createPostgresDatabase(await postgres.createDatabase(), createSilentTelemetry()),
-  );
+  const createDatabase = async () => createPostgresDatabase(await postgres.createDatabase(), createSilentTelemetry());
+  identityConformance('Postgres', createDatabase);
+  keyConformance('Postgres', createDatabase);
 
   async function openReplica(
     test: TestContext,

@@ -107,7 +107,7 @@ function createKey(store: MemoryStore, random: Random, owner: Owner): Credential
   const subjects = [keySubject(keyId), userSubject(userId), tenantSubject(tenantId)];
   store.commit({ type: 'tg.key.created', subjects, actor: 'system' }, (state) => {
     addOwner(state, owner);
-    const limits = { scopes: null, audiences: null, expiresAtMs: null };
+    const limits = { scopes: null, audiences: null, allowedCidrs: null, expiresAtMs: null };
     state.apiKeys.set(keyId, { secretSha256, ...limits, isRevoked: false, userId });
   });
   return {

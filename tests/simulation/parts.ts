@@ -40,6 +40,7 @@ export function connectStore(from: Machine, network: Network, database: () => Da
     markPublished: (position: Position, term: number) => ask((store) => store.markPublished(position, term)),
     lead: (candidate: string, leaseMs: number) => ask((store) => store.lead(candidate, leaseMs)),
     apiKey: (keyId: string) => query((store) => store.apiKey(keyId)),
+    importedKey: (sha256: Buffer) => query((store) => store.importedKey(sha256)),
     external: (name: Parameters<MemoryStore['external']>[0]) => ask((store) => store.external(name)),
     provision: (...args: Parameters<MemoryStore['provision']>) => ask((store) => store.provision(...args)),
     linkByEmail: (...args: Parameters<MemoryStore['linkByEmail']>) => ask((store) => store.linkByEmail(...args)),

@@ -45,7 +45,7 @@ export class Admin {
 
   createTenant(policy?: { tokenTtlSeconds?: number; maxStalenessMs?: number }): Promise<{ id: string }> {
     const slug = `t-${randomUUID().slice(0, 13)}`;
-    return this.call('POST', '/v1/tenants', { slug, name: slug, ...(policy === undefined ? {} : { policy }) });
+    return this.call('POST', '/v1/tenants', { slug, name: slug, policy: { apiKeysPerUserMax: 1_000_000, ...policy } });
   }
 
   createUser(tenantId: string, user: Record<string, unknown> = {}): Promise<{ id: string }> {

@@ -15,6 +15,7 @@ const randomLength = 12;
 const secretLength = 43;
 const checksumLength = 6;
 
+const ownPrefix = 'tgk_';
 const syntax = /^(tgk_([0-9A-Za-z]{20})_([0-9A-Za-z]{43}))_([0-9A-Za-z]{6})$/;
 
 /** That many bytes from a cryptographic source. */
@@ -50,6 +51,19 @@ export function parseApiKey(text: string): ParsedApiKey | null {
 /** The id of what `parseApiKey` takes for a key, without a look at its secret. */
 export function apiKeyIdOf(text: string): string | null {
   return splitApiKey(text)?.keyId ?? null;
+}
+
+/** Lengths of what is taken for a key of another system: shorter ones can be guessed. */
+const importedLengthMin = 24;
+const importedLengthMax = 512;
+
+/**
+ * Of a key that another system made, the SHA-256 of the whole of it, which is all that is known of it here. Null for what
+ * begins with none of the prefixes that such keys have in this installation, and for every key of this product.
+ */
+export function importedKeySha256(text: string, prefixes: readonly string[]): Buffer | null {
+  if (text.startsWith(ownPrefix) || text.length < importedLengthMin || text.length > importedLengthMax) return null;
+  return prefixes.some((prefix) => text.startsWith(prefix)) ? sha256(text) : null;
 }
 
 function splitApiKey(text: string): { readonly keyId: string; readonly secret: string } | null {

@@ -5,7 +5,20 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { inspect } from 'node:util';
 import { pino } from 'pino';
-import { ConfigError, choice, flag, integer, list, loadConfig, optional, port, secret, text, url } from './config.ts';
+import {
+  ConfigError,
+  choice,
+  flag,
+  integer,
+  keyPrefixes,
+  list,
+  loadConfig,
+  optional,
+  port,
+  secret,
+  text,
+  url,
+} from './config.ts';
 
 const fields = {
   name: text('TG_NAME'),
@@ -93,6 +106,15 @@ describe('configuration', () => {
       'TG_PASSWORD cannot be read from its file',
     ]);
     assert.deepEqual(problemsOf({ ...required, TG_PORT_FILE: path }), ['TG_PORT_FILE is not known']);
+  });
+
+  it('takes beginnings of foreign keys that no key of here has', () => {
+    const prefixed = { prefixes: keyPrefixes('TG_PREFIXES') };
+    assert.deepEqual(loadConfig(prefixed, {}).prefixes, []);
+    assert.deepEqual(loadConfig(prefixed, { TG_PREFIXES: 'acme_, sk-live-' }).prefixes, ['acme_', 'sk-live-']);
+    for (const bad of ['tgk_', 'tgk_0', 'tgk', 'a', 'a b', 'acme_,', '_acme', 'x'.repeat(33)]) {
+      assert.throws(() => loadConfig(prefixed, { TG_PREFIXES: bad }), ConfigError, bad);
+    }
   });
 
   it('never shows a secret, however it is printed', () => {

@@ -17,7 +17,7 @@ const sources: Readonly<Record<string, string>> = {
 
 /** The variables that the source's fields read. */
 function namesRead(path: string): string[] {
-  const builder = /\b(?:choice|flag|integer|list|port|secret|text|urls?)\(\s*'(TG_\w+)'/g;
+  const builder = /\b(?:choice|flag|integer|keyPrefixes|list|port|secret|text|urls?)\(\s*'(TG_\w+)'/g;
   return [...read(path).matchAll(builder)].map(([, name]) => name ?? '');
 }
 

@@ -181,6 +181,18 @@ export const errorTable = {
     publicCode: 'conflict',
     publicMessage: 'The resource exists already or has changed.',
   },
+  limit_reached: {
+    http: 409,
+    grpc: 8,
+    publicCode: 'limit_reached',
+    publicMessage: 'A limit of the tenant is reached.',
+  },
+  rate_limited: {
+    http: 429,
+    grpc: 8,
+    publicCode: 'rate_limited',
+    publicMessage: 'Too many calls. Try again shortly.',
+  },
   payload_too_large: {
     http: 413,
     grpc: 8,

@@ -55,7 +55,7 @@ export function problemResponse(code: ErrorCode, errors?: readonly InvalidField[
       'content-type': 'application/problem+json',
       'cache-control': 'no-store',
       ...(challenge === null ? {} : { 'www-authenticate': challenge }),
-      ...(problem.status === 503 ? { 'retry-after': '1' } : {}),
+      ...(problem.status === 503 || problem.status === 429 ? { 'retry-after': '1' } : {}),
     },
     body: { ...problem, ...(errors === undefined ? {} : { errors }) },
   };

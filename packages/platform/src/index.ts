@@ -4,6 +4,7 @@ export * from './audit/kafka.ts';
 export * from './audit/port.ts';
 export * from './audit/tally.ts';
 export * from './audit/trail.ts';
+export * from './cidr.ts';
 export * from './claim-expression.ts';
 export * from './clock/deadline.ts';
 export * from './clock/port.ts';

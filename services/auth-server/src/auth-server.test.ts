@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
-import { createMemoryKeyVault, createPgliteDatabase, type Database, Secret } from '@token-gateway/platform';
+import {
+  createApiKey,
+  createMemoryKeyVault,
+  createPgliteDatabase,
+  type Database,
+  Secret,
+} from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { createLocalJWKSet, exportJWK, generateKeyPair, jwtVerify, SignJWT } from 'jose';
 import { type AuthServer, type AuthServerConfig, createAuthServer } from './auth-server.ts';
@@ -111,6 +117,19 @@ async function exchange(parameters: Record<string, string>, server = authServer)
 }
 
 suite('token endpoint', () => {
+  test('what a use of the credential is held against stands in the answer, and only where there is something', async () => {
+    const { key } = createApiKey(randomBytes, clock.now().wallMs);
+    const conditions = async (allowedCidrs: string[]) => {
+      authority.granted = { allowedCidrs };
+      const { status, body } = await post(await authenticated({ grant_type: keyGrant, api_key: key }));
+      assert.equal(status, 200);
+      return body['conditions'];
+    };
+    assert.deepEqual(await conditions(['10.0.0.0/8', '2001:db8::/32']), { cidrs: ['10.0.0.0/8', '2001:db8::/32'] });
+    assert.equal(await conditions([]), undefined);
+    authority.granted = {};
+  });
+
   test('an external token is answered with an internal one that the published keys verify', async () => {
     await using provider = await startLocalProvider(clock);
     authority.addProvider({ issuer: provider.issuer });

@@ -63,6 +63,8 @@ export interface AuthServerConfig {
   readonly clients: readonly ClientRegistration[];
   readonly identityTimeoutMs: number;
   readonly providerTimeoutMs: number;
+  /** What the keys of another system begin with that were imported; absent: there are none. */
+  readonly importedKeyPrefixes?: readonly string[];
   readonly allowInsecureProviders: boolean;
   /** Absent: plaintext, behind something that ends TLS. */
   readonly tls?: TlsOptions;
@@ -113,7 +115,12 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
   );
 
   const { signer, closeSigner } = await openSigner(deps, config);
-  const exchangeConfig = { issuer: config.issuer, identityTimeoutMs, widestAudience: config.audience };
+  const exchangeConfig = {
+    issuer: config.issuer,
+    identityTimeoutMs,
+    widestAudience: config.audience,
+    importedKeyPrefixes: config.importedKeyPrefixes ?? [],
+  };
   const resolverDeps = {
     identity,
     directory,

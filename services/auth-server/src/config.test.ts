@@ -27,6 +27,7 @@ suite('configuration', () => {
       clients: [],
       identityTimeoutMs: 1000,
       providerTimeoutMs: 2000,
+      importedKeyPrefixes: [],
       allowInsecureProviders: false,
     });
   });

@@ -9,6 +9,7 @@ import {
   identityClientFields,
   integer,
   type KeyVaultConfig,
+  keyPrefixes,
   keyVaultFields,
   list,
   loadConfig,
@@ -44,6 +45,7 @@ const fields = {
   clients: text('TG_CLIENTS', { default: '[]' }),
   identityTimeoutMs: integer('TG_IDENTITY_TIMEOUT_MS', { default: 1000, minimum: 1 }),
   providerTimeoutMs: integer('TG_PROVIDER_TIMEOUT_MS', { default: 2000, minimum: 1 }),
+  importedKeyPrefixes: keyPrefixes('TG_IMPORTED_KEY_PREFIXES'),
   allowInsecureProviders: flag('TG_ALLOW_INSECURE_PROVIDERS', false),
   /** PEM; each may be in a file. */
   tlsCert: optional(text('TG_TLS_CERT')),
@@ -111,6 +113,7 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
     clients,
     identityTimeoutMs,
     providerTimeoutMs,
+    importedKeyPrefixes,
     allowInsecureProviders,
     tlsCert,
     tlsKey,
@@ -133,6 +136,7 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
       clients: parseClients(clients),
       identityTimeoutMs,
       providerTimeoutMs,
+      importedKeyPrefixes,
       allowInsecureProviders,
       ...(tlsCert === undefined || tlsKey === undefined
         ? {}

@@ -1,6 +1,6 @@
 /** The auth server with the real identity service behind it, both on PGlite. */
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
 import { createIdentity, type Identity } from '@token-gateway/identity';
 import { createApiKey, createMemoryKeyVault, type Database } from '@token-gateway/platform';
@@ -44,6 +44,7 @@ before(async () => {
       clients: [],
       identityTimeoutMs: 5000,
       providerTimeoutMs: 1000,
+      importedKeyPrefixes: ['acme_'],
       allowInsecureProviders: true,
     },
   );
@@ -168,6 +169,26 @@ suite('exchange of an API key, with identity', () => {
     assert.equal(result.credentialExpiresAtMs, expiresAt.getTime());
     await clock.advance(20_000);
     assert.equal(outcomeOf(await withKey(key)), 'key_expired');
+  });
+
+  test('a key of another system is known by all of it, where its prefix is configured', async () => {
+    const { userId } = await createKey();
+    const [imported, other] = ['acme_', 'other_'].map((prefix) => prefix + randomBytes(20).toString('hex'));
+    assert.ok(imported && other);
+    assert.equal(outcomeOf(await withKey(other)), 'key_checksum_invalid');
+    const unknown = await withKey(imported);
+    assert.deepEqual(unknown, { outcome: 'refused', code: 'key_unknown' }, 'nothing to keep it by');
+    const keys = [imported, other].map((key) => ({
+      name: 'k',
+      sha256: hash('sha256', key),
+      allowedCidrs: ['10.0.0.0/8'],
+    }));
+    await call('POST', `/v1/users/${userId}/api-keys/import`, { keys });
+    const result = await withKey(imported);
+    assert.ok(result.outcome === 'granted');
+    assert.deepEqual([result.userId, result.conditions], [userId, { cidrs: ['10.0.0.0/8'] }]);
+    assert.equal(outcomeOf(await withKey(other)), 'key_checksum_invalid');
+    assert.equal(outcomeOf(await withKey(`${imported}0`)), 'key_unknown');
   });
 
   test('a key narrowed to an audience is good for no other', async () => {

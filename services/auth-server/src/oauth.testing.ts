@@ -134,7 +134,10 @@ export async function startOAuthWorld(clients: Readonly<Record<string, Permissio
     },
     async createKey(options = {}) {
       const tenantId = await createTenant();
-      const user = await admin('POST', `/v1/tenants/${tenantId}/users`, { entitlements: ['read'], ...options.user });
+      // A key has no scope that its user has not.
+      const { scopes = [] } = (options.key ?? {}) as { scopes?: string[] };
+      const entitlements = ['read', ...scopes];
+      const user = await admin('POST', `/v1/tenants/${tenantId}/users`, { entitlements, ...options.user });
       const userId = user['id'] ?? '';
       const { id = '', key = '' } = await admin('POST', `/v1/users/${userId}/api-keys`, { name: 'k', ...options.key });
       return { key, keyId: id, userId, tenantId };

@@ -15,6 +15,7 @@ import {
 } from '@token-gateway/platform';
 import { proofLifeMs } from './conditions/presentation.ts';
 import { loadGatewayConfig, readClientKey, type Trigger } from './config.ts';
+import { defaultCredentialConfig } from './decision/credential.ts';
 import { createHttpExchangeClient } from './exchange-client/http.ts';
 import { createGateway } from './gateway.ts';
 import { createExtAuthzServer } from './transports/ext-authz.ts';
@@ -64,6 +65,7 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
     {
       id: config.gatewayId ?? randomUUID(),
       audience,
+      credential: { ...defaultCredentialConfig, importedKeyPrefixes: config.importedKeyPrefixes },
       fleetSecret: Buffer.from(config.fleetSecret.reveal()),
       longestLifeMs: config.longestLifeSeconds * 1000,
       entriesMax,

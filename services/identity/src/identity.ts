@@ -8,6 +8,7 @@ import {
   type EventLog,
   type HttpApp,
   type IdentityClient,
+  inTime,
   type Logger,
   noAuditTrail,
   parseApiKey,
@@ -18,12 +19,16 @@ import {
 import { keySubject, tenantSubject, userSubject } from '@token-gateway/revocation';
 import { eq } from 'drizzle-orm';
 import { Counter, Gauge, type Registry } from 'prom-client';
+import { publishExpiryNotices } from './keys/expiry-notices.ts';
+import { LastUse } from './keys/last-use.ts';
 import { HeadPublisher } from './log/heads.ts';
+import { startPeriodic } from './periodic.ts';
 import { type Protocol, startProtocol } from './protocol.ts';
 import { Receipts } from './receipts/receipts.ts';
 import { createRestApp } from './rest/app.ts';
 import { CallerReader, platformScope } from './rest/caller.ts';
 import { createBoundReader } from './rest/context.ts';
+import { pruneChanges, pruneRevocations } from './retention.ts';
 import { changesChannel, createDrizzleStore, type DrizzleStore } from './store/drizzle.ts';
 import type { Fence } from './store/port.ts';
 import { apiKeys, tenants, users } from './store/schema.ts';
@@ -51,6 +56,12 @@ export interface IdentityConfig {
   readonly audience: string;
   /** The first platform key; absent = one is made when there is no platform key at all. */
   readonly bootstrapAdminKey?: string;
+  /** How long before the end of a key its notice is published; 0 or absent = none is. */
+  readonly keyWarningMs?: number;
+  /** How long ended sessions and tokens are kept, and how old a token may be; absent = for good, and any. */
+  readonly revocationRetentionMs?: number;
+  /** How long changes are kept; absent = for good. */
+  readonly changeRetentionMs?: number;
 }
 
 export interface Identity {
@@ -64,6 +75,11 @@ export interface Identity {
   ready(): Promise<string[]>;
   close(): Promise<void>;
 }
+
+const lastUseIntervalMs = 10_000;
+const closeSaveMs = 1000;
+const noticesIntervalMs = 60_000;
+const retentionIntervalMs = 3_600_000;
 
 const migrationsFolder = fileURLToPath(new URL('../migrations', import.meta.url));
 
@@ -80,6 +96,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   receipts.start();
 
   const fence = share(deps.fence ?? (async () => {}));
+  const lastUse = new LastUse(clock);
   let leads = false;
   const metrics = createMetrics(registry, { newestSeq: () => protocol.feed.newest.seq, leads: () => leads });
   const protocol: Protocol = startProtocol(
@@ -90,7 +107,11 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
       clock,
       logger,
       random,
-      onResolved: (outcome) => metrics.resolves.inc({ outcome }),
+      revocationRetentionMs: config.revocationRetentionMs,
+      onResolved({ outcome }) {
+        metrics.resolves.inc({ outcome: outcome?.$case === 'refused' ? outcome.value.code : 'granted' });
+        if (outcome?.$case === 'granted' && outcome.value.keyId !== '') lastUse.note(outcome.value.keyId);
+      },
       onWatermark(request, at) {
         metrics.watermarks.inc();
         if (request.receipts !== undefined) receipts.note(request.receipts, at);
@@ -107,7 +128,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
   headPublisher?.start();
   const unlisten = await database.listen(changesChannel, (seq) => feed.nudge(Number(seq) || undefined));
 
-  const callers = new CallerReader({ store, clock }, config);
+  const callers = new CallerReader({ store, clock, onKeyUsed: (keyId) => lastUse.note(keyId) }, config);
   const app = await createRestApp(logger, {
     drizzle,
     store,
@@ -119,7 +140,40 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
     closing,
     audit: deps.audit ?? noAuditTrail,
   });
+  const periodic = startWork();
   const bootstrapAdminKey = await bootstrap(deps, store, random, config.bootstrapAdminKey);
+
+  /** What nobody waits for. */
+  function startWork() {
+    const { keyWarningMs = 0, revocationRetentionMs, changeRetentionMs } = config;
+    const works = [
+      {
+        what: 'to store when keys were used',
+        intervalMs: lastUseIntervalMs,
+        work: () => lastUse.save(drizzle),
+      },
+      {
+        what: 'to remove what is kept no longer',
+        intervalMs: retentionIntervalMs,
+        async work() {
+          const nowMs = clock.now().wallMs;
+          if (revocationRetentionMs !== undefined) await pruneRevocations(drizzle, revocationRetentionMs, nowMs);
+          if (changeRetentionMs === undefined) return;
+          await pruneChanges(drizzle, { retentionMs: changeRetentionMs, nowMs, isPublished: eventLog !== null });
+        },
+      },
+    ];
+    if (reportLog !== null && keyWarningMs > 0) {
+      works.push({
+        what: 'to tell of keys that expire soon',
+        intervalMs: noticesIntervalMs,
+        async work() {
+          if (leads) await publishExpiryNotices({ drizzle, eventLog: reportLog, clock }, keyWarningMs);
+        },
+      });
+    }
+    return works.map((work) => startPeriodic({ clock, logger }, work));
+  }
 
   return {
     client,
@@ -141,6 +195,9 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
       await ended;
       await headPublisher?.close();
       await receipts.close();
+      await Promise.all(periodic.map((work) => work.close()));
+      // Of what was noted since the last turn; a database that is away keeps nobody here.
+      await inTime(clock, closeSaveMs, lastUse.save(drizzle), () => {}).catch(() => {});
       await unlisten().catch(() => {});
     },
   };

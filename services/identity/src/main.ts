@@ -18,6 +18,8 @@ import { loadIdentityConfig } from './config.ts';
 import { createIdentity } from './identity.ts';
 import type { Fence } from './store/port.ts';
 
+const dayMs = 24 * 3600 * 1000;
+
 await runService('identity', async ({ env, lifecycle, logger, registry }) => {
   const config = loadIdentityConfig(env);
   const { host } = config;
@@ -41,6 +43,11 @@ await runService('identity', async ({ env, lifecycle, logger, registry }) => {
       issuer: config.issuer,
       jwksUrl: config.jwksUrl,
       audience: config.audience,
+      keyWarningMs: config.keyWarningDays * dayMs,
+      ...(config.revocationRetentionDays === undefined
+        ? {}
+        : { revocationRetentionMs: config.revocationRetentionDays * dayMs }),
+      ...(config.changeRetentionDays === undefined ? {} : { changeRetentionMs: config.changeRetentionDays * dayMs }),
       ...(config.bootstrapAdminKey === undefined ? {} : { bootstrapAdminKey: config.bootstrapAdminKey.reveal() }),
     },
   );

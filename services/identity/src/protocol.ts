@@ -18,6 +18,7 @@ import {
 import type {
   Change as ChangeMessage,
   Provider as ProviderMessage,
+  ResolveResponse,
   WatermarkRequest,
 } from '@token-gateway/schemas/identity';
 import { ChangeFeed } from './log/feed.ts';
@@ -39,7 +40,9 @@ export interface ProtocolDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly random: RandomBytes;
-  readonly onResolved?: (outcome: string) => void;
+  readonly onResolved?: (response: ResolveResponse) => void;
+  /** How long ended sessions and tokens are kept; absent = for good. */
+  readonly revocationRetentionMs?: number | undefined;
   /** A question, and the head read after it arrived. */
   readonly onWatermark?: (request: WatermarkRequest, head: Head) => void;
   /** It leads the publication from now on, in this term; or no more. */
@@ -75,7 +78,7 @@ export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
     },
     { patience: { clock, ms: headPatienceMs } },
   );
-  const resolver = new Resolver({ store, clock, random });
+  const resolver = new Resolver({ store, clock, random, revocationRetentionMs: deps.revocationRetentionMs });
   const closing = new AbortController();
 
   const client: IdentityClient = {
@@ -83,7 +86,7 @@ export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
       within(clock, options, async () => {
         const response = await resolver.resolve(request);
         await fence();
-        deps.onResolved?.(response.outcome?.$case === 'refused' ? response.outcome.value.code : 'granted');
+        deps.onResolved?.(response);
         return response;
       }),
     watermark: (request, options) =>

@@ -18,6 +18,7 @@ import type {
   ClientCredential,
   ExternalCredential,
   Granted,
+  ImportedKeyCredential,
   InternalCredential,
   ResolveRequest,
   ResolveResponse,
@@ -45,6 +46,8 @@ export interface ResolverDeps {
   readonly store: CredentialStore & Pick<Store, 'head'>;
   readonly clock: Clock;
   readonly random: RandomBytes;
+  /** How long ended sessions and tokens are kept; absent = for good. */
+  readonly revocationRetentionMs?: number | undefined;
 }
 
 type Outcome = Pick<ResolveResponse, 'outcome'>['outcome'];
@@ -67,6 +70,8 @@ export class Resolver {
         return this.#internal(credential.value);
       case 'client':
         return this.#client(credential.value);
+      case 'importedKey':
+        return this.#importedKey(credential.value);
       case undefined:
         return respond(await this.#deps.store.head(), refuse('credential_malformed', []));
     }
@@ -75,10 +80,20 @@ export class Resolver {
   async #apiKey({ keyId, secretSha256 }: ApiKeyCredential): Promise<ResolveResponse> {
     const { head, state } = await this.#deps.store.apiKey(keyId);
     const own = [keySubject(keyId)];
+    const isOwn = isSecretOf(state, secretSha256);
     if (state === null) return respond(head, refuse('key_unknown', own));
     // Nothing of a key is told to somebody who does not have it.
-    if (!isEqual(state.secretSha256, secretSha256)) return respond(head, refuse('key_secret_wrong', own));
+    if (!isOwn) return respond(head, refuse('key_secret_wrong', own));
     return respond(head, apiKeyOutcome(keyId, state, this.#deps.clock.now().wallMs));
+  }
+
+  /** The one who can name its SHA-256 has the key: there is nothing else to compare. */
+  async #importedKey({ sha256 }: ImportedKeyCredential): Promise<ResolveResponse> {
+    const { store, clock } = this.#deps;
+    const { head, state } = await store.importedKey(sha256);
+    // Without subjects, since an import names no hash: nobody may keep the refusal.
+    if (state === null) return respond(head, refuse('key_unknown', []));
+    return respond(head, apiKeyOutcome(state.id, state, clock.now().wallMs));
   }
 
   async #external(credential: ExternalCredential): Promise<ResolveResponse> {
@@ -87,6 +102,7 @@ export class Resolver {
     if (credential.subject.includes('\0') || credential.sessionId.includes('\0')) {
       return respond(await store.head(), refuse('token_claims_invalid', []));
     }
+    if (this.#isTooOld(credential)) return respond(await store.head(), refuse('token_expired', []));
     const { head, state } = await store.external(credential);
     const outcome = externalOutcome(head, state, credential);
     if (outcome !== 'unlinked') return respond(head, outcome);
@@ -118,6 +134,13 @@ export class Resolver {
       actor: 'system',
       details: { tenantId, linked: true, linkedBy: 'verified_email' },
     }));
+  }
+
+  /** So old, as far as it says, that what ended it may be forgotten. */
+  #isTooOld({ issuedAtSeconds }: ExternalCredential): boolean {
+    const { revocationRetentionMs, clock } = this.#deps;
+    if (revocationRetentionMs === undefined) return false;
+    return issuedAtSeconds * 1000 < clock.now().wallMs - revocationRetentionMs;
   }
 
   /**
@@ -205,13 +228,18 @@ function apiKeyOutcome(keyId: string, state: ApiKeyState, nowMs: number): Decide
     keyId,
     scopes: apiKeyScopes(state),
     audiences: [...(state.audiences ?? [])],
+    allowedCidrs: [...(state.allowedCidrs ?? [])],
     credentialExpiresAtMs: expiresAtMs ?? 0,
     subjects,
   });
 }
 
-function isEqual(a: Buffer, b: Buffer): boolean {
-  return a.length === b.length && timingSafeEqual(a, b);
+const noSecret = Buffer.alloc(32);
+
+/** Of a key that is there or not, compared in the same time. */
+export function isSecretOf(state: Pick<ApiKeyState, 'secretSha256'> | null, secretSha256: Buffer): boolean {
+  const known = state?.secretSha256 ?? noSecret;
+  return known.length === secretSha256.length && timingSafeEqual(known, secretSha256) && state !== null;
 }
 
 /** Everything that can revoke a decision about an external credential. */
@@ -258,8 +286,9 @@ export function apiKeyRefusal({ isRevoked, expiresAtMs, user, tenant }: ApiKeySt
   return statusRefusal(user, tenant);
 }
 
-export function apiKeyScopes({ scopes, user }: ApiKeyState): string[] {
-  return [...(scopes ?? defaultScopes(user.entitlements))];
+/** Never more than the user has, also where the user has less by now than when the key was made. */
+export function apiKeyScopes({ scopes, user }: Pick<ApiKeyState, 'scopes' | 'user'>): string[] {
+  return scopes?.filter((scope) => user.entitlements.includes(scope)) ?? defaultScopes(user.entitlements);
 }
 
 /** Why an external credential is no good at the moment, null when it is: all but how it was verified. */
@@ -298,6 +327,7 @@ function grant(user: UserState, tenant: TenantState, rest: Partial<Granted>): De
       entitlements: [...user.entitlements],
       scopes: [],
       audiences: [],
+      allowedCidrs: [],
       keyId: '',
       providerId: '',
       tokenTtlSeconds: tenant.tokenTtlSeconds,

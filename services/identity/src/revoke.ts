@@ -3,7 +3,6 @@
  * secret.
  * @module
  */
-import { timingSafeEqual } from 'node:crypto';
 import { credentialSubject, keySubject } from '@token-gateway/revocation';
 import type {
   ApiKeyCredential,
@@ -11,6 +10,7 @@ import type {
   RevokeRequest,
   RevokeResponse,
 } from '@token-gateway/schemas/identity';
+import { isSecretOf } from './resolve.ts';
 import type { CredentialStore, NewChange } from './store/port.ts';
 
 type About = Pick<NewChange, 'actor' | 'reason'>;
@@ -51,8 +51,7 @@ async function revokeKey(
   about: About,
 ): Promise<boolean> {
   const { state } = await store.apiKey(keyId);
-  if (state === null || state.secretSha256.length !== secretSha256.length) return false;
-  if (!timingSafeEqual(state.secretSha256, secretSha256)) return false;
+  if (!isSecretOf(state, secretSha256) || state === null) return false;
   await store.revokeKey(keyId, {
     ...about,
     type: 'tg.key.revoked',

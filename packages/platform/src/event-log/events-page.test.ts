@@ -16,7 +16,9 @@ import {
   HeartbeatSchema,
   headsTopic,
   heartbeatsTopic,
+  KeyExpiringEventSchema,
   LogHeadSchema,
+  noticesTopic,
   ReceiptEventSchema,
   receiptsTopic,
 } from '@token-gateway/schemas';
@@ -33,16 +35,27 @@ describe('docs/events.md', () => {
   });
 
   it('names the topics', () => {
-    for (const topic of [changesTopic, heartbeatsTopic, headsTopic, receiptsTopic, alertsTopic, auditTopic])
+    for (const topic of [
+      changesTopic,
+      heartbeatsTopic,
+      headsTopic,
+      receiptsTopic,
+      noticesTopic,
+      alertsTopic,
+      auditTopic,
+    ])
       assert.ok(page.includes(`| \`${topic}\` |`));
   });
 
   it('shows records that are as their schemas say', () => {
-    const [change, heartbeat, head, receipt, alert, audit] = blocks('json').map((text): unknown => JSON.parse(text));
+    const [change, heartbeat, head, receipt, notice, alert, audit] = blocks('json').map((text): unknown =>
+      JSON.parse(text),
+    );
     assert.ok(Check(ChangeEventSchema, change));
     assert.ok(Check(HeartbeatSchema, heartbeat));
     assert.ok(Check(LogHeadSchema, head));
     assert.ok(Check(ReceiptEventSchema, receipt));
+    assert.ok(Check(KeyExpiringEventSchema, notice));
     assert.ok(Check(AlertEventSchema, alert));
     assert.ok(Check(AuditEventSchema, audit));
   });

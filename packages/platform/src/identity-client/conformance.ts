@@ -28,6 +28,7 @@ const granted: ResolveResponse = {
       entitlements: ['orders:read', 'größe:日本'],
       scopes: [],
       audiences: ['internal'],
+      allowedCidrs: ['192.0.2.0/24'],
       keyId: '',
       providerId: 'prv_1',
       tokenTtlSeconds: 300,

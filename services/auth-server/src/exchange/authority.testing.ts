@@ -71,6 +71,7 @@ export class Authority {
       entitlements: ['read'],
       scopes: [],
       audiences: [],
+      allowedCidrs: [],
       keyId: '',
       providerId: '',
       tokenTtlSeconds: 300,

@@ -5,6 +5,7 @@
  */
 import type { ErrorCode } from '@token-gateway/platform';
 import type { Position, Subject } from '@token-gateway/revocation';
+import type { Granted } from '@token-gateway/schemas/identity';
 import type { ClientPermissions } from '../clients/client-registration.ts';
 import type { Signer } from '../signing/port.ts';
 import type { Confirmation } from './confirmation.ts';
@@ -45,7 +46,10 @@ export interface ExchangeRequest {
 }
 
 /** What every use of the internal token needs beside the credential, in the members of the token endpoint's answer. */
-export type Conditions = Confirmation;
+export type Conditions = Confirmation & {
+  /** The networks it has to come from. */
+  readonly cidrs?: string[];
+};
 
 export interface ExchangeGranted {
   readonly outcome: 'granted';
@@ -155,7 +159,7 @@ export function createExchangeOf(
       asOf,
       subjects: granted.subjects,
       maxStalenessMs: granted.maxStalenessMs,
-      conditions: (facts.kind === 'external' ? facts.confirmation : undefined) ?? null,
+      conditions: conditionsOf(facts, granted),
       ...(times.credentialExpiresAtMs === undefined ? {} : { credentialExpiresAtMs: times.credentialExpiresAtMs }),
       tenantId: granted.tenantId,
       userId: granted.userId,
@@ -166,4 +170,11 @@ export function createExchangeOf(
     const resolved = await resolve(request.credential, request.permissions ?? {});
     return resolved.outcome === 'refused' ? resolved : grant(request, resolved);
   };
+}
+
+function conditionsOf(facts: CredentialFacts, { allowedCidrs }: Granted): Conditions | null {
+  const confirmation = (facts.kind === 'external' ? facts.confirmation : undefined) ?? null;
+  // Of a key alone: where a token made of it is exchanged from, says nothing of who uses the key.
+  if (facts.kind !== 'api-key' || allowedCidrs.length === 0) return confirmation;
+  return { cidrs: [...allowedCidrs] };
 }

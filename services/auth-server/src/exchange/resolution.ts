@@ -69,14 +69,19 @@ export interface ResolverDeps extends ExternalTokenReaderDeps {
 export interface ResolverConfig {
   readonly issuer: string;
   readonly identityTimeoutMs: number;
+  /** What the keys of another system begin with that were imported. */
+  readonly importedKeyPrefixes?: readonly string[];
 }
 
 /** How often a credential is verified again because the configuration it was verified with changed meanwhile. */
 const renewalsMax = 2;
 
-export function createCredentialReader(deps: ResolverDeps, config: { readonly issuer: string }): CredentialReader {
+export function createCredentialReader(
+  deps: ResolverDeps,
+  config: Pick<ResolverConfig, 'issuer' | 'importedKeyPrefixes'>,
+): CredentialReader {
   const { ownKeys, clock } = deps;
-  const readApiKey = createApiKeyReader();
+  const readApiKey = createApiKeyReader(config.importedKeyPrefixes ?? []);
   const readJwt = createJwtReader(
     {
       external: createExternalTokenReader(deps),
@@ -158,5 +163,7 @@ function prohibitionOf(facts: CredentialFacts, { providers, internalTokens }: Cl
 export function refusal(code: string, { epoch, seq }: Position, subjects: readonly Subject[]): Refused {
   if (!isErrorCode(code)) throw new ServiceError('decision_unavailable', { detail: `unknown refusal ${code}` });
   if (isUnavailable(code)) throw new ServiceError(code, { detail: 'identity cannot decide' });
+  // No change is about a refusal without subjects, so that nothing could tell that it has become untrue.
+  if (subjects.length === 0) return { outcome: 'refused', code };
   return { outcome: 'refused', code, asOf: { epoch, seq }, subjects };
 }

@@ -46,6 +46,8 @@ export function createRevocationEndpoint(
         const { tokenSha256 } = credential.value;
         return { $case: 'credential', value: { signingInputSha256: tokenSha256, providerId: '', tenantId: '' } };
       }
+      // By its form it is no key here, nor a token.
+      case 'importedKey':
       case undefined:
         return null;
     }

@@ -111,6 +111,7 @@ export const TokenResponseSchema = Type.Object(
             Type.String({ description: 'Thumbprint of the key that a DPoP proof has to be made with.' }),
           ),
           x5t_s256: Type.Optional(Type.String({ description: 'SHA-256 of the TLS client certificate.' })),
+          cidrs: Type.Optional(Type.Array(Type.String(), { description: 'Networks that a use has to come from.' })),
         },
         {
           additionalProperties: false,

@@ -73,6 +73,27 @@ describe('the structure of a credential', () => {
     assert.deepEqual(checkStructure('api-key', `${key}0`, wallMs), { refused: 'key_checksum_invalid' });
   });
 
+  it('that another system made is told by its prefix, and never takes the form of a key of here', () => {
+    const prefixes = ['acme_', 'sk-live-', 'tg'];
+    const random = randomBytes(24).toString('hex');
+    const check = (value: string, of: readonly string[] = prefixes) => checkStructure('api-key', value, wallMs, of);
+    for (const good of [`acme_${random}`, `sk-live-${random}`]) assert.deepEqual(check(good), { kind: 'imported-key' });
+    const refused = { refused: 'key_checksum_invalid' };
+    for (const bad of [
+      `other_${random}`,
+      ` acme_${random}`,
+      'acme_short',
+      `acme_${'x'.repeat(512)}`,
+      `tgk_${random}`,
+      `${key}0`,
+    ]) {
+      assert.deepEqual(check(bad), refused, bad);
+    }
+    assert.deepEqual(check(`acme_${random}`, []), refused);
+    assert.deepEqual(checkStructure('api-key', `acme_${random}`, wallMs), refused);
+    assert.deepEqual(check(key), { kind: 'api-key', keyId });
+  });
+
   it('of a JWT shows its issuer', () => {
     for (const typ of [undefined, 'JWT', 'at+jwt', 'AT+JWT', 'application/at+jwt']) {
       const structure = checkStructure('jwt', jwt({ ...header, typ }, claims), wallMs);

@@ -2,7 +2,7 @@
  * What a request's credential is, by its form alone: nothing here asks anyone, and nothing here accepts a credential.
  * @module
  */
-import { apiKeyIdOf, type ErrorCode, parseStrictJson } from '@token-gateway/platform';
+import { apiKeyIdOf, type ErrorCode, importedKeySha256, parseStrictJson } from '@token-gateway/platform';
 
 /** Where a credential may stand. Header names in lower case. */
 export interface CredentialConfig {
@@ -11,12 +11,15 @@ export interface CredentialConfig {
   readonly apiKeyScheme: string;
   /** Carries an API key alone. */
   readonly apiKeyHeader: string;
+  /** What the keys of another system begin with that were imported. */
+  readonly importedKeyPrefixes: readonly string[];
 }
 
 export const defaultCredentialConfig: CredentialConfig = {
   header: 'authorization',
   apiKeyScheme: 'Token',
   apiKeyHeader: 'x-api-key',
+  importedKeyPrefixes: [],
 };
 
 export type CredentialKind = 'api-key' | 'jwt';
@@ -36,6 +39,7 @@ export interface RefusedCredential {
 
 export type CredentialStructure =
   | { readonly kind: 'api-key'; readonly keyId: string }
+  | { readonly kind: 'imported-key' }
   | {
       readonly kind: 'jwt';
       /** The `iss` claim, not verified. */
@@ -120,10 +124,13 @@ export function checkStructure(
   kind: CredentialKind,
   value: string,
   wallMs: number,
+  importedKeyPrefixes: readonly string[] = [],
 ): CredentialStructure | RefusedCredential {
   if (kind === 'jwt') return checkJwt(value, wallMs);
   const keyId = apiKeyIdOf(value);
-  return keyId === null ? { refused: 'key_checksum_invalid' } : { kind, keyId };
+  if (keyId !== null) return { kind, keyId };
+  const isImported = importedKeySha256(value, importedKeyPrefixes) !== null;
+  return isImported ? { kind: 'imported-key' } : { refused: 'key_checksum_invalid' };
 }
 
 function checkJwt(value: string, wallMs: number): CredentialStructure | RefusedCredential {

@@ -229,7 +229,12 @@ export class DecisionCore {
   }
 
   #checkStructure(credential: Credential, now: Instant): Decision | null {
-    const structure = checkStructure(credential.kind, credential.value, now.wallMs);
+    const structure = checkStructure(
+      credential.kind,
+      credential.value,
+      now.wallMs,
+      this.#config.credential.importedKeyPrefixes,
+    );
     if ('refused' in structure) return { outcome: 'deny', code: structure.refused };
     if (structure.kind !== 'jwt' || this.#deps.providers.isKnown(structure.issuer)) return null;
     return this.#knowsAllProviders(now) ? { outcome: 'deny', code: 'token_issuer_unknown' } : null;

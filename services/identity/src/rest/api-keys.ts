@@ -1,37 +1,32 @@
 import { isDeepStrictEqual } from 'node:util';
-import { createApiKey, type Drizzle, gather, type HttpApp, ServiceError } from '@token-gateway/platform';
-import { keySubject, type Position } from '@token-gateway/revocation';
-import { and, asc, eq, gt, type SQL, sql } from 'drizzle-orm';
+import { createApiKey, createId, type Drizzle, type HttpApp, isCidr, ServiceError } from '@token-gateway/platform';
+import { keySubject } from '@token-gateway/revocation';
+import { and, asc, count, eq, gt, isNull, ne, or } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
-import { apiKeys, users } from '../store/schema.ts';
-import { type Caller, type Limits, requireAdminOf, requireGrantable, withinLimits } from './caller.ts';
-import { commit, create, effectOf, found, now, pageAnswer, pageOf, type RestContext, reasonOf } from './context.ts';
+import { apiKeys, tenants, users } from '../store/schema.ts';
+import { type Caller, type Limits, requireGrantable, requireReach, requireScopesOf, withinLimits } from './caller.ts';
+import { append, commit, create, found, now, pageAnswer, pageOf, type RestContext } from './context.ts';
 import {
   ApiKey,
   ApiKeyCreate,
+  ApiKeyPatch,
   ApiKeyRotate,
-  Effect,
+  ApiKeysImport,
   Idempotency,
   IdParams,
+  ImportedApiKeys,
   listOf,
   NewApiKey,
-  OptionalReason,
   Page,
-  WaitQuery,
 } from './schemas.ts';
 
 type Row = typeof apiKeys.$inferSelect;
+type Owner = typeof users.$inferSelect;
 type Status = Static<typeof ApiKey>['status'];
 
-interface Revocation {
-  readonly id: string;
-  readonly caller: Caller;
-  readonly reason: { readonly reason?: string };
-}
-
-/** One whose caller reaches the key. */
-type KeyRevocation = Revocation & { readonly key: Row };
+/** What is stored of a credential. */
+type Identification = Pick<Row, 'id' | 'secretSha256' | 'importedSha256'>;
 
 export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
   const { drizzle, callers, clock, random } = context;
@@ -46,6 +41,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
       name: row.name,
       scopes: row.scopes,
       audiences: row.audiences,
+      allowedCidrs: row.allowedCidrs,
       createdAt: row.createdAt.toISOString(),
       expiresAt: row.expiresAt?.toISOString() ?? null,
       lastUsedAt: row.lastUsedAt?.toISOString() ?? null,
@@ -53,13 +49,8 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     };
   }
 
-  async function readUser(id: string) {
+  async function readUser(id: string): Promise<Owner> {
     return found((await drizzle.select().from(users).where(eq(users.id, id)))[0], `user ${id}`);
-  }
-
-  /** Nobody reaches beyond the own tenant; within it, administrators reach every key and others their own. */
-  function requireReach(caller: Caller, owner: { readonly userId: string; readonly tenantId: string }): void {
-    if (caller.userId !== owner.userId) requireAdminOf(caller, owner.tenantId);
   }
 
   async function readReachable(request: FastifyRequest, id: string) {
@@ -79,23 +70,66 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     return expiresAtMs;
   }
 
-  async function insertKey(
-    tx: Drizzle,
+  function limitsWanted({ scopes, audiences, allowedCidrs, expiresAt }: Static<typeof ApiKeyCreate>): Limits {
+    requireCidrs(allowedCidrs ?? null);
+    return {
+      scopes: scopes ?? null,
+      audiences: audiences ?? null,
+      allowedCidrs: allowedCidrs ?? null,
+      expiresAtMs: expiryOf(expiresAt),
+    };
+  }
+
+  /** The key as it is now, locked until the transaction ends; one that has ended is not changed any more. */
+  async function lockActive(tx: Drizzle, id: string): Promise<Row> {
+    const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, id)).for('no key update');
+    const key = found(locked, `key ${id}`);
+    if (keyAnswer(key).status !== 'active') throw new ServiceError('conflict', { detail: 'the key has ended' });
+    return key;
+  }
+
+  /** Locks a user, so that the limit counts what others make at the same time; `replaced` is a key that makes room. */
+  async function requireRoom(tx: Drizzle, userId: string, wanted: number, replaced = ''): Promise<void> {
+    const [owner] = await tx
+      .select({ keysMax: tenants.apiKeysPerUserMax })
+      .from(users)
+      .innerJoin(tenants, eq(tenants.id, users.tenantId))
+      .where(eq(users.id, userId))
+      .for('no key update', { of: users });
+    const isActive = and(
+      isNull(apiKeys.revokedSeq),
+      or(isNull(apiKeys.expiresAt), gt(apiKeys.expiresAt, now(context))),
+    );
+    const [active] = await tx
+      .select({ keys: count() })
+      .from(apiKeys)
+      .where(and(eq(apiKeys.userId, userId), isActive, ne(apiKeys.id, replaced)));
+    if ((active?.keys ?? 0) + wanted > found(owner, `user ${userId}`).keysMax) {
+      throw new ServiceError('limit_reached', { detail: `user ${userId}` });
+    }
+  }
+
+  function rowOf(
+    identification: Identification,
     { tenantId, userId, name }: Pick<Row, 'tenantId' | 'userId' | 'name'>,
-    { scopes, audiences, expiresAtMs }: Limits,
+    { scopes, audiences, allowedCidrs, expiresAtMs }: Limits,
   ) {
-    const { keyId, key, secretSha256 } = createApiKey(random, clock.now().wallMs);
-    const values = {
+    return {
+      ...identification,
       tenantId,
       userId,
       name,
-      id: keyId,
-      secretSha256,
       scopes: scopes === null ? null : [...scopes],
       audiences: audiences === null ? null : [...audiences],
+      allowedCidrs: allowedCidrs === null ? null : [...allowedCidrs],
       expiresAt: expiresAtMs === null ? null : new Date(expiresAtMs),
       createdAt: now(context),
     };
+  }
+
+  async function insertKey(tx: Drizzle, of: Pick<Row, 'tenantId' | 'userId' | 'name'>, limits: Limits) {
+    const { keyId, key, secretSha256 } = createApiKey(random, clock.now().wallMs);
+    const values = rowOf({ id: keyId, secretSha256, importedSha256: null }, of, limits);
     const [row] = await tx.insert(apiKeys).values(values).returning();
     return { row: found(row, 'key'), key };
   }
@@ -103,13 +137,15 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
   async function createKey(
     request: FastifyRequest<{ Body: Static<typeof ApiKeyCreate> }>,
     caller: Caller,
-    owner: typeof users.$inferSelect,
+    owner: Owner,
   ) {
-    const { name, scopes = null, audiences = null } = request.body;
-    const limits = withinLimits(caller, { scopes, audiences, expiresAtMs: expiryOf(request.body.expiresAt) });
+    const limits = withinLimits(caller, limitsWanted(request.body));
     requireGrantable(caller, limits.scopes ?? owner.entitlements);
+    requireScopesOf(owner, limits.scopes);
     return create(context, request, caller, async (tx) => {
-      const { row, key } = await insertKey(tx, { tenantId: owner.tenantId, userId: owner.id, name }, limits);
+      await requireRoom(tx, owner.id, 1);
+      const of = { tenantId: owner.tenantId, userId: owner.id, name: request.body.name };
+      const { row, key } = await insertKey(tx, of, limits);
       return {
         answer: { ...keyAnswer(row), key },
         change: {
@@ -134,6 +170,48 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     const owner = await readUser(caller.userId);
     return reply.code(201).send(await createKey(request, caller, owner));
   });
+
+  app.post(
+    '/v1/users/:id/api-keys/import',
+    { schema: { params: IdParams, headers: Idempotency, body: ApiKeysImport, response: { 201: ImportedApiKeys } } },
+    async (request, reply) => {
+      const caller = await callers.read(request);
+      const owner = await readUser(request.params.id);
+      requireReach(caller, { userId: owner.id, tenantId: owner.tenantId });
+      const wanted = request.body.keys.map(({ sha256, ...rest }) => {
+        const { scopes, ...limits } = withinLimits(caller, limitsWanted(rest));
+        // Whoever made the key may have kept it, or made it weak: it never administrates.
+        requireNoAdministration(scopes ?? []);
+        requireScopesOf(owner, scopes);
+        return { sha256, name: rest.name, limits: { ...limits, scopes: scopes ?? [] } };
+      });
+      const answer = await create(context, request, caller, async (tx) => {
+        await requireRoom(tx, owner.id, wanted.length);
+        const values = wanted.map(({ sha256, name, limits }) => {
+          const id = createId(random, clock.now().wallMs);
+          // No tgk_ key has this secret.
+          const identification = {
+            id,
+            secretSha256: Buffer.from(random(32)),
+            importedSha256: Buffer.from(sha256, 'hex'),
+          };
+          return rowOf(identification, { tenantId: owner.tenantId, userId: owner.id, name }, limits);
+        });
+        const rows = await tx.insert(apiKeys).values(values).returning();
+        const byId = new Map(rows.map((row) => [row.id, row]));
+        return {
+          answer: { items: values.map(({ id }) => keyAnswer(found(byId.get(id), `key ${id}`))) },
+          change: {
+            type: 'tg.key.created',
+            subjects: values.map(({ id }) => keySubject(id)),
+            actor: caller.actor,
+            details: { tenantId: owner.tenantId, userId: owner.id, imported: true },
+          },
+        };
+      });
+      return reply.code(201).send(answer);
+    },
+  );
 
   async function list(userId: string, query: Static<typeof Page>) {
     const { limit, after } = pageOf(query);
@@ -160,6 +238,32 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     return keyAnswer((await readReachable(request, request.params.id)).key);
   });
 
+  app.patch(
+    '/v1/api-keys/:id',
+    { schema: { params: IdParams, body: ApiKeyPatch, response: { 200: ApiKey } } },
+    async (request) => {
+      const { caller, key: known } = await readReachable(request, request.params.id);
+      const { expiresAt, ...edited } = request.body;
+      requireCidrs(edited.allowedCidrs ?? null);
+      const expiresAtMs = expiryOf(expiresAt ?? undefined);
+      const end = expiresAt === undefined ? {} : { expiresAt: expiresAtMs === null ? null : new Date(expiresAtMs) };
+      return commit(context, async (tx) => {
+        const old = await lockActive(tx, known.id);
+        const values = { ...edited, ...end };
+        requireWithin(caller, limitsOf({ ...old, ...values }));
+        const [row] = await tx.update(apiKeys).set(values).where(eq(apiKeys.id, old.id)).returning();
+        const changed = found(row, 'key');
+        await append(context, tx, {
+          type: 'tg.key.changed',
+          subjects: [keySubject(changed.id)],
+          actor: caller.actor,
+          details: detailsOf(changed),
+        });
+        return keyAnswer(changed);
+      });
+    },
+  );
+
   app.post(
     '/v1/api-keys/:id/rotate',
     { schema: { params: IdParams, headers: Idempotency, body: ApiKeyRotate, response: { 201: NewApiKey } } },
@@ -168,16 +272,13 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
       const owner = await readUser(known.userId);
       requireGrantable(caller, known.scopes ?? owner.entitlements);
       const answer = await create(context, request, caller, async (tx) => {
-        const [locked] = await tx.select().from(apiKeys).where(eq(apiKeys.id, known.id)).for('no key update');
-        const old = found(locked, 'key');
-        if (keyAnswer(old).status !== 'active') throw new ServiceError('conflict', { detail: 'the key has ended' });
+        const old = await lockActive(tx, known.id);
+        const limits = limitsOf(old);
+        requireWithin(caller, limits);
+        await requireRoom(tx, old.userId, 1, old.id);
         const overlapEnd = new Date(clock.now().wallMs + request.body.overlapSeconds * 1000);
         const endsAt = old.expiresAt !== null && old.expiresAt < overlapEnd ? old.expiresAt : overlapEnd;
         await tx.update(apiKeys).set({ expiresAt: endsAt }).where(eq(apiKeys.id, old.id));
-        const limits = limitsOf(old);
-        if (!isDeepStrictEqual(withinLimits(caller, limits), limits)) {
-          throw new ServiceError('forbidden', { detail: `${caller.actor} is narrower than the key` });
-        }
         const { row, key } = await insertKey(tx, old, limits);
         return {
           answer: { ...keyAnswer(row), key },
@@ -193,88 +294,27 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
       return reply.code(201).send(answer);
     },
   );
+}
 
-  /**
-   * Revocations that come together commit together: one by one they would wait for the disk in turn. What may stand in an id
-   * or a reason cannot fail the statement, so none of them can spoil the others'.
-   */
-  const revokeTogether = gather((wanted: readonly Revocation[]) =>
-    commit(context, async (tx) => {
-      const ids = [...new Set(wanted.map(({ id }) => id))];
-      // In one order, so that no two groups wait for each other.
-      const locked = await tx.select().from(apiKeys).where(isOneOf(ids)).orderBy(asc(apiKeys.id)).for('no key update');
-      const keys = new Map(locked.map((key) => [key.id, key]));
-      const outcomes = wanted.map((revocation) => withinReach(revocation, keys.get(revocation.id)));
-      // Of several that revoke the same key the first does it, and the others are repetitions.
-      const places = new Map<string, Position>();
-      const firsts = new Map<string, KeyRevocation>();
-      for (const outcome of outcomes) {
-        if (outcome instanceof Error || firsts.has(outcome.id)) continue;
-        const { revokedEpoch: epoch, revokedSeq: seq } = outcome.key;
-        if (epoch !== null && seq !== null) places.set(outcome.id, { epoch, seq });
-        else firsts.set(outcome.id, outcome);
-      }
-      const appended = await appendRevoked(tx, [...firsts.values()]);
-      for (const [index, id] of [...firsts.keys()].entries()) places.set(id, found(appended[index], 'its place'));
-      return outcomes.map((outcome) => {
-        if (outcome instanceof Error) return outcome;
-        return { place: found(places.get(outcome.id), 'its place'), tenantId: outcome.key.tenantId };
-      });
-    }),
-  );
-
-  function withinReach(revocation: Revocation, key: Row | undefined): KeyRevocation | Error {
-    try {
-      const own = found(key, `key ${revocation.id}`);
-      requireReach(revocation.caller, own);
-      return { ...revocation, key: own };
-    } catch (error) {
-      return error as Error;
-    }
+/** A caller makes no key into one that the caller could not have made. */
+function requireWithin(caller: Caller, limits: Limits): void {
+  if (!isDeepStrictEqual(withinLimits(caller, limits), limits)) {
+    throw new ServiceError('forbidden', { detail: `${caller.actor} is narrower than the key` });
   }
+}
 
-  async function appendRevoked(tx: Drizzle, revoked: readonly KeyRevocation[]) {
-    if (revoked.length === 0) return [];
-    const revokedChanges = revoked.map(({ key, caller, reason }) => ({
-      type: 'tg.key.revoked' as const,
-      subjects: [keySubject(key.id)],
-      actor: caller.actor,
-      ...reason,
-      details: { keyId: key.id, tenantId: key.tenantId, userId: key.userId },
-    }));
-    const ids = revoked.map(({ id }) => id);
-    return context.store.appendAll(
-      tx,
-      revokedChanges,
-      sql`UPDATE api_keys SET revoked_epoch = head.epoch, revoked_seq = head.seq,
-        revoked_at = ${now(context).toISOString()}::timestamptz
-        FROM head WHERE ${isOneOf(ids)} AND api_keys.id = (${textArray(ids)})[head.n]`,
-    );
+function requireCidrs(cidrs: readonly string[] | null): void {
+  if (cidrs?.every(isCidr) === false) throw new ServiceError('request_invalid', { detail: 'allowedCidrs' });
+}
+
+function requireNoAdministration(scopes: readonly string[]): void {
+  if (scopes.some((scope) => scope.startsWith('identity:'))) {
+    throw new ServiceError('request_invalid', { detail: 'an imported key has no scope over identity' });
   }
-
-  const revocation = {
-    schema: { params: IdParams, querystring: WaitQuery, body: OptionalReason, response: { 200: Effect } },
-  };
-  const revoke = async (request: FastifyRequest<{ Params: { id: string }; Body: { reason?: string } | null }>) => {
-    const caller = await callers.read(request);
-    const { place, tenantId } = await revokeTogether({ id: request.params.id, caller, reason: reasonOf(request.body) });
-    return effectOf(context, request, place, [tenantId]);
-  };
-  app.post('/v1/api-keys/:id/revoke', revocation, revoke);
-  app.delete('/v1/api-keys/:id', revocation, revoke);
 }
 
-/** One parameter however many they are: the statement is prepared once, and the planner sees that the index serves. */
-function isOneOf(ids: readonly string[]): SQL {
-  return sql`${apiKeys.id} = ANY (${textArray(ids)})`;
-}
-
-function textArray(ids: readonly string[]): SQL {
-  return sql`${`{${ids.map((id) => JSON.stringify(id)).join(',')}}`}::text[]`;
-}
-
-function limitsOf({ scopes, audiences, expiresAt }: Row): Limits {
-  return { scopes, audiences, expiresAtMs: expiresAt?.getTime() ?? null };
+function limitsOf({ scopes, audiences, allowedCidrs, expiresAt }: Row): Limits {
+  return { scopes, audiences, allowedCidrs, expiresAtMs: expiresAt?.getTime() ?? null };
 }
 
 function detailsOf(key: Pick<Row, 'id' | 'tenantId' | 'userId' | 'expiresAt'>) {

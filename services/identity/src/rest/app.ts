@@ -1,9 +1,12 @@
 import { createHttpApp, type HttpApp, type Logger } from '@token-gateway/platform';
 import { scimRoutes } from '../scim/routes.ts';
+import { apiKeyRevocationRoutes, createKeyRevocation } from './api-key-revocation.ts';
 import { apiKeyRoutes } from './api-keys.ts';
 import { auditCalls } from './audit.ts';
 import { changeRoutes } from './changes.ts';
 import type { RestContext } from './context.ts';
+import { credentialRoutes } from './credentials.ts';
+import { leakRoutes } from './leaks.ts';
 import { providerRoutes } from './providers.ts';
 import { receiptRoutes } from './receipts.ts';
 import { sessionRoutes } from './sessions.ts';
@@ -19,7 +22,11 @@ export async function createRestApp(logger: Logger, given: RestContext): Promise
   providerRoutes(app, context);
   userRoutes(app, context);
   apiKeyRoutes(app, context);
+  const revokeKey = createKeyRevocation(context);
+  apiKeyRevocationRoutes(app, context, revokeKey);
+  leakRoutes(app, context, revokeKey);
   sessionRoutes(app, context);
+  credentialRoutes(app, context);
   signingKeyRoutes(app, context);
   changeRoutes(app, context);
   receiptRoutes(app, context);

@@ -234,7 +234,7 @@ describe('a caller of the REST API', () => {
   });
 
   it('makes no key that reaches further or lives longer than the one it came with', async () => {
-    const userId = await user(await tenant());
+    const userId = await user(await tenant(), ['read', 'write']);
     const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
     const narrow = { scopes: ['read'], audiences: ['internal'], expiresAt };
     const { id, key } = await apiKey(userId, narrow);

@@ -1,18 +1,27 @@
 /** Who calls: by an internal token or by an API key, both held against the database as it is now. */
-import { hash, timingSafeEqual } from 'node:crypto';
-import { type Clock, gather, parseApiKey, ServiceError } from '@token-gateway/platform';
+import { hash } from 'node:crypto';
+import {
+  areCidrsWithin,
+  type Clock,
+  gather,
+  isAddressWithin,
+  parseApiKey,
+  ServiceError,
+} from '@token-gateway/platform';
 import type { FastifyRequest } from 'fastify';
 import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify } from 'jose';
-import { apiKeyRefusal, apiKeyScopes, defaultScopes, externalRefusal } from '../resolve.ts';
+import { apiKeyRefusal, apiKeyScopes, defaultScopes, externalRefusal, isSecretOf } from '../resolve.ts';
 import type { ApiKeyState, CredentialStore, ExternalName, Head, Snapshot, UserState } from '../store/port.ts';
 
 const adminScope = 'identity:admin';
 export const platformScope = 'identity:platform';
 /** May keep users and groups of the own tenant by SCIM. */
 const scimScope = 'identity:scim';
+/** May report keys that leaked, whosever they are. */
+export const leaksScope = 'identity:leaks';
 
 /** What a caller's API key is narrowed to; null = not narrowed. */
-export type Limits = Pick<ApiKeyState, 'scopes' | 'audiences' | 'expiresAtMs'>;
+export type Limits = Pick<ApiKeyState, 'scopes' | 'audiences' | 'allowedCidrs' | 'expiresAtMs'>;
 
 export interface Caller {
   /** `user:<id>` or `key:<id>`, as in the change log. */
@@ -33,9 +42,11 @@ export interface CallerConfig {
 export interface CallerReaderDeps {
   readonly store: Pick<CredentialStore, 'apiKey' | 'external' | 'credentialEnd'>;
   readonly clock: Clock;
+  /** A key was used. */
+  readonly onKeyUsed?: (keyId: string) => void;
 }
 
-const noLimits: Limits = { scopes: null, audiences: null, expiresAtMs: null };
+const noLimits: Limits = { scopes: null, audiences: null, allowedCidrs: null, expiresAtMs: null };
 const tokenAlgorithms = ['ES256', 'EdDSA'];
 
 interface VerifiedToken {
@@ -73,10 +84,10 @@ export class CallerReader {
     const [, scheme = '', credential = ''] = /^(\S+) (\S+)$/.exec(value) ?? [];
     switch (scheme.toLowerCase()) {
       case 'token':
-        return this.#byKey(credential);
+        return this.#byKey(credential, request.socket.remoteAddress ?? '');
       case 'bearer':
         // As directories send the one secret they are given (RFC 6750); no JWT begins so.
-        if (credential.startsWith('tgk_')) return this.#byKey(credential);
+        if (credential.startsWith('tgk_')) return this.#byKey(credential, request.socket.remoteAddress ?? '');
         return this.#bearer(credential);
       default:
         throw refused('unknown scheme');
@@ -94,16 +105,22 @@ export class CallerReader {
     return caller;
   }
 
-  async #byKey(text: string): Promise<Caller> {
+  async #byKey(text: string, address: string): Promise<Caller> {
     const parsed = parseApiKey(text);
     if (parsed === null) throw refused('malformed API key');
     const { keyId, secretSha256 } = parsed;
     const { state } = await this.#readKey(keyId);
-    if (state === null || !timingSafeEqual(state.secretSha256, secretSha256)) throw refused('unknown API key');
+    if (!isSecretOf(state, secretSha256) || state === null) throw refused('unknown API key');
     if (state.audiences?.includes(this.#config.audience) === false) {
       throw new ServiceError('audience_not_allowed', { detail: `key ${keyId}` });
     }
-    return this.#ofKey(keyId, state, `key:${keyId}`);
+    const caller = this.#ofKey(keyId, state, `key:${keyId}`);
+    // Of the connection: what a header says, anybody can say.
+    if (state.allowedCidrs !== null && !isAddressWithin(address, state.allowedCidrs)) {
+      throw new ServiceError('address_not_allowed', { detail: `key ${keyId}` });
+    }
+    this.#deps.onKeyUsed?.(keyId);
+    return caller;
   }
 
   #ofKey(keyId: string, state: ApiKeyState, actor: string): Caller {
@@ -114,7 +131,12 @@ export class CallerReader {
       userId: state.user.id,
       tenantId: state.tenant.id,
       scopes: new Set(apiKeyScopes(state)),
-      limits: { scopes: state.scopes, audiences: state.audiences, expiresAtMs: state.expiresAtMs },
+      limits: {
+        scopes: state.scopes,
+        audiences: state.audiences,
+        allowedCidrs: state.allowedCidrs,
+        expiresAtMs: state.expiresAtMs,
+      },
     };
   }
 
@@ -216,6 +238,11 @@ export function requireAdminOf(caller: Caller, tenantId: string): void {
     throw new ServiceError('forbidden', { detail: `${caller.actor} lacks ${adminScope}` });
 }
 
+/** Nobody reaches beyond the own tenant; within it, administrators reach every key and others their own. */
+export function requireReach(caller: Caller, owner: { readonly userId: string; readonly tenantId: string }): void {
+  if (caller.userId !== owner.userId) requireAdminOf(caller, owner.tenantId);
+}
+
 /** The tenant is the caller's own, also for an operator: SCIM has no other way to name one. */
 export function requireScim(caller: Caller): void {
   if (!caller.scopes.has(scimScope) && !caller.scopes.has(adminScope)) {
@@ -240,6 +267,16 @@ function missingIn({ scopes }: Caller, names: readonly string[]): string[] {
   return names.filter((name) => name.startsWith('identity:') && !has(name));
 }
 
+/** No key has a scope that its user has not. */
+export function requireScopesOf(user: Pick<UserState, 'id' | 'entitlements'>, scopes: readonly string[] | null): void {
+  const missing = (scopes ?? []).filter((scope) => !user.entitlements.includes(scope));
+  if (missing.length > 0) {
+    throw new ServiceError('forbidden', { detail: `user ${user.id} is not entitled to ${missing.join(' ')}` });
+  }
+}
+
+const anywhere = ['0.0.0.0/0', '::/0'];
+
 /**
  * What a new key of a caller is narrowed to: a key makes none that reaches further than itself, or lives longer, unless
  * its holder administers the tenant.
@@ -248,10 +285,13 @@ export function withinLimits({ actor, scopes, limits }: Caller, wanted: Limits):
   if (scopes.has(platformScope) || scopes.has(adminScope)) return wanted;
   const isWider = (names: readonly string[] | null, limit: readonly string[] | null): boolean =>
     names?.some((name) => limit?.includes(name) === false) ?? false;
+  const areWider =
+    wanted.allowedCidrs !== null && !areCidrsWithin(wanted.allowedCidrs, limits.allowedCidrs ?? anywhere);
   const expiresAtMs = wanted.expiresAtMs ?? limits.expiresAtMs;
   if (
     isWider(wanted.scopes, limits.scopes) ||
     isWider(wanted.audiences, limits.audiences) ||
+    areWider ||
     (expiresAtMs ?? Number.POSITIVE_INFINITY) > (limits.expiresAtMs ?? Number.POSITIVE_INFINITY)
   ) {
     throw new ServiceError('forbidden', { detail: `${actor} is narrower than the key it asks for` });
@@ -259,6 +299,7 @@ export function withinLimits({ actor, scopes, limits }: Caller, wanted: Limits):
   return {
     scopes: wanted.scopes ?? limits.scopes,
     audiences: wanted.audiences ?? limits.audiences,
+    allowedCidrs: wanted.allowedCidrs ?? limits.allowedCidrs,
     expiresAtMs,
   };
 }

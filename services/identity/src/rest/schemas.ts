@@ -60,6 +60,9 @@ export const Policy = Type.Object(
     maxStalenessMs: Type.Optional(
       Type.Integer({ minimum: 0, maximum: 3_600_000, description: '0 = no cached decisions; else at least 100' }),
     ),
+    apiKeysPerUserMax: Type.Optional(
+      Type.Integer({ minimum: 0, maximum: 1_000_000, description: 'Keys of a user that are active at the same time.' }),
+    ),
   },
   strict,
 );
@@ -80,7 +83,10 @@ export const Tenant = Type.Object(
     slug: Type.String(),
     name: Type.String(),
     status: Type.Enum(['active', 'suspended']),
-    policy: Type.Object({ tokenTtlSeconds: Type.Integer(), maxStalenessMs: Type.Integer() }, strict),
+    policy: Type.Object(
+      { tokenTtlSeconds: Type.Integer(), maxStalenessMs: Type.Integer(), apiKeysPerUserMax: Type.Integer() },
+      strict,
+    ),
     createdAt: Moment,
   },
   { $id: 'Tenant', ...strict },
@@ -161,8 +167,12 @@ const userFields = {
   email: Type.String({ minLength: 3, maxLength: 320, pattern: '^[^\\s@]+@[^\\s@]+$' }),
   displayName: Name,
 };
+const UserKind = Type.Enum(['person', 'service'], {
+  description: 'A service has API keys alone: no external identity, no e-mail address. It stays what it is.',
+});
 export const UserCreate = Type.Object(
   {
+    kind: Type.Optional(UserKind),
     email: Type.Optional(userFields.email),
     displayName: Type.Optional(userFields.displayName),
     entitlements: Type.Optional(Labels),
@@ -184,6 +194,7 @@ export const User = Type.Object(
   {
     id: Type.String(),
     tenantId: Type.String(),
+    kind: UserKind,
     email: Type.Union([Type.String(), Type.Null()]),
     displayName: Type.Union([Type.String(), Type.Null()]),
     entitlements: Type.Array(Type.String()),
@@ -195,15 +206,72 @@ export const User = Type.Object(
   { $id: 'User', ...strict },
 );
 
-export const ApiKeyCreate = Type.Object(
+const Cidrs = Type.Array(Type.String({ minLength: 3, maxLength: 49 }), {
+  minItems: 1,
+  maxItems: 50,
+  uniqueItems: true,
+  description: 'Networks it may be used from, IPv4 or IPv6, such as 192.0.2.0/24: without bits beyond the prefix.',
+});
+const newApiKeyFields = {
+  name: Name,
+  scopes: Type.Optional(Labels),
+  audiences: Type.Optional(Labels),
+  allowedCidrs: Type.Optional(Cidrs),
+  expiresAt: Type.Optional(Moment),
+};
+export const ApiKeyCreate = Type.Object(newApiKeyFields, strict);
+export const ApiKeyPatch = Type.Object(
   {
-    name: Name,
-    scopes: Type.Optional(Labels),
-    audiences: Type.Optional(Labels),
-    expiresAt: Type.Optional(Moment),
+    name: Type.Optional(Name),
+    allowedCidrs: Type.Optional(Type.Union([Cidrs, Type.Null()])),
+    expiresAt: Type.Optional(Type.Union([Moment, Type.Null()])),
+  },
+  { ...strict, minProperties: 1 },
+);
+/** A SHA-256, as sha256sum prints it. */
+const Sha256 = (description: string) => Type.String({ pattern: '^[0-9a-f]{64}$', description });
+export const ApiKeysImport = Type.Object(
+  {
+    keys: Type.Array(
+      Type.Object({ ...newApiKeyFields, sha256: Sha256('Of the whole key, as it is presented.') }, strict),
+      {
+        minItems: 1,
+        maxItems: 100,
+      },
+    ),
   },
   strict,
 );
+export const LeakReport = Type.Union([
+  Type.Object({ key: Type.String({ minLength: 1, maxLength: 1000, description: 'As it was found.' }) }, strict),
+  Type.Object(
+    {
+      keyId: Type.String({ pattern: '^\\w{1,100}$', description: 'What stands between tgk_ and the next _.' }),
+      sha256: Sha256('Of the secret, which is what stands before the last _.'),
+    },
+    strict,
+  ),
+  Type.Object({ sha256: Sha256('Of the whole of an imported key.') }, strict),
+]);
+export const Accepted = Type.Object(
+  { status: Type.Literal('accepted', { description: 'Whether there was such a key is not told.' }) },
+  { $id: 'Accepted', ...strict },
+);
+const CredentialReason = { reason: Type.Optional(Type.String({ maxLength: 500 })) };
+export const CredentialRevoke = Type.Union([
+  Type.Object(
+    { token: Type.String({ minLength: 1, maxLength: 16_384, description: 'A JWT.' }), ...CredentialReason },
+    strict,
+  ),
+  Type.Object(
+    {
+      issuer: Uri,
+      signingInputSha256: Sha256('Of a JWT without its signature: header, dot, payload.'),
+      ...CredentialReason,
+    },
+    strict,
+  ),
+]);
 export const ApiKeyRotate = Type.Object({ overlapSeconds: Type.Integer({ minimum: 0, maximum: 2_592_000 }) }, strict);
 const nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Union([schema, Type.Null()]);
 const apiKeyFields = {
@@ -213,6 +281,7 @@ const apiKeyFields = {
   name: Type.String(),
   scopes: nullable(Type.Array(Type.String())),
   audiences: nullable(Type.Array(Type.String())),
+  allowedCidrs: nullable(Type.Array(Type.String())),
   createdAt: Moment,
   expiresAt: nullable(Moment),
   lastUsedAt: nullable(Moment),
@@ -229,6 +298,11 @@ export const NewApiKey = Type.Object(
     ),
   },
   { $id: 'NewApiKey', ...strict },
+);
+
+export const ImportedApiKeys = Type.Object(
+  { items: Type.Array(ApiKey, { description: 'In the order of the request.' }) },
+  strict,
 );
 
 export const SessionsRevoke = Type.Object(

@@ -3,7 +3,7 @@
  * none is forgotten.
  */
 import assert from 'node:assert/strict';
-import { randomBytes, randomUUID } from 'node:crypto';
+import { hash, randomBytes, randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { createApiKey, type Database, systemClock } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestDatabase } from '@token-gateway/platform/testing';
@@ -122,6 +122,25 @@ const cases: Readonly<Record<string, Case>> = {
   'POST /v1/me/api-keys': { of: 'caller', call: () => ({ url: '/v1/me/api-keys', body: { name: 'n' } }) },
   'GET /v1/me/api-keys': { of: 'caller', call: () => ({ url: '/v1/me/api-keys' }) },
   'GET /v1/api-keys/{id}': { of: 'tenant', call: ({ keyId }) => ({ url: `/v1/api-keys/${keyId}` }) },
+  'PATCH /v1/api-keys/{id}': {
+    of: 'tenant',
+    call: ({ keyId }) => ({ url: `/v1/api-keys/${keyId}`, body: { name: 'other' } }),
+  },
+  'POST /v1/users/{id}/api-keys/import': {
+    of: 'tenant',
+    call: ({ userId }) => ({
+      url: `/v1/users/${userId}/api-keys/import`,
+      body: { keys: [{ name: 'n', sha256: hash('sha256', name()) }] },
+    }),
+  },
+  'POST /v1/leaks': { of: 'operators', call: ({ keyId }) => ({ url: '/v1/leaks', body: { key: keyId } }) },
+  'POST /v1/credentials/revoke': {
+    of: 'tenant',
+    call: ({ issuer }) => ({
+      url: '/v1/credentials/revoke',
+      body: { issuer, signingInputSha256: hash('sha256', issuer) },
+    }),
+  },
   'POST /v1/api-keys/{id}/rotate': {
     of: 'tenant',
     call: ({ keyId }) => ({ url: `/v1/api-keys/${keyId}/rotate`, body: { overlapSeconds: 60 } }),
@@ -212,11 +231,15 @@ describe('tenants are walls', () => {
 
   /** Everything that is stored, but for what notes no more than that somebody called. */
   async function stored(): Promise<string> {
-    const rows: Record<string, unknown> = {};
+    const withoutUse = (column: string, value: unknown) => (column === 'lastUsedAt' ? undefined : value);
+    const texts: string[] = [];
     for (const [table, columns] of Object.entries(schema)) {
-      if (is(columns, PgTable)) rows[table] = await database.drizzle.select().from(columns);
+      if (!is(columns, PgTable)) continue;
+      const rows = await database.drizzle.select().from(columns);
+      // In no order of theirs: a row that was written moves.
+      texts.push(table, ...rows.map((row) => JSON.stringify(row, withoutUse)).sort());
     }
-    return JSON.stringify(rows);
+    return hash('sha256', texts.join('\n'));
   }
 
   function routes(): {
@@ -266,7 +289,7 @@ describe('tenants are walls', () => {
       const { key } =
         of === 'operators' || byOperator ? { key: operatorKey } : await keyOf(other.tenantId, ['identity:admin']);
       const allowed = await send(key, method, call(other));
-      assert.ok(allowed.status === 200 || allowed.status === 201, allowed.text);
+      assert.ok(allowed.status >= 200 && allowed.status <= 202, allowed.text);
       if (of === 'caller') for (const id of [other.userId, other.keyId]) assert.ok(!allowed.text.includes(id));
     });
 

@@ -32,14 +32,14 @@ import {
 
 type Row = typeof tenants.$inferSelect;
 
-const defaults = { tokenTtlSeconds: 300, maxStalenessMs: 1000 };
+const defaults = { tokenTtlSeconds: 300, maxStalenessMs: 1000, apiKeysPerUserMax: 100 };
 const maxStalenessMinMs = 100;
 /** No transaction takes longer from here to its commit. */
 const commitMaxMs = 10_000;
 
 function policyOf(policy: Policy | undefined, current: typeof defaults): typeof defaults {
-  const { tokenTtlSeconds, maxStalenessMs } = current;
-  const merged = { tokenTtlSeconds, maxStalenessMs, ...policy };
+  const { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax } = current;
+  const merged = { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax, ...policy };
   const isSane = merged.maxStalenessMs === 0 || merged.maxStalenessMs >= maxStalenessMinMs;
   if (!isSane || merged.maxStalenessMs > merged.tokenTtlSeconds * 1000) {
     throw new ServiceError('request_invalid', { detail: 'maxStalenessMs is 0, or from 100 up to the token TTL' });
@@ -53,7 +53,11 @@ function tenantAnswer(row: Row) {
     slug: row.slug,
     name: row.name,
     status: row.isSuspended ? ('suspended' as const) : ('active' as const),
-    policy: { tokenTtlSeconds: row.tokenTtlSeconds, maxStalenessMs: row.maxStalenessMs },
+    policy: {
+      tokenTtlSeconds: row.tokenTtlSeconds,
+      maxStalenessMs: row.maxStalenessMs,
+      apiKeysPerUserMax: row.apiKeysPerUserMax,
+    },
     createdAt: row.createdAt.toISOString(),
   };
 }

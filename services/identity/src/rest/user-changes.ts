@@ -9,6 +9,7 @@ import { now, type RestContext } from './context.ts';
 export type UserRow = typeof users.$inferSelect;
 
 type Owned = Pick<UserRow, 'id' | 'tenantId'>;
+type OwnedOfKind = Owned & Pick<UserRow, 'kind'>;
 
 export interface ExternalName {
   readonly issuer: string;
@@ -32,6 +33,16 @@ async function providersOf(tx: Drizzle, tenantId: string, issuer: string): Promi
   return rows.map(({ id }) => id);
 }
 
+/** A service has API keys alone. */
+export function requireKeysAlone(
+  { kind }: Pick<UserRow, 'kind'>,
+  { email, links = [] }: { readonly email?: string | null | undefined; readonly links?: readonly unknown[] },
+): void {
+  if (kind === 'service' && ((email !== undefined && email !== null) || links.length > 0)) {
+    throw new ServiceError('request_invalid', { detail: 'a service has no e-mail address and no external identity' });
+  }
+}
+
 /**
  * Links a subject to a user and resolves with what that concerns; a block that unlinking left is lifted, another user's
  * link is a conflict.
@@ -39,9 +50,10 @@ async function providersOf(tx: Drizzle, tenantId: string, issuer: string): Promi
 export async function linkUser(
   context: RestContext,
   tx: Drizzle,
-  user: Owned,
+  user: OwnedOfKind,
   { issuer, subject }: ExternalName,
 ): Promise<Subject[]> {
+  requireKeysAlone(user, { links: [subject] });
   const providerIds = await providersOf(tx, user.tenantId, issuer);
   for (const providerId of providerIds) {
     const linked = await tx

@@ -31,6 +31,7 @@ import {
 import {
   linkUser,
   lockUser,
+  requireKeysAlone,
   statusStamp,
   unlinkUser,
   userChanged,
@@ -44,6 +45,7 @@ function userAnswer(row: Row) {
   return {
     id: row.id,
     tenantId: row.tenantId,
+    kind: row.kind,
     email: row.email,
     displayName: row.displayName,
     entitlements: row.entitlements,
@@ -93,7 +95,9 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
       requireAdminOf(caller, tenantId);
       requireGrantable(caller, request.body.entitlements ?? []);
       const answer = await create(context, request, caller, async (tx) => {
-        const { email, displayName, entitlements, attributes, externalIdentities: links = [] } = request.body;
+        const { kind = 'person', email, displayName, entitlements, attributes } = request.body;
+        const { externalIdentities: links = [] } = request.body;
+        requireKeysAlone({ kind }, { email });
         const id = newId(context, 'usr');
         found((await tx.select().from(tenants).where(eq(tenants.id, tenantId)))[0], `tenant ${tenantId}`);
         const [created] = await tx
@@ -101,6 +105,7 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
           .values({
             id,
             tenantId,
+            kind,
             email: email ?? null,
             displayName: displayName ?? null,
             entitlements: entitlements ?? [],
@@ -146,6 +151,7 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
     async (request) => {
       const { caller, user } = await readOwn(request, request.params.id);
       requireGrantable(caller, request.body.entitlements ?? []);
+      requireKeysAlone(user, { email: request.body.email });
       await commit(context, async (tx) => {
         if (Object.keys(request.body).length > 0) await tx.update(users).set(request.body).where(eq(users.id, user.id));
         await append(context, tx, userChanged(user, { actor: caller.actor }));

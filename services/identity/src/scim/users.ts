@@ -163,7 +163,7 @@ function createUser(context: RestContext, call: ScimCall, wanted: ScimUser): Pro
     const { email, displayName } = wanted;
     await tx.insert(users).values({ id, tenantId, email, displayName, isDisabled: !isActive, createdAt: now(context) });
     const user = { id, tenantId };
-    const linked = name === null ? [] : await linkUser(context, tx, user, name);
+    const linked = name === null ? [] : await linkUser(context, tx, { ...user, kind: 'person' }, name);
     await tx.insert(scimUsers).values({ userId: id, tenantId, isActive, ...recordOf(context, wanted) });
     const created = userCreated(user, linked, cause);
     await appendAll(context, tx, isActive ? [created] : [created, userStatusChanged(user, true, cause)]);
@@ -220,7 +220,7 @@ function isDisabledBy(said: boolean | null, saidBefore: boolean, isDisabled: boo
 
 /** The address stays where the user has rights the client has not: by it, somebody else might be linked who then has them. */
 function profileOf({ caller }: ScimCall, user: UserRow, { email, displayName }: ScimUser) {
-  return { displayName, email: isGrantable(caller, user.entitlements) ? email : user.email };
+  return { displayName, email: user.kind === 'person' && isGrantable(caller, user.entitlements) ? email : user.email };
 }
 
 interface Written {

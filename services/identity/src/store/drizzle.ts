@@ -1,7 +1,7 @@
 import { type Clock, type Database, type Drizzle, ServiceError, sqlStateOf } from '@token-gateway/platform';
 import { type ChangeRow, changePayload, genesisChain, type Position } from '@token-gateway/revocation';
 import { and, asc, eq, gt, gte, inArray, isNull, lt, lte, min, or, type SQL, sql } from 'drizzle-orm';
-import type { Head, NewChange, ProviderState, Store, TenantState, UserState } from './port.ts';
+import type { ApiKeyState, Head, NewChange, ProviderState, Store, TenantState, UserState } from './port.ts';
 import {
   apiKeys,
   changes,
@@ -20,6 +20,9 @@ import {
 
 /** Notified with the sequence of each commit. */
 export const changesChannel = 'tg_changes';
+
+/** What a credential that its holder ended is ended for. */
+const everywhere = '';
 
 /** unique_violation */
 const uniqueViolation = '23505';
@@ -88,24 +91,29 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
     .orderBy(asc(changes.seq))
     .limit(sql.placeholder('limit'))
     .prepare('read');
-  const apiKeyQuery = drizzle
-    .select({
-      ...headColumns,
-      key: {
-        secretSha256: apiKeys.secretSha256,
-        scopes: apiKeys.scopes,
-        audiences: apiKeys.audiences,
-        expiresAt: apiKeys.expiresAt,
-        revokedSeq: apiKeys.revokedSeq,
-      },
-      user: userColumns,
-      tenant: tenantColumns,
-    })
-    .from(logHead)
-    .leftJoin(apiKeys, eq(apiKeys.id, sql.placeholder('keyId')))
-    .leftJoin(users, eq(users.id, apiKeys.userId))
-    .leftJoin(tenants, eq(tenants.id, apiKeys.tenantId))
-    .prepare('api_key');
+  const keyQuery = (name: string, isWanted: SQL) =>
+    drizzle
+      .select({
+        ...headColumns,
+        key: {
+          id: apiKeys.id,
+          secretSha256: apiKeys.secretSha256,
+          scopes: apiKeys.scopes,
+          audiences: apiKeys.audiences,
+          allowedCidrs: apiKeys.allowedCidrs,
+          expiresAt: apiKeys.expiresAt,
+          revokedSeq: apiKeys.revokedSeq,
+        },
+        user: userColumns,
+        tenant: tenantColumns,
+      })
+      .from(logHead)
+      .leftJoin(apiKeys, isWanted)
+      .leftJoin(users, eq(users.id, apiKeys.userId))
+      .leftJoin(tenants, eq(tenants.id, apiKeys.tenantId))
+      .prepare(name);
+  const apiKeyQuery = keyQuery('api_key', eq(apiKeys.id, sql.placeholder('keyId')));
+  const importedKeyQuery = keyQuery('imported_key', eq(apiKeys.importedSha256, sql.placeholder('sha256')));
   const externalQuery = drizzle
     .select({
       ...headColumns,
@@ -138,13 +146,25 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
       sessionCutoffs,
       and(eq(sessionCutoffs.providerId, providers.id), eq(sessionCutoffs.subject, sql.placeholder('subject'))),
     )
-    .leftJoin(revokedCredentials, eq(revokedCredentials.signingInputSha256, sql.placeholder('signingInputSha256')))
+    .leftJoin(
+      revokedCredentials,
+      and(
+        eq(revokedCredentials.signingInputSha256, sql.placeholder('signingInputSha256')),
+        or(eq(revokedCredentials.tenantId, everywhere), eq(revokedCredentials.tenantId, providers.tenantId)),
+      ),
+    )
     .prepare('external');
 
   const credentialEndQuery = drizzle
     .select({ ...headColumns, revokedAt: revokedCredentials.revokedAt })
     .from(logHead)
-    .leftJoin(revokedCredentials, eq(revokedCredentials.signingInputSha256, sql.placeholder('signingInputSha256')))
+    .leftJoin(
+      revokedCredentials,
+      and(
+        eq(revokedCredentials.signingInputSha256, sql.placeholder('signingInputSha256')),
+        eq(revokedCredentials.tenantId, everywhere),
+      ),
+    )
     .prepare('credential_end');
 
   async function mint(): Promise<Head> {
@@ -322,17 +342,12 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
 
     async apiKey(keyId) {
       const { head, rows } = await readWithHead((question) => apiKeyQuery.execute({ keyId, question }));
-      const { key = null, user = null, tenant = null } = rows[0] ?? {};
-      if (key === null || user === null || tenant === null) return { head, state: null };
-      const { revokedSeq, expiresAt, ...rest } = key;
-      const state = {
-        ...rest,
-        expiresAtMs: expiresAt?.getTime() ?? null,
-        isRevoked: revokedSeq !== null,
-        user,
-        tenant,
-      };
-      return { head, state };
+      return { head, state: apiKeyState(rows[0]) };
+    },
+
+    async importedKey(sha256) {
+      const { head, rows } = await readWithHead((question) => importedKeyQuery.execute({ sha256, question }));
+      return { head, state: apiKeyState(rows[0]) };
     },
 
     async external(name) {
@@ -403,13 +418,17 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
     revokeCredential(signingInputSha256, change) {
       const at = new Date(clock.now().wallMs).toISOString();
       return transaction(async (tx) => {
-        const isIt = eq(revokedCredentials.signingInputSha256, signingInputSha256);
+        const isIt = and(
+          eq(revokedCredentials.signingInputSha256, signingInputSha256),
+          eq(revokedCredentials.tenantId, everywhere),
+        );
         if ((await tx.$count(revokedCredentials, isIt)) > 0) return;
         await append(
           tx,
           change,
-          sql`INSERT INTO revoked_credentials (signing_input_sha256, revoked_at)
-            SELECT decode(${signingInputSha256.toString('hex')}, 'hex'), ${at}::timestamptz FROM head
+          sql`INSERT INTO revoked_credentials (tenant_id, signing_input_sha256, epoch, seq, revoked_at)
+            SELECT ${everywhere}::text, decode(${signingInputSha256.toString('hex')}, 'hex'), head.epoch, head.seq,
+              ${at}::timestamptz FROM head
             ON CONFLICT DO NOTHING`,
         );
       });
@@ -474,6 +493,23 @@ const tenantColumns = {
   maxStalenessMs: tenants.maxStalenessMs,
 } satisfies Record<keyof TenantState, unknown>;
 
+interface KeyRow {
+  readonly key:
+    | (Omit<ApiKeyState, 'expiresAtMs' | 'isRevoked' | 'user' | 'tenant'> & {
+        readonly expiresAt: Date | null;
+        readonly revokedSeq: number | null;
+      })
+    | null;
+  readonly user: UserState | null;
+  readonly tenant: TenantState | null;
+}
+
+function apiKeyState({ key, user, tenant }: KeyRow = { key: null, user: null, tenant: null }): ApiKeyState | null {
+  if (key === null || user === null || tenant === null) return null;
+  const { revokedSeq, expiresAt, ...rest } = key;
+  return { ...rest, expiresAtMs: expiresAt?.getTime() ?? null, isRevoked: revokedSeq !== null, user, tenant };
+}
+
 interface HeadRow {
   readonly epoch: number;
   readonly seq: number;
@@ -489,7 +525,7 @@ function headOf(row: HeadRow | undefined): Head {
 }
 
 /** The rows of a raw query: postgres.js gives an array, PGlite an object with rows. */
-async function rowsOf<T>(handle: Drizzle, query: SQL): Promise<T[]> {
+export async function rowsOf<T>(handle: Drizzle, query: SQL): Promise<T[]> {
   const result: unknown = await handle.execute(query);
   return (Array.isArray(result) ? result : (result as { rows: unknown[] }).rows) as T[];
 }

@@ -11,6 +11,7 @@ import type {
   Head,
   NewChange,
   ProviderState,
+  Snapshot,
   Store,
   TenantState,
   UserState,
@@ -21,7 +22,11 @@ type Writable<T> = { -readonly [K in keyof T]: T[K] };
 export interface MemoryUser extends UserState {
   readonly tenantId: string;
 }
-export type MemoryApiKey = Omit<ApiKeyState, 'user' | 'tenant'> & { readonly userId: string };
+export type MemoryApiKey = Omit<ApiKeyState, 'id' | 'user' | 'tenant'> & {
+  readonly userId: string;
+  /** Hexadecimal, of a key that another system made. */
+  readonly importedSha256?: string;
+};
 export type MemoryProvider = ProviderState & Pick<ExternalState['provider'], 'isDisabled' | 'provisioning'>;
 
 /** Everything that is stored; a commit changes it by a function that gives the same result when it is run again. */
@@ -128,6 +133,13 @@ function createFrom(origin: {
     return { ...tenant };
   }
 
+  function apiKeyOf(keyId: string): Snapshot<ApiKeyState | null> {
+    const key = state.apiKeys.get(keyId);
+    const user = state.users.get(key?.userId ?? '');
+    if (key === undefined || user === undefined) return { head: head(), state: null };
+    return { head: head(), state: { ...key, id: keyId, user: { ...user }, tenant: tenantOf(user.tenantId) } };
+  }
+
   const copy = (seq: number, isOpenedThere: boolean): MemoryStore =>
     createFrom({
       clock,
@@ -171,11 +183,11 @@ function createFrom(origin: {
       lease = { leader: candidate, term, endsAtMs: nowMs + leaseMs };
       return term;
     },
-    async apiKey(keyId) {
-      const key = state.apiKeys.get(keyId);
-      const user = state.users.get(key?.userId ?? '');
-      if (key === undefined || user === undefined) return { head: head(), state: null };
-      return { head: head(), state: { ...key, user: { ...user }, tenant: tenantOf(user.tenantId) } };
+    apiKey: async (keyId) => apiKeyOf(keyId),
+    async importedKey(sha256) {
+      const wanted = sha256.toString('hex');
+      const found = [...state.apiKeys].find(([, { importedSha256 }]) => importedSha256 === wanted);
+      return apiKeyOf(found?.[0] ?? '');
     },
     async external({ providerId, subject, sessionId, signingInputSha256 }) {
       const provider = state.providers.get(providerId);

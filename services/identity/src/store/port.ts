@@ -51,10 +51,13 @@ export interface UserState {
 }
 
 export interface ApiKeyState {
+  readonly id: string;
   readonly secretSha256: Buffer;
   /** Null = not narrowed. */
   readonly scopes: readonly string[] | null;
   readonly audiences: readonly string[] | null;
+  /** The networks it may be used from; null = anywhere. */
+  readonly allowedCidrs: readonly string[] | null;
   readonly expiresAtMs: number | null;
   readonly isRevoked: boolean;
   readonly user: UserState;
@@ -123,6 +126,8 @@ export interface VerifiedEmail {
 /** What credentials stand for. */
 export interface CredentialStore {
   apiKey(keyId: string): Promise<Snapshot<ApiKeyState | null>>;
+  /** A key that another system made, by the SHA-256 of the whole of it. */
+  importedKey(sha256: Buffer): Promise<Snapshot<ApiKeyState | null>>;
   external(name: ExternalName): Promise<Snapshot<ExternalState | null>>;
   /** Makes a user with a link, and the change about them; resolves as well when the link exists by now. */
   provision(user: ProvisionedUser, change: NewChange): Promise<void>;

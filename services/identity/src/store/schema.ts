@@ -59,6 +59,8 @@ export const tenants = pgTable('tenants', {
   maxStalenessMs: integer().notNull(),
   /** Decisions made under a larger bound, lowered since, may be used until then. */
   looserUntil: moment(),
+  /** Keys that are active at the same time. */
+  apiKeysPerUserMax: integer().notNull().default(100),
   isSuspended: boolean().notNull().default(false),
   /** Place of the suspension or resumption in force. */
   statusEpoch: sequence(),
@@ -73,6 +75,8 @@ export const users = pgTable(
     tenantId: text()
       .notNull()
       .references(() => tenants.id),
+    /** A service has keys alone: no external identity, no e-mail address. For good. */
+    kind: text().$type<'person' | 'service'>().notNull().default('person'),
     email: text(),
     displayName: text(),
     entitlements: text().array().notNull().default(sql`'{}'`),
@@ -162,14 +166,25 @@ export const apiKeys = pgTable(
     /** Null = not narrowed. */
     scopes: text().array(),
     audiences: text().array(),
+    /** Null = from anywhere. */
+    allowedCidrs: text().array(),
     createdAt: moment().notNull(),
     expiresAt: moment(),
+    /** The end that was warned of: one that was moved since is warned of anew. */
+    warnedExpiresAt: moment(),
+    /** Noted later, in batches. */
     lastUsedAt: moment(),
+    /** Of the whole credential, of a key that another system made. */
+    importedSha256: bytea(),
     revokedEpoch: sequence(),
     revokedSeq: sequence(),
     revokedAt: moment(),
   },
-  (table) => [index('api_keys_by_user').on(table.userId, table.id)],
+  (table) => [
+    index('api_keys_by_user').on(table.userId, table.id),
+    uniqueIndex('api_keys_by_imported_sha256').on(table.importedSha256).where(sql`${table.importedSha256} IS NOT NULL`),
+    index('api_keys_by_end').on(table.expiresAt).where(sql`${table.expiresAt} IS NOT NULL`),
+  ],
 );
 
 /** A session that ended: refused by every exchange, also on gateways with cold caches. */
@@ -196,10 +211,18 @@ export const sessionCutoffs = pgTable(
   (table) => [primaryKey({ columns: [table.providerId, table.subject] })],
 );
 
-export const revokedCredentials = pgTable('revoked_credentials', {
-  signingInputSha256: bytea().primaryKey(),
-  revokedAt: moment().notNull(),
-});
+/** One token, for the tenant that ended it, since two may have one issuer; or, without a tenant, for all, by who has it. */
+export const revokedCredentials = pgTable(
+  'revoked_credentials',
+  {
+    tenantId: text().notNull(),
+    signingInputSha256: bytea().notNull(),
+    epoch: sequence().notNull(),
+    seq: sequence().notNull(),
+    revokedAt: moment().notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.signingInputSha256, table.tenantId] })],
+);
 
 /** What was answered to a creating call with an Idempotency-Key; never with a secret in it. */
 export const idempotencyKeys = pgTable(

@@ -39,6 +39,12 @@ export interface ApiKeyCredential {
   secretSha256: Buffer;
 }
 
+/** An API key that another system made, in a form that this product has no rule for. */
+export interface ImportedKeyCredential {
+  /** SHA-256 of the whole credential. */
+  sha256: Buffer;
+}
+
 /** An external JWT that the auth server verified in full. */
 export interface ExternalCredential {
   providerId: string;
@@ -90,6 +96,7 @@ export interface ResolveRequest {
     | { $case: "external"; value: ExternalCredential }
     | { $case: "internal"; value: InternalCredential }
     | { $case: "client"; value: ClientCredential }
+    | { $case: "importedKey"; value: ImportedKeyCredential }
     | undefined;
 }
 
@@ -111,6 +118,8 @@ export interface Granted {
   credentialExpiresAtMs: number;
   /** Everything that can revoke this decision. */
   subjects: string[];
+  /** The networks (CIDR) the credential may be used from; empty = from anywhere. To be held against every use. */
+  allowedCidrs: string[];
 }
 
 export interface Refused {
@@ -434,6 +443,73 @@ export const ApiKeyCredential: MessageFns<ApiKeyCredential> = {
     const message = createBaseApiKeyCredential();
     message.keyId = object.keyId ?? "";
     message.secretSha256 = object.secretSha256 ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseImportedKeyCredential(): ImportedKeyCredential {
+  return { sha256: Buffer.alloc(0) };
+}
+
+export const ImportedKeyCredential: MessageFns<ImportedKeyCredential> = {
+  encode(message: ImportedKeyCredential, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sha256.length !== 0) {
+      writer.uint32(10).bytes(message.sha256);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportedKeyCredential {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportedKeyCredential();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sha256 = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportedKeyCredential {
+    return { sha256: isSet(object.sha256) ? Buffer.from(bytesFromBase64(object.sha256)) : Buffer.alloc(0) };
+  },
+
+  toJSON(message: ImportedKeyCredential): unknown {
+    const obj: any = {};
+    if (message.sha256.length !== 0) {
+      obj.sha256 = base64FromBytes(message.sha256);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ImportedKeyCredential>): ImportedKeyCredential {
+    return ImportedKeyCredential.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImportedKeyCredential>): ImportedKeyCredential {
+    const message = createBaseImportedKeyCredential();
+    message.sha256 = object.sha256 ?? Buffer.alloc(0);
     return message;
   },
 };
@@ -1045,6 +1121,9 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
       case "client":
         ClientCredential.encode(message.credential.value, writer.uint32(34).fork()).join();
         break;
+      case "importedKey":
+        ImportedKeyCredential.encode(message.credential.value, writer.uint32(42).fork()).join();
+        break;
     }
     return writer;
   },
@@ -1094,6 +1173,14 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
             message.credential = { $case: "client", value: ClientCredential.decode(reader, reader.uint32()) };
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.credential = { $case: "importedKey", value: ImportedKeyCredential.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1118,6 +1205,10 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
         ? { $case: "internal", value: InternalCredential.fromJSON(object.internal) }
         : isSet(object.client)
         ? { $case: "client", value: ClientCredential.fromJSON(object.client) }
+        : isSet(object.importedKey)
+        ? { $case: "importedKey", value: ImportedKeyCredential.fromJSON(object.importedKey) }
+        : isSet(object.imported_key)
+        ? { $case: "importedKey", value: ImportedKeyCredential.fromJSON(object.imported_key) }
         : undefined,
     };
   },
@@ -1132,6 +1223,8 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
       obj.internal = InternalCredential.toJSON(message.credential.value);
     } else if (message.credential?.$case === "client") {
       obj.client = ClientCredential.toJSON(message.credential.value);
+    } else if (message.credential?.$case === "importedKey") {
+      obj.importedKey = ImportedKeyCredential.toJSON(message.credential.value);
     }
     return obj;
   },
@@ -1166,6 +1259,15 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
         }
         break;
       }
+      case "importedKey": {
+        if (object.credential?.value !== undefined && object.credential?.value !== null) {
+          message.credential = {
+            $case: "importedKey",
+            value: ImportedKeyCredential.fromPartial(object.credential.value),
+          };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -1184,6 +1286,7 @@ function createBaseGranted(): Granted {
     maxStalenessMs: 0,
     credentialExpiresAtMs: 0,
     subjects: [],
+    allowedCidrs: [],
   };
 }
 
@@ -1221,6 +1324,9 @@ export const Granted: MessageFns<Granted> = {
     }
     for (const v of message.subjects) {
       writer.uint32(90).string(v!);
+    }
+    for (const v of message.allowedCidrs) {
+      writer.uint32(98).string(v!);
     }
     return writer;
   },
@@ -1326,6 +1432,14 @@ export const Granted: MessageFns<Granted> = {
             message.subjects.push(reader.string());
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.allowedCidrs.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1385,6 +1499,11 @@ export const Granted: MessageFns<Granted> = {
       subjects: globalThis.Array.isArray(object?.subjects)
         ? object.subjects.map((e: any) => globalThis.String(e))
         : [],
+      allowedCidrs: globalThis.Array.isArray(object?.allowedCidrs)
+        ? object.allowedCidrs.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.allowed_cidrs)
+        ? object.allowed_cidrs.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -1423,6 +1542,9 @@ export const Granted: MessageFns<Granted> = {
     if (message.subjects?.length) {
       obj.subjects = message.subjects;
     }
+    if (message.allowedCidrs?.length) {
+      obj.allowedCidrs = message.allowedCidrs;
+    }
     return obj;
   },
 
@@ -1442,6 +1564,7 @@ export const Granted: MessageFns<Granted> = {
     message.maxStalenessMs = object.maxStalenessMs ?? 0;
     message.credentialExpiresAtMs = object.credentialExpiresAtMs ?? 0;
     message.subjects = object.subjects?.map((e) => e) || [];
+    message.allowedCidrs = object.allowedCidrs?.map((e) => e) || [];
     return message;
   },
 };
