@@ -72,7 +72,8 @@ export function createGrpcIdentityClient({
 
       function settle(): void {
         timer?.cancel();
-        settled.abort();
+        // Made for nobody, an abort costs as much as the call.
+        if (underWay > 1) settled.abort();
       }
 
       askNext();
