@@ -174,8 +174,8 @@ describe('gRPC client of identity', { timeout: 60_000 }, () => {
     first.identity.hold();
     const client = clientOf(test, [first.address, second.address]);
     const startedAt = performance.now();
-    await client.resolve({}, { timeoutMs: 400 });
-    assert.ok(performance.now() - startedAt >= 190);
+    await client.resolve({}, { timeoutMs: 2000 });
+    assert.ok(performance.now() - startedAt >= 990);
     assert.equal(second.identity.requests.length, 1);
   });
 
