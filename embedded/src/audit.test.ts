@@ -230,7 +230,7 @@ suite('audit', () => {
     const seen = new Set(events().map(({ type }) => type));
     assert.deepEqual(
       auditTypes.filter((type) => !seen.has(type)),
-      ['tg.audit.lost'],
+      ['tg.audit.introspection', 'tg.audit.revocation', 'tg.audit.lost'],
     );
   });
 });

@@ -32,6 +32,12 @@ const ExchangeGranted = Type.Object(
     clientId: Type.String({ description: 'The authenticated client that asked.' }),
     credentialKind: CredentialKind,
     audience: Type.String({ description: 'Of the internal token.' }),
+    actors: Type.Optional(
+      Type.Array(Type.String(), {
+        maxItems: 100,
+        description: 'Clients that act for the user, the present one first; absent where nobody does.',
+      }),
+    ),
     scopes: Type.Array(Type.String(), { maxItems: 100, description: 'Of the internal token; the first hundred.' }),
     epoch: Type.Integer({ minimum: 1, description: 'With seq: the place in the change log it was decided at.' }),
     seq: Type.Integer({ minimum: 0 }),
@@ -41,6 +47,42 @@ const ExchangeGranted = Type.Object(
 
 const ExchangeRefused = Type.Object(
   { ...identities, clientId: ExchangeGranted.properties.clientId, credentialKind: CredentialKind, code: Code },
+  strict,
+);
+
+const Introspection = Type.Object(
+  {
+    ...identities,
+    clientId: ExchangeGranted.properties.clientId,
+    credentialKind: CredentialKind,
+    isActive: Type.Boolean(),
+    code: Type.Optional(Code),
+  },
+  strict,
+);
+
+const Revocation = Type.Object(
+  {
+    ...identities,
+    clientId: ExchangeGranted.properties.clientId,
+    credentialKind: CredentialKind,
+    isFound: Type.Boolean({ description: 'False: there was nothing to end.' }),
+  },
+  strict,
+);
+
+const ClientRefused = Type.Object(
+  {
+    clientId: Type.Optional(
+      Type.String({
+        description:
+          'A registered client: whose name was used, where code is invalid_client; absent where there is none.',
+      }),
+    ),
+    endpoint: Type.Enum(['token', 'introspection', 'revocation']),
+    code: Type.Enum(['invalid_client', 'unauthorized_client']),
+    ...times,
+  },
   strict,
 );
 
@@ -100,6 +142,9 @@ export const AuditEventSchema = Type.Union(
   [
     event('tg.audit.exchange.granted', ExchangeGranted),
     event('tg.audit.exchange.refused', ExchangeRefused),
+    event('tg.audit.introspection', Introspection),
+    event('tg.audit.revocation', Revocation),
+    event('tg.audit.client.refused', ClientRefused),
     event('tg.audit.decision.denied', DecisionDenied),
     event('tg.audit.admin.call', AdminCall),
     event('tg.audit.lost', Lost),

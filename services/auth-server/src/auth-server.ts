@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import {
+  AuditTally,
   type AuditTrail,
   type Clock,
   type Database,
@@ -22,6 +23,7 @@ import { createCredentialReader, createCredentialResolver } from './exchange/res
 import { createApp } from './http/app.ts';
 import { createIntrospectionEndpoint } from './http/introspection-endpoint.ts';
 import { paths } from './http/metadata.ts';
+import { auditRefusals } from './http/refusal-audit.ts';
 import { createRevocationEndpoint } from './http/revocation-endpoint.ts';
 import { createTokenEndpoint, defaultGrantTypes } from './http/token-endpoint.ts';
 import { createDocumentFetcher } from './providers/document-fetcher.ts';
@@ -131,22 +133,36 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
   };
   const read = createCredentialReader(resolverDeps, exchangeConfig);
   const resolve = createCredentialResolver(resolverDeps, read, exchangeConfig);
+  const audit = deps.audit ?? noAuditTrail;
+  const tally = new AuditTally({ trail: audit, clock });
   const exchange = measureExchange(
     auditExchange(
       createExchangeOf(resolve, { signer, clock, newTokenId: deps.newTokenId ?? randomUUID }, exchangeConfig),
-      deps.audit ?? noAuditTrail,
+      audit,
     ),
     { clock, logger, registry },
   );
   const app = await createApp(
     {
-      tokenEndpoint: createTokenEndpoint({ authenticator, exchange }, { defaultAudience: config.audience }),
+      tokenEndpoint: auditRefusals(
+        createTokenEndpoint({ authenticator, exchange }, { defaultAudience: config.audience }),
+        'token',
+        tally,
+      ),
       publishedKeys: createPublishedKeys(
         { identity, signer, clock, logger },
         { identityTimeoutMs, cooldownMs: generationCooldownMs },
       ),
-      introspectionEndpoint: createIntrospectionEndpoint({ authenticator, resolve, clock }, exchangeConfig),
-      revocationEndpoint: createRevocationEndpoint({ authenticator, read, identity }, exchangeConfig),
+      introspectionEndpoint: auditRefusals(
+        createIntrospectionEndpoint({ authenticator, resolve, clock, audit }, exchangeConfig),
+        'introspection',
+        tally,
+      ),
+      revocationEndpoint: auditRefusals(
+        createRevocationEndpoint({ authenticator, read, identity, audit }, exchangeConfig),
+        'revocation',
+        tally,
+      ),
       logger,
     },
     { issuer: config.issuer, tls: config.tls },
@@ -156,6 +172,7 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     exchange,
     async close() {
       await app.close();
+      tally.flush();
       await closeSigner();
     },
   };

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { createIdentity, type Identity } from '@token-gateway/identity';
-import { createApiKey, createMemoryKeyVault } from '@token-gateway/platform';
+import { type AuditRecord, createApiKey, createMemoryKeyVault } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock, createTestDatabase } from '@token-gateway/platform/testing';
 import { exportJWK, generateKeyPair, SignJWT } from 'jose';
 import { type AuthServer, createAuthServer } from './auth-server.ts';
@@ -28,6 +28,8 @@ export interface OAuthWorld extends AsyncDisposable {
   readonly identity: Identity;
   readonly authServer: AuthServer;
   readonly provider: LocalProvider;
+  /** What the auth server audited, oldest first. */
+  readonly audited: readonly AuditRecord[];
   /** As a client, authenticated by a fresh assertion. */
   ask(path: string, clientId: string, parameters: Record<string, string>): Promise<Answer>;
   /** By the exchange grant; the access token's type where none is given. */
@@ -51,6 +53,7 @@ export async function startOAuthWorld(clients: Readonly<Record<string, Permissio
     { database: databases[0], eventLog: null, clock, ...createSilentTelemetry() },
     { issuer, jwksUrl: `${issuer}/.well-known/jwks.json`, audience: 'internal', bootstrapAdminKey: adminKey },
   );
+  const audited: AuditRecord[] = [];
   const pair = await generateKeyPair('ES256', { extractable: true });
   const jwks = { keys: [{ ...(await exportJWK(pair.publicKey)), alg: 'ES256' }] };
   const authServer = await createAuthServer(
@@ -58,6 +61,7 @@ export async function startOAuthWorld(clients: Readonly<Record<string, Permissio
       database: databases[1],
       identity: identity.client,
       keyVault: createMemoryKeyVault(),
+      audit: { ensureRoom() {}, record: (record) => audited.push(record), async close() {} },
       clock,
       ...createSilentTelemetry(),
     },
@@ -118,6 +122,7 @@ export async function startOAuthWorld(clients: Readonly<Record<string, Permissio
     identity,
     authServer,
     provider,
+    audited,
     ask,
     admin,
     exchange: (clientId, token, parameters = {}) =>

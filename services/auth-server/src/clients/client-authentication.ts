@@ -56,28 +56,32 @@ export function createClientAuthenticator(
 ): ClientAuthenticator {
   async function byAssertion(assertion: string): Promise<AuthenticatedClient | null> {
     const client = await store.find(claimedClientId(assertion) ?? '');
-    const use = client === null ? null : await verifyAssertion(assertion, client, { clock, ...config });
-    if (client === null || use === null) return null;
-    const confirmation = confirm(client.clientId, use.jti, use.expiresAtMs);
+    if (client === null) return null;
+    const use = await verifyAssertion(assertion, client, { clock, ...config });
+    if (use === null) throw refused(client);
+    const confirmation = confirm(client, use.jti, use.expiresAtMs);
     confirmation.catch(() => {});
     return { client, confirmation };
   }
 
-  async function confirm(clientId: string, jti: string, expiresAtMs: number): Promise<void> {
-    if (!(await replay.use(`client-assertion:${clientId}`, jti, expiresAtMs))) throw refused();
+  async function confirm(client: Client, jti: string, expiresAtMs: number): Promise<void> {
+    if (!(await replay.use(`client-assertion:${client.clientId}`, jti, expiresAtMs))) throw refused(client);
   }
 
   async function bySecret({ clientId, secret }: Basic): Promise<AuthenticatedClient | null> {
     const client = await store.find(clientId);
     const given = hash('sha256', secret, 'buffer');
-    if (client?.evidence.method !== 'client_secret_basic') return null;
-    if (!timingSafeEqual(given, Buffer.from(client.evidence.secretSha256, 'hex'))) return null;
+    if (client === null) return null;
+    const { evidence } = client;
+    const isOf = (sha256: string): boolean => timingSafeEqual(given, Buffer.from(sha256, 'hex'));
+    if (evidence.method !== 'client_secret_basic' || !isOf(evidence.secretSha256)) throw refused(client);
     return { client, confirmation: Promise.resolve() };
   }
 
   async function byCertificate(clientId: string, certificate: ClientCertificate): Promise<AuthenticatedClient | null> {
     const client = await store.find(clientId);
-    if (client === null || !isKnownBy(client, certificate)) return null;
+    if (client === null) return null;
+    if (!isKnownBy(client, certificate)) throw refused(client);
     return { client, confirmation: Promise.resolve() };
   }
 
@@ -101,7 +105,7 @@ export function createClientAuthenticator(
         authenticated = await byCertificate(clientId, certificate);
       }
       if (authenticated === null) throw refused();
-      if (clientId !== undefined && clientId !== authenticated.client.clientId) throw refused();
+      if (clientId !== undefined && clientId !== authenticated.client.clientId) throw refused(authenticated.client);
       return authenticated;
     },
   };
@@ -143,6 +147,6 @@ function formDecoded(text: string): string | undefined {
   }
 }
 
-function refused(): OAuthError {
-  return new OAuthError('invalid_client', 'Client authentication failed.');
+function refused(client?: Client): OAuthError {
+  return new OAuthError('invalid_client', 'Client authentication failed.', { clientId: client?.clientId });
 }

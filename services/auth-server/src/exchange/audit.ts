@@ -1,8 +1,9 @@
 import { type AuditTrail, auditedIdentities } from '@token-gateway/platform';
 import type { Exchange } from './exchange.ts';
 
-const source = '/token-gateway/auth-server';
-const scopesMax = 100;
+export const auditSource = '/token-gateway/auth-server';
+const source = auditSource;
+const listMax = 100;
 
 /** Records each exchange. Where that has to be possible and is not, nothing is exchanged. */
 export function auditExchange(exchange: Exchange, trail: AuditTrail): Exchange {
@@ -17,7 +18,12 @@ export function auditExchange(exchange: Exchange, trail: AuditTrail): Exchange {
     if (result.outcome === 'refused') {
       trail.record({ source, type: 'tg.audit.exchange.refused', data: { ...data, code: result.code } });
     } else {
-      const granted = { audience: request.audience, scopes: result.scopes.slice(0, scopesMax), ...result.asOf };
+      const granted = {
+        audience: request.audience,
+        ...(result.actors.length === 0 ? {} : { actors: result.actors.slice(0, listMax) }),
+        scopes: result.scopes.slice(0, listMax),
+        ...result.asOf,
+      };
       trail.record({ source, type: 'tg.audit.exchange.granted', data: { ...data, ...granted } });
     }
     return result;

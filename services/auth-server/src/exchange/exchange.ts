@@ -10,10 +10,12 @@ import type { ClientPermissions } from '../clients/client-registration.ts';
 import type { Signer } from '../signing/port.ts';
 import type { Confirmation } from './confirmation.ts';
 import {
+  actorOf,
   audiencesOfSource,
   availableScopes,
   type CredentialFacts,
   clientSubject,
+  clientsActing,
   internalClaims,
   tokenTimes,
 } from './internal-token.ts';
@@ -65,6 +67,8 @@ export interface ExchangeGranted {
   readonly credentialExpiresAtMs?: number;
   /** Null = nothing. */
   readonly conditions: Conditions | null;
+  /** Ids of the clients that act for the user, the present one first. */
+  readonly actors: readonly string[];
   /** Both are empty for a client's own token. */
   readonly tenantId: string;
   readonly userId: string;
@@ -139,6 +143,7 @@ export function createExchangeOf(
     if (typeof actor === 'string') return { outcome: 'refused', code: actor };
     const times = tokenTimes(actor === null ? [facts] : [facts, actor], granted, clock.now().wallMs);
     if (times === null) return refuse(facts.kind === 'api-key' ? 'key_expired' : 'token_expired');
+    const act = actorOf(facts, actor === null ? undefined : clientSubject(request.clientId));
     const claims = internalClaims({
       issuer: config.issuer,
       tokenId: newTokenId(),
@@ -149,7 +154,7 @@ export function createExchangeOf(
       times,
       facts,
       granted,
-      ...(actor === null ? {} : { actor: clientSubject(request.clientId) }),
+      act,
     });
     return {
       outcome: 'granted',
@@ -161,6 +166,7 @@ export function createExchangeOf(
       maxStalenessMs: granted.maxStalenessMs,
       conditions: conditionsOf(facts, granted),
       ...(times.credentialExpiresAtMs === undefined ? {} : { credentialExpiresAtMs: times.credentialExpiresAtMs }),
+      actors: clientsActing(act),
       tenantId: granted.tenantId,
       userId: granted.userId,
     };

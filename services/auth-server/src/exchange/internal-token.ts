@@ -71,6 +71,11 @@ export function clientSubject(clientId: string): string {
   return `client:${clientId}`;
 }
 
+/** Ids of the clients that act, the present one first. */
+export function clientsActing(actor: Actor | undefined): string[] {
+  return actor === undefined ? [] : [actor.sub.slice(clientSubject('').length), ...clientsActing(actor.act)];
+}
+
 /** Scopes and entitlements that this product itself interprets: only identity gives them. */
 const reservedPrefix = 'identity:';
 
@@ -165,14 +170,12 @@ interface ClaimsInput {
   readonly times: TokenTimes;
   readonly facts: CredentialFacts;
   readonly granted: Granted;
-  /** The client itself, where it acts for the user. */
-  readonly actor?: string;
+  readonly act?: Actor | undefined;
 }
 
 export function internalClaims(input: ClaimsInput): JWTPayload {
-  const { times, facts, granted } = input;
+  const { times, facts, granted, act } = input;
   const entitlements = entitlementsOf(facts, granted);
-  const act = actorOf(input);
   const audiences = audiencesOfSource(facts);
   return {
     iss: input.issuer,
@@ -208,8 +211,8 @@ function subjectOfClient(facts: CredentialFacts, clientId: string): string {
   return facts.kind === 'internal' ? facts.subject : clientSubject(clientId);
 }
 
-/** Who acted before stays named, also where nobody acts anew. */
-function actorOf({ facts, actor }: ClaimsInput): Actor | undefined {
+/** Who acted before stays named, also where nobody (undefined) acts anew. */
+export function actorOf(facts: CredentialFacts, actor: string | undefined): Actor | undefined {
   const before = facts.kind === 'internal' ? facts.actor : undefined;
   if (actor === undefined) return before;
   return { sub: actor, ...(before === undefined ? {} : { act: before }) };

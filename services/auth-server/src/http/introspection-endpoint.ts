@@ -3,8 +3,9 @@
  * identity's state at this moment is not active, and nothing more is said of it.
  * @module
  */
-import type { Clock } from '@token-gateway/platform';
+import { type AuditTrail, auditedIdentities, type Clock } from '@token-gateway/platform';
 import { type ClientAuthenticator, whileConfirmed } from '../clients/client-authentication.ts';
+import { auditSource } from '../exchange/audit.ts';
 import type { Confirmation } from '../exchange/confirmation.ts';
 import { availableScopes, type CredentialFacts, tokenTimes } from '../exchange/internal-token.ts';
 import type { CredentialResolver, Resolved } from '../exchange/resolution.ts';
@@ -18,6 +19,7 @@ export interface IntrospectionEndpointDeps {
   readonly authenticator: ClientAuthenticator;
   readonly resolve: CredentialResolver;
   readonly clock: Clock;
+  readonly audit: AuditTrail;
 }
 
 /** Rejects with OAuthError, or with what could not be decided. */
@@ -26,20 +28,35 @@ export type IntrospectionEndpoint = (request: FormRequest) => Promise<Introspect
 const inactive: Introspection = { active: false };
 
 export function createIntrospectionEndpoint(
-  { authenticator, resolve, clock }: IntrospectionEndpointDeps,
+  { authenticator, resolve, clock, audit }: IntrospectionEndpointDeps,
   config: { readonly issuer: string },
 ): IntrospectionEndpoint {
   return async ({ body, ...presented }) => {
     const parameters = parseParameters(body);
     const authenticated = await authenticator.authenticate({ parameters, ...presented });
-    return whileConfirmed(authenticated, async ({ permissions }) => {
+    return whileConfirmed(authenticated, async ({ clientId, permissions }) => {
       if (permissions.introspection !== true) {
-        throw new OAuthError('unauthorized_client', 'The client may not ask about tokens.');
+        throw new OAuthError('unauthorized_client', 'The client may not ask about tokens.', { clientId });
       }
       const credential = credentialOf(requireParameter(parameters, 'token'));
+      // What is told here lets somebody in, as an exchange does.
+      audit.ensureRoom();
       // Our own tokens are what this is for first: no other permission is needed to ask about one.
       const resolved = await resolve(credential, { ...permissions, internalTokens: true });
-      return resolved.outcome === 'refused' ? inactive : describe(resolved);
+      const told = resolved.outcome === 'refused' ? inactive : describe(resolved);
+      const subjects = resolved.outcome === 'refused' ? resolved.subjects : resolved.granted.subjects;
+      audit.record({
+        source: auditSource,
+        type: 'tg.audit.introspection',
+        data: {
+          ...auditedIdentities(subjects),
+          clientId,
+          credentialKind: credential.kind,
+          isActive: told.active,
+          ...(resolved.outcome === 'refused' ? { code: resolved.code } : {}),
+        },
+      });
+      return told;
     });
   };
 

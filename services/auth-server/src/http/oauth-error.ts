@@ -21,17 +21,20 @@ export class OAuthError extends Error {
   readonly description: string;
   /** More members of the answer. */
   readonly members: Readonly<Record<string, unknown>>;
+  /** The registered client it is about, for the audit; never sent. */
+  readonly clientId: string | undefined;
 
   constructor(
     error: OAuthErrorName,
     description: string,
-    options: { members?: Readonly<Record<string, unknown>>; cause?: unknown } = {},
+    options: { members?: Readonly<Record<string, unknown>>; clientId?: string | undefined; cause?: unknown } = {},
   ) {
     super(`${error}: ${description}`, { cause: options.cause });
     this.name = 'OAuthError';
     this.error = error;
     this.description = description;
     this.members = options.members ?? {};
+    this.clientId = options.clientId;
   }
 
   get status(): number {

@@ -3,11 +3,13 @@
  * token may end it; the answer comes after the commit, and is the same for what there is nothing to end of.
  * @module
  */
-import type { IdentityClient } from '@token-gateway/platform';
+import { type AuditTrail, auditedIdentities, type IdentityClient } from '@token-gateway/platform';
+import { keySubject, providerSubject, type Subject, tenantSubject, userSubject } from '@token-gateway/revocation';
 import type { RevokeRequest } from '@token-gateway/schemas/identity';
 import type { ClientAuthenticator } from '../clients/client-authentication.ts';
-import type { ClientPermissions } from '../clients/client-registration.ts';
-import type { CredentialReader } from '../exchange/resolution.ts';
+import { auditSource } from '../exchange/audit.ts';
+import type { CredentialFacts } from '../exchange/internal-token.ts';
+import type { CredentialReader, ReadCredential } from '../exchange/resolution.ts';
 import { credentialOf } from './credential-parameter.ts';
 import type { FormRequest } from './form-request.ts';
 import { OAuthError } from './oauth-error.ts';
@@ -17,20 +19,18 @@ export interface RevocationEndpointDeps {
   readonly authenticator: ClientAuthenticator;
   readonly read: CredentialReader;
   readonly identity: Pick<IdentityClient, 'revoke'>;
+  readonly audit: AuditTrail;
 }
 
 /** Rejects with OAuthError, or with what could not be done. */
 export type RevocationEndpoint = (request: FormRequest) => Promise<void>;
 
 export function createRevocationEndpoint(
-  { authenticator, read, identity }: RevocationEndpointDeps,
+  { authenticator, read, identity, audit }: RevocationEndpointDeps,
   config: { readonly identityTimeoutMs: number },
 ): RevocationEndpoint {
   /** What identity ends, by what the token itself proves; null for what is no credential here. */
-  async function targetOf(token: string, permissions: ClientPermissions): Promise<RevokeRequest['target'] | null> {
-    const reading = await read(credentialOf(token), { ...permissions, internalTokens: true });
-    if ('outcome' in reading) return null;
-    const { credential } = reading.question;
+  function targetOf({ question: { credential } }: ReadCredential): RevokeRequest['target'] | null {
     switch (credential?.$case) {
       case 'apiKey':
         return { $case: 'apiKey', value: credential.value };
@@ -58,12 +58,49 @@ export function createRevocationEndpoint(
     const { client, confirmation } = await authenticator.authenticate({ parameters, ...presented });
     // Before anything is done, unlike where something is only answered.
     await confirmation;
-    if (client.permissions.revocation !== true) {
-      throw new OAuthError('unauthorized_client', 'The client may not revoke tokens.');
+    const { clientId, permissions } = client;
+    if (permissions.revocation !== true) {
+      throw new OAuthError('unauthorized_client', 'The client may not revoke tokens.', { clientId });
     }
-    const target = await targetOf(requireParameter(parameters, 'token'), client.permissions);
-    if (target == null) return;
-    const request = { actor: `client:${client.clientId}`, reason: '', target };
-    await identity.revoke(request, { timeoutMs: config.identityTimeoutMs });
+    const credential = credentialOf(requireParameter(parameters, 'token'));
+    const reading = await read(credential, { ...permissions, internalTokens: true });
+    const target = 'outcome' in reading ? null : targetOf(reading);
+    const isFound =
+      target != null &&
+      (
+        await identity.revoke(
+          { actor: `client:${clientId}`, reason: '', target },
+          { timeoutMs: config.identityTimeoutMs },
+        )
+      ).found;
+    // What nothing was found for may be a name that somebody made up.
+    const subjects = isFound && !('outcome' in reading) ? subjectsOf(reading) : [];
+    audit.record({
+      source: auditSource,
+      type: 'tg.audit.revocation',
+      data: { ...auditedIdentities(subjects), clientId, credentialKind: credential.kind, isFound },
+    });
   };
+}
+
+/** Whose credential was ended. */
+function subjectsOf({ question: { credential }, facts }: ReadCredential): Subject[] {
+  if (credential?.$case === 'apiKey') return [keySubject(credential.value.keyId)];
+  if (facts.kind === 'internal' && facts.tenantId !== '') {
+    return [tenantSubject(facts.tenantId), userSubject(facts.subject), ...subjectsOfSource(facts.source)];
+  }
+  return facts.kind === 'external' ? subjectsOfSource(facts) : [];
+}
+
+type Source = Extract<CredentialFacts, { kind: 'internal' }>['source'];
+
+function subjectsOfSource(source: Source | Extract<CredentialFacts, { kind: 'external' }>): Subject[] {
+  switch (source.kind) {
+    case 'api-key':
+      return [keySubject(source.keyId)];
+    case 'external':
+      return [providerSubject(source.providerId)];
+    case 'client':
+      return [];
+  }
 }

@@ -59,7 +59,8 @@ function chooseGrant(parameters: Parameters, client: Client): Grant {
   const grant = grants.find((candidate) => candidate.type === type);
   if (grant === undefined) throw new OAuthError('unsupported_grant_type', 'The grant_type is not supported.');
   if (!client.grantTypes.has(type)) {
-    throw new OAuthError('unauthorized_client', 'The client may not use this grant_type.');
+    const { clientId } = client;
+    throw new OAuthError('unauthorized_client', 'The client may not use this grant_type.', { clientId });
   }
   return grant;
 }
