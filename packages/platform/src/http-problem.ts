@@ -61,6 +61,40 @@ export function problemResponse(code: ErrorCode, errors?: readonly InvalidField[
   };
 }
 
+/** How the OpenAPI document of a service describes every refusal: `schema.response` of its routes. */
+export const problemAnswers = Object.fromEntries(
+  Object.entries({ '4xx': 'Refused: what was sent, or who sent it.', 503: 'Cannot be decided at the moment.' }).map(
+    ([status, description]) => [
+      status,
+      {
+        description,
+        content: { 'application/problem+json': { schema: problemSchema() } },
+      },
+    ],
+  ),
+);
+
+/** RFC 9457 section 3.1, with a stable code. */
+function problemSchema(): object {
+  const text = { type: 'string' };
+  const invalid = { in: text, field: text, message: text };
+  return {
+    type: 'object',
+    required: ['type', 'title', 'status', 'code'],
+    properties: {
+      type: text,
+      title: text,
+      status: { type: 'integer' },
+      code: { type: 'string', description: 'Stable: docs/errors.md.' },
+      errors: {
+        type: 'array',
+        items: { type: 'object', required: Object.keys(invalid), properties: invalid, additionalProperties: false },
+      },
+    },
+    additionalProperties: false,
+  };
+}
+
 export type HttpApp = FastifyInstance<
   RawServerDefault,
   RawRequestDefaultExpression,

@@ -480,6 +480,16 @@ suite('metadata', () => {
     await server.close();
   });
 
+  test('the OpenAPI document has the media type that the JWKS is answered with, and every refusal', async () => {
+    const { paths } = JSON.parse(JSON.stringify(await buildOpenApi()));
+    const { responses } = paths['/.well-known/jwks.json'].get;
+    const type = (await authServer.app.inject('/.well-known/jwks.json')).headers['content-type'] ?? '';
+    assert.deepEqual(Object.keys(responses['200'].content), [String(type).split(';', 1).join()]);
+    for (const path of ['/.well-known/jwks.json', '/.well-known/oauth-authorization-server']) {
+      for (const status of ['4XX', '503']) assert.ok(paths[path].get.responses[status], `${path} ${status}`);
+    }
+  });
+
   test('the OpenAPI document has every route and needs no database', async () => {
     const document = (await buildOpenApi()) as { openapi: string; paths: Record<string, unknown> };
     assert.equal(document.openapi, '3.1.0');

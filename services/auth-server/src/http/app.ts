@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
-import { createHttpApp, type HttpApp, type Logger, type TlsOptions } from '@token-gateway/platform';
+import { createHttpApp, type HttpApp, type Logger, problemAnswers, type TlsOptions } from '@token-gateway/platform';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import type { ClientCertificate } from '../clients/client-certificate.ts';
@@ -31,6 +31,7 @@ export interface AppDeps {
 }
 
 const formType = 'application/x-www-form-urlencoded';
+const jwksType = 'application/jwk-set+json';
 const bodyBytesMax = 64 * 1024;
 const retryAfterSeconds = 1;
 /** A verifier may keep the keys this long; one it does not know, it asks for at once. */
@@ -118,7 +119,11 @@ export async function createApp(
       schema: {
         operationId: 'jwks',
         summary: 'Keys that verify internal tokens (RFC 7517)',
-        response: { 200: JwksSchema, 304: Type.Null() },
+        response: {
+          200: { description: 'The keys', content: { [jwksType]: { schema: JwksSchema } } },
+          304: Type.Null(),
+          ...problemAnswers,
+        },
       },
     },
     async (request, reply) => {
@@ -126,7 +131,7 @@ export async function createApp(
       const etag = `"${createHash('sha256').update(JSON.stringify(body)).digest('base64url')}"`;
       reply.header('cache-control', `public, max-age=${jwksMaxAgeSeconds}`).header('etag', etag);
       if (isMatch(request.headers['if-none-match'], etag)) return reply.code(304).send(null);
-      reply.type('application/jwk-set+json');
+      reply.type(jwksType);
       return body;
     },
   );
@@ -137,7 +142,7 @@ export async function createApp(
       schema: {
         operationId: 'metadata',
         summary: 'Authorization server metadata (RFC 8414)',
-        response: { 200: MetadataSchema },
+        response: { 200: MetadataSchema, ...problemAnswers },
       },
     },
     async (_request, reply) => {

@@ -1,4 +1,4 @@
-import { createHttpApp, type HttpApp, type Logger } from '@token-gateway/platform';
+import { createHttpApp, type HttpApp, type Logger, problemAnswers } from '@token-gateway/platform';
 import { scimRoutes } from '../scim/routes.ts';
 import { apiKeyRevocationRoutes, createKeyRevocation } from './api-key-revocation.ts';
 import { apiKeyRoutes } from './api-keys.ts';
@@ -17,6 +17,11 @@ import { userRoutes } from './users.ts';
 /** The REST API, not listening. */
 export async function createRestApp(logger: Logger, given: RestContext): Promise<HttpApp> {
   const app = await createHttpApp({ logger, title: 'Token gateway: identity', version: '1' });
+  app.addHook('onRoute', (route) => {
+    // SCIM refuses in terms of its own.
+    if (route.schema?.hide === true) return;
+    route.schema = { ...route.schema, response: { ...(route.schema?.response ?? {}), ...problemAnswers } };
+  });
   const context = { ...given, callers: auditCalls(app, given) };
   tenantRoutes(app, context);
   providerRoutes(app, context);
