@@ -33,6 +33,8 @@ export interface SystemOptions {
   readonly replicas?: number;
   /** How long a service that is asked to end serves on; default 0. */
   readonly drainMs?: number;
+  /** What is registered at the auth server beside the gateways' client. */
+  readonly clients?: readonly object[];
   /** What identity is told beside the rest. */
   readonly identityEnvironment?: Readonly<Record<string, string>>;
   /** What lies between the processes; absent: nothing. */
@@ -130,7 +132,8 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   const kekFile = join(folder, 'kek');
   await writeFile(kekFile, randomBytes(32).toString('base64url'), { mode: 0o400 });
   const publicJwk = { ...(await exportJWK(publicKey)), kid: 'gateway-1', alg: 'ES256', use: 'sig' };
-  await writeFile(clientsFile, JSON.stringify([{ clientId: 'gateway', jwks: { keys: [publicJwk] } }]));
+  const clients = [{ clientId: 'gateway', jwks: { keys: [publicJwk] } }, ...(options.clients ?? [])];
+  await writeFile(clientsFile, JSON.stringify(clients));
   const clientKey = JSON.stringify({ ...(await exportJWK(privateKey)), kid: 'gateway-1', alg: 'ES256' });
   const fleetSecret = randomBytes(32).toString('base64url');
 

@@ -1,0 +1,36 @@
+"""Puts what the services under test really have in place of some of what is generated: a random id is nobody's."""
+
+import json
+import os
+import zlib
+
+import schemathesis
+
+known = json.loads(os.environ["FUZZ_KNOWN"])
+authorization = os.environ.get("FUZZ_AUTHORIZATION")
+
+
+def is_chosen(value):
+    """The same half of all values in every run."""
+    return zlib.crc32(repr(value).encode()) % 2 == 0
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    if authorization is not None:
+        case.headers = {**(case.headers or {}), "Authorization": authorization}
+    # The path is /v1/KIND/{id}...
+    kind = case.operation.path.split("/")[2]
+    if case.path_parameters and kind in known["ids"]:
+        given = case.path_parameters.get("id")
+        # Whoever ends its own access is refused from then on, and nothing behind that is seen any more.
+        ends_itself = case.method != "GET" and given in known["own"]
+        if ends_itself or is_chosen(given):
+            case.path_parameters["id"] = known["ids"][kind]
+    # It would wait for the bound of a tenant, which may be an hour; the answer is that of the same call without.
+    if case.query and case.query.get("wait") in ("effective", ["effective"]):
+        del case.query["wait"]
+    if isinstance(case.body, dict):
+        for name, value in known["credentials"].items():
+            if name in case.body and is_chosen(case.body[name]):
+                case.body[name] = value
