@@ -41,7 +41,7 @@ export interface GrpcIdentityServer {
 const callersOf = {
   resolve: ['auth-server'],
   revoke: ['auth-server'],
-  watermark: ['gateway'],
+  watermark: ['gateway', 'relay'],
   watch: ['gateway', 'relay'],
   listProviders: ['auth-server', 'gateway'],
 } as const satisfies Record<string, readonly Role[]>;

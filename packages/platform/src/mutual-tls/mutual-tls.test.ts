@@ -115,7 +115,9 @@ describe('mutual TLS between the services', () => {
       });
     }
     const relay = await as(`${domain}/somebody`, ['Relay.internal']);
-    assert.equal(await statusOf(watermark(relay)), status.PERMISSION_DENIED);
+    assert.equal(await statusOf(watermark(relay)), status.OK);
+    assert.equal(await statusOf(resolve(relay)), status.PERMISSION_DENIED);
+    assert.equal(await statusOf(listProviders(relay)), status.PERMISSION_DENIED);
     const opened = new AbortController();
     await relay.watch({ after: 0, fromNewest: true }, unexpected, opened.signal, () => opened.abort());
   });
