@@ -61,11 +61,12 @@ export function isCidr(text: string): boolean {
   return parseNetwork(text) !== null;
 }
 
-/** Whether an address is within one of the networks; what is no address, or no network, is not. */
+/** Whether an address is within one of the networks. What is no address is not, and nothing is where one is no network. */
 export function isAddressWithin(address: string, cidrs: readonly string[]): boolean {
   const parsed = parseAddress(address);
-  if (parsed === null) return false;
-  return cidrs.map(parseNetwork).some((network) => network !== null && holds(network, parsed));
+  const networks = cidrs.map(parseNetwork);
+  if (parsed === null || !networks.every((network) => network !== null)) return false;
+  return networks.some((network) => holds(network, parsed));
 }
 
 /** Whether each network is within one of `limits`. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { hash, randomBytes } from 'node:crypto';
-import { type Clock, type ErrorCode, RecentKeys, type SingleUse } from '@token-gateway/platform';
+import { type Clock, type ErrorCode, isAddressWithin, RecentKeys, type SingleUse } from '@token-gateway/platform';
 import type { Instant } from '@token-gateway/revocation';
 import type { FoundCredential } from '../decision/credential.ts';
 import type { Decision, DecisionRequest } from '../decision/decision.ts';
@@ -12,7 +12,6 @@ import { type CertificateSource, certificateHash } from './client-certificate.ts
 import type { Conditions } from './conditions.ts';
 import { type NonceReach, Nonces } from './dpop-nonce.ts';
 import { type Proof, type ProofFault, ProofVerifier, proofAgeMaxMs, proofAheadMaxMs } from './dpop-proof.ts';
-import { isWithin } from './networks.ts';
 
 export interface ConditionsConfig {
   /** What callers write before `://`; absent = as the transport tells. */
@@ -114,7 +113,8 @@ export class Presentation {
     if (this.#found.scheme === 'dpop' && conditions?.jkt === undefined) return deny('proof_unexpected');
     if (conditions === null) return null;
     const { cidrs, x5t_s256: certificate, jkt } = conditions;
-    if (cidrs !== undefined && !isWithin(this.#request.sourceAddress ?? '', cidrs)) return deny('address_not_allowed');
+    if (cidrs !== undefined && !isAddressWithin(this.#request.sourceAddress ?? '', cidrs))
+      return deny('address_not_allowed');
     if (certificate !== undefined) {
       const shown = certificateHash(this.#checker.config.clientCertificate, this.#request);
       if (shown !== certificate) return deny('certificate_required');
