@@ -15,6 +15,7 @@ import { parseArgs } from 'node:util';
 import { openParts } from '../parts/index.ts';
 import { Random } from '../simulation/random.ts';
 import { startIssuer } from '../system/issuer.ts';
+import type { ServiceProcess } from '../system/service-process.ts';
 import { fullChain, startSystem } from '../system/system.ts';
 import { failoverOf } from './failover.ts';
 import { type Fault, faultsOf, startSupervised, together } from './faults.ts';
@@ -43,6 +44,8 @@ const quietMs = 500;
 /** After mending: how long until everything has to work again, and how long it is watched from then on. */
 const healMaxMs = 15_000;
 const watchMs = 2500;
+/** Lines of each process that are shown where it did not. */
+const saidMax = 60;
 const actionMaxMs = 120_000;
 const decisionsMin = isFull ? 1_000_000 : 1;
 const effectiveMin = isFull ? 1000 : 1;
@@ -139,12 +142,14 @@ async function mend(): Promise<void> {
 
 async function watch(fault: Fault): Promise<void> {
   const from = performance.now();
+  const outputLengths = new Map(system.processes.map((each) => [each, each.output.length]));
   await attempt(fault, 'inject');
   await sleep(fault.holdMs);
   await attempt(fault, 'heal');
   const healedAt = performance.now();
   await mend();
-  await healthy(healedAt);
+  const isHealed = await healthy(healedAt);
+  if (!isHealed) console.log(whatIsWrong(outputLengths));
   await sleep(quietMs);
   const stallMs = load.takeStallMs();
   stallMsMax = Math.max(stallMsMax, stallMs);
@@ -162,14 +167,30 @@ function unusualRefusals(): string {
   return lines.filter(isUnusual).slice(-20).join('\n');
 }
 
-/** Until for a while every good credential was decided, or for as long as that may take. */
-async function healthy(since: number): Promise<void> {
+/** Where good credentials are not decided yet, and what each process has said since the fault began. */
+function whatIsWrong(outputLengths: ReadonlyMap<ServiceProcess, number>): string {
+  const counts = new Map<string, number>();
+  const now = performance.now();
+  for (const { isGood, outcome, place, startedAt } of history.decisions(now - watchMs)) {
+    if (!isGood || startedAt < now - watchMs) continue;
+    const what = `${outcome} at ${history.places[place]?.name}`;
+    counts.set(what, (counts.get(what) ?? 0) + 1);
+  }
+  const outputs = system.processes.map((each) => {
+    const lines = each.output.slice(outputLengths.get(each)).trimEnd().split('\n');
+    return `${each.name}:\n${lines.slice(-saidMax).join('\n')}`;
+  });
+  return [[...counts].map(([what, count]) => `${count} x ${what}`).join(', '), ...outputs].join('\n');
+}
+
+/** Until for a while every good credential was decided (true), or for as long as that may take. */
+async function healthy(since: number): Promise<boolean> {
   for (;;) {
     await sleep(watchMs);
     const now = performance.now();
     const [result] = checkHistory(history, [{ name: '', from: now - watchMs, healedAt: 0, until: now }], boundMs);
     const isHealthy = result !== undefined && result.accepts > 0 && result.unavailable + result.falseRefusals === 0;
-    if (isHealthy || now - since > healMaxMs) return;
+    if (isHealthy || now - since > healMaxMs) return isHealthy;
   }
 }
 

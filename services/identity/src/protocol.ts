@@ -93,7 +93,7 @@ export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
       within(clock, options, async () => {
         const newest = await readHead();
         deps.onWatermark?.(request, newest);
-        return answerWatermark({ store, clock }, newest, request);
+        return answerWatermark({ store, feed, clock }, newest, request);
       }),
     listProviders: (options) =>
       within(clock, options, async () => {

@@ -90,4 +90,26 @@ describe('the feed of changes', () => {
     await assert.rejects(feed.next({ epoch: head.epoch, seq: 1 }, AbortSignal.timeout(1000)));
     assert.deepEqual(feed.newest, { epoch: row.epoch, seq: 2 });
   });
+
+  it('has what was made before it began, and before an epoch that it has just read of, without reading it again', async (test) => {
+    const { clock, feed, state, commit, head } = await opened(test);
+    for (let count = 0; count < 700; count += 1) commit();
+    state.store = state.store.promote(600);
+    await clock.advance(300);
+    const { epoch, seq } = feed.newest;
+    assert.ok(epoch > head.epoch);
+    await feed.readBack();
+    const { reads } = state;
+    assert.deepEqual(
+      feed.kept(epoch, 0, seq).map((row) => row.seq),
+      Array.from({ length: seq }, (_, index) => index + 1),
+    );
+    assert.deepEqual(feed.kept(head.epoch, 0, seq), []);
+    feed.add([commit()]);
+    assert.deepEqual(
+      feed.kept(epoch, seq - 1, seq + 1).map((row) => row.seq),
+      [seq, seq + 1],
+    );
+    assert.equal(state.reads, reads);
+  });
 });

@@ -2,7 +2,8 @@ import { type Clock, type Logger, ServiceError } from '@token-gateway/platform';
 import { type ChangeRow, nextChain, type Position } from '@token-gateway/revocation';
 import type { ChangeStore, Head } from '../store/port.ts';
 
-const keptMax = 2000;
+/** As many as a gateway that starts again is told at most. */
+export const keptMax = 10_000;
 const pollMs = 250;
 const batchMax = 500;
 
@@ -13,8 +14,9 @@ export interface ChangeFeedDeps {
 }
 
 /**
- * The newest changes of the present epoch in memory, and a wake-up for whoever waits for more: by notification and by
- * nudge, with a short poll behind both.
+ * The newest changes in memory, and a wake-up for whoever waits for more: by notification and by nudge, with a short poll
+ * behind both. After a failover every gateway starts again, and is told what it needs from here: read from the database
+ * for each of them, it would come too late for all.
  */
 export class ChangeFeed {
   readonly #deps: ChangeFeedDeps;
@@ -25,7 +27,11 @@ export class ChangeFeed {
   #newestSeq: number;
   /** chain(newestSeq) */
   #newestChain: string;
+  /** Without a gap. */
   #kept: ChangeRow[] = [];
+  /** What was made before this epoch was first seen is being read. */
+  #readingBack: Promise<void> | null = null;
+  #isReadBack = false;
   #isDirty = true;
   #wake: () => void = () => {};
   readonly #waiting = new Set<() => void>();
@@ -41,6 +47,7 @@ export class ChangeFeed {
 
   start(): void {
     this.#loop = this.#run();
+    void this.readBack();
   }
 
   /**
@@ -75,6 +82,45 @@ export class ChangeFeed {
   /** The newest change known here. */
   get newest(): Position {
     return { epoch: this.#epoch, seq: this.#newestSeq };
+  }
+
+  /**
+   * The changes after `base` up to `until` that are in memory, in order and without a gap, if they are of that epoch: all of
+   * them, or fewer at the end, or none.
+   */
+  kept(epoch: number, base: number, until: number): readonly ChangeRow[] {
+    const [oldest] = this.#kept;
+    if (epoch !== this.#epoch || oldest === undefined || oldest.seq > base + 1) return [];
+    return this.#kept.slice(base + 1 - oldest.seq, until + 1 - oldest.seq);
+  }
+
+  /** Resolves when the changes made before this epoch was first seen are in memory, too, or cannot be read now. */
+  readBack(): Promise<void> {
+    if (this.#isReadBack) return Promise.resolve();
+    if (this.#readingBack !== null) return this.#readingBack;
+    const reading = this.#readOlder(this.#epoch, this.#epochFrom)
+      .catch((err: unknown) => this.#deps.logger.warn({ err }, 'older changes cannot be read'))
+      .finally(() => {
+        if (this.#readingBack === reading) this.#readingBack = null;
+      });
+    this.#readingBack = reading;
+    return reading;
+  }
+
+  async #readOlder(epoch: number, until: number): Promise<void> {
+    const rows: ChangeRow[] = [];
+    // With the one whose chain the first of a gateway's follows.
+    for (let after = Math.max(0, until - keptMax - 1); after < until; after = rows.at(-1)?.seq ?? until) {
+      const { head, rows: more } = await this.#deps.store.read(after, Math.min(batchMax, until - after));
+      // The loop will read of it, too.
+      if (head.epoch !== epoch || more.length === 0) return;
+      rows.push(...more);
+    }
+    if (epoch !== this.#epoch) return;
+    this.#isReadBack = true;
+    const isWhole = rows[0] !== undefined && rows[0].seq + rows.length === until + 1;
+    const [next] = this.#kept;
+    if (isWhole && (next === undefined || next.seq === until + 1)) this.#kept = [...rows, ...this.#kept];
   }
 
   /** Where to go on for somebody who has a sequence of this epoch, or of one that it replaced. */
@@ -151,10 +197,13 @@ export class ChangeFeed {
   #startAgain({ epoch, seq, chain }: Head): void {
     this.#deps.logger.warn({ epoch, seq, replaced: this.newest }, 'a new epoch has begun');
     this.#kept = [];
+    this.#isReadBack = false;
+    this.#readingBack = null;
     this.#epoch = epoch;
     this.#epochFrom = seq;
     this.#newestSeq = seq;
     this.#newestChain = chain;
+    void this.readBack();
     for (const done of [...this.#waiting]) done();
   }
 
