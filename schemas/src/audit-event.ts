@@ -71,6 +71,25 @@ const Revocation = Type.Object(
   strict,
 );
 
+const SignalKind = Type.Enum(['back-channel-logout']);
+
+const SignalReceived = Type.Object(
+  {
+    tenantId: Type.Optional(Id),
+    userId: Type.Optional(Id),
+    providerId: Type.Optional(Id),
+    kind: SignalKind,
+    event: Type.String({ pattern: '^[a-z-]{1,64}$', description: 'What happened, by its name in the standard.' }),
+    outcome: Type.Enum(['applied', 'repeated', 'too_old', 'provider_unknown'], {
+      description:
+        'What became of it: a change; nothing, since it was received before, is too old, or its provider is gone.',
+    }),
+  },
+  strict,
+);
+
+const SignalRefused = Type.Object({ kind: SignalKind, code: Code, ...times }, strict);
+
 const ClientRefused = Type.Object(
   {
     clientId: Type.Optional(
@@ -145,6 +164,8 @@ export const AuditEventSchema = Type.Union(
     event('tg.audit.introspection', Introspection),
     event('tg.audit.revocation', Revocation),
     event('tg.audit.client.refused', ClientRefused),
+    event('tg.audit.signal.received', SignalReceived),
+    event('tg.audit.signal.refused', SignalRefused),
     event('tg.audit.decision.denied', DecisionDenied),
     event('tg.audit.admin.call', AdminCall),
     event('tg.audit.lost', Lost),

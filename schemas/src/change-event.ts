@@ -48,7 +48,7 @@ export const ChangeSchema = Type.Object(
       maxItems: 100,
       description: 'What the change is about; none means all.',
     }),
-    actor: Type.String({ description: 'Who made it: user:<id>, key:<id>, client:<id> or system.' }),
+    actor: Type.String({ description: 'Who made it: user:<id>, key:<id>, client:<id>, provider:<id> or system.' }),
     at: Type.String({ format: 'date-time' }),
     reason: Type.Optional(Type.String({ maxLength: 500 })),
     details: Type.Optional(Details),

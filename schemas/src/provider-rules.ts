@@ -22,6 +22,12 @@ export const providerRuleFields = {
     uniqueItems: true,
     description: 'Clients at the provider whose tokens are taken, by azp, client_id, cid or appid; absent = all.',
   }),
+  logoutAudiences: Type.Array(Name, {
+    minItems: 1,
+    maxItems: 50,
+    uniqueItems: true,
+    description: 'Clients at the provider whose logout tokens are taken; absent = authorizedParties and audiences.',
+  }),
   clockToleranceSeconds: Type.Integer({
     minimum: 0,
     maximum: 60,
@@ -46,13 +52,14 @@ export const providerRuleFields = {
   }),
 } as const;
 
-const { tokenType, authorizedParties, clockToleranceSeconds, audienceClaim } = providerRuleFields;
+const { tokenType, authorizedParties, logoutAudiences, clockToleranceSeconds, audienceClaim } = providerRuleFields;
 const { condition, entitlementMapping, scopeAudiences, linkBy } = providerRuleFields;
 
 export const ProviderRules = Type.Object(
   {
     tokenType: Type.Optional(tokenType),
     authorizedParties: Type.Optional(authorizedParties),
+    logoutAudiences: Type.Optional(logoutAudiences),
     clockToleranceSeconds: Type.Optional(clockToleranceSeconds),
     audienceClaim: Type.Optional(audienceClaim),
     condition: Type.Optional(condition),

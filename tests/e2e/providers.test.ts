@@ -14,13 +14,18 @@ const realm = 'acme';
 /** Of one person at Keycloak and, by chance or intent, of somebody at the other provider. */
 const subject = randomUUID();
 
-/** A public client whose access tokens are for one audience, as docs/providers.md says. */
-const keycloakClient = (clientId: string, audience: string) => ({
+/** A public client whose access tokens are for one audience and whose logouts are told, as docs/providers.md and docs/signals.md say. */
+const keycloakClient = (clientId: string, audience: string, logoutUrl: string) => ({
   clientId,
   publicClient: true,
   standardFlowEnabled: true,
   redirectUris: [redirectUri],
-  attributes: { 'pkce.code.challenge.method': 'S256' },
+  frontchannelLogout: false,
+  attributes: {
+    'pkce.code.challenge.method': 'S256',
+    'backchannel.logout.url': logoutUrl,
+    'backchannel.logout.session.required': 'true',
+  },
   protocolMappers: [
     {
       name: 'audience',
@@ -31,25 +36,28 @@ const keycloakClient = (clientId: string, audience: string) => ({
   ],
 });
 
-const acme = {
+/** Of whom a directory says by SCIM that he is gone. */
+const leaver = randomUUID();
+
+const person = (id: string, username: string) => ({
+  id,
+  username,
+  enabled: true,
+  email: `${username}@example.com`,
+  emailVerified: true,
+  firstName: username,
+  lastName: 'Example',
+  credentials: [{ type: 'password', value: password, temporary: false }],
+  realmRoles: ['orders:write'],
+});
+
+const acme = (logoutUrl: string) => ({
   realm,
   enabled: true,
   roles: { realm: [{ name: 'orders:write' }] },
-  users: [
-    {
-      id: subject,
-      username: 'alice',
-      enabled: true,
-      email: 'alice@example.com',
-      emailVerified: true,
-      firstName: 'Alice',
-      lastName: 'Example',
-      credentials: [{ type: 'password', value: password, temporary: false }],
-      realmRoles: ['orders:write'],
-    },
-  ],
-  clients: ['a', 'b', 'c'].map((name) => keycloakClient(`app-${name}`, `orders-${name}`)),
-};
+  users: [person(subject, 'alice'), person(leaver, 'bob')],
+  clients: ['a', 'b', 'c'].map((name) => keycloakClient(`app-${name}`, `orders-${name}`, logoutUrl)),
+});
 
 await partsSuite('providers as people have them', ['postgres', 'keycloak'], (parts) => {
   let system: System;
@@ -58,13 +66,13 @@ await partsSuite('providers as people have them', ['postgres', 'keycloak'], (par
   let keycloakIssuer: string;
   const tenants: Record<string, string> = {};
 
-  const atKeycloak = (clientId: string): Promise<Tokens> =>
+  const atKeycloak = (clientId: string, username = 'alice'): Promise<Tokens> =>
     logIn({
       issuer: keycloakIssuer,
       clientId,
       redirectUri,
       scope: 'openid',
-      fields: { username: 'alice', password },
+      fields: { username, password },
     });
   const atOther = (audience: string): Promise<Tokens> =>
     logIn({
@@ -96,7 +104,9 @@ await partsSuite('providers as people have them', ['postgres', 'keycloak'], (par
       parts.keycloak(),
       startOidcProvider({ clientId: 'app', redirectUri }),
     ]);
-    await keycloak.createRealm(acme);
+    const logoutUrl = new URL('/signals/back-channel-logout', system.authServerUrl);
+    logoutUrl.hostname = keycloak.hostname;
+    await keycloak.createRealm(acme(logoutUrl.href));
     keycloakIssuer = `${keycloak.url}/realms/${realm}`;
     const { admin } = system;
     for (const name of ['a', 'b', 'c']) tenants[name] = (await admin.createTenant()).id;
@@ -174,5 +184,46 @@ await partsSuite('providers as people have them', ['postgres', 'keycloak'], (par
     const elapsedMs = await untilEverywhere(system, withToken(ended), 401, 1000);
     console.log(`  session of Keycloak: refused everywhere ${elapsedMs.toFixed(0)} ms after the answer`);
     assert.deepEqual(await callEverywhere(system, withToken(kept)), [200, 200]);
+  });
+
+  it('a logout at Keycloak itself is felt everywhere within a second, and another session goes on', async () => {
+    const [ended, kept] = [await atKeycloak('app-a'), await atKeycloak('app-a')];
+    await claimsAtUpstream(ended.access_token);
+    await claimsAtUpstream(kept.access_token);
+    const { status } = await fetch(`${keycloakIssuer}/protocol/openid-connect/logout`, {
+      method: 'POST',
+      body: new URLSearchParams({ client_id: 'app-a', refresh_token: ended.refresh_token ?? '' }),
+    });
+    assert.equal(status, 204);
+    const elapsedMs = await untilEverywhere(system, withToken(ended.access_token), 401, 1000);
+    console.log(`  logout at Keycloak: refused everywhere ${elapsedMs.toFixed(0)} ms after the answer`);
+    assert.deepEqual(await callEverywhere(system, withToken(kept.access_token)), [200, 200]);
+  });
+
+  it('a user whom a directory disables by SCIM is refused everywhere within a second', async () => {
+    const { access_token: token } = await atKeycloak('app-a', 'bob');
+    const { sub: userId } = await claimsAtUpstream(token);
+    const directory = await system.admin.createUser(tenants['a'] ?? '', { entitlements: ['identity:scim'] });
+    const { key } = await system.admin.createKey(directory.id, { scopes: ['identity:scim'] });
+    const scim = async (method: string, path: string, body: object) => {
+      const response = await fetch(`${system.identityUrl}/scim/v2${path}`, {
+        method,
+        headers: { authorization: `Bearer ${key}`, 'content-type': 'application/scim+json' },
+        body: JSON.stringify(body),
+      });
+      const answer = (await response.json()) as Record<string, unknown>;
+      assert.ok(response.ok, JSON.stringify(answer));
+      return answer;
+    };
+    const schemas = ['urn:ietf:params:scim:schemas:core:2.0:User'];
+    const user = await scim('POST', '/Users', { schemas, userName: 'bob', externalId: leaver, active: true });
+    assert.equal(user['id'], userId, 'the user whom Keycloak brought');
+    await untilEverywhere(system, withToken(token), 200, 3000);
+    await scim('PATCH', `/Users/${userId}`, {
+      schemas: ['urn:ietf:params:scim:api:messages:2.0:PatchOp'],
+      Operations: [{ op: 'replace', value: { active: false } }],
+    });
+    const elapsedMs = await untilEverywhere(system, withToken(token), 401, 1000);
+    console.log(`  disabled by SCIM: refused everywhere ${elapsedMs.toFixed(0)} ms after the answer`);
   });
 });

@@ -172,7 +172,7 @@ export async function startEnvoy(server: Server, listener: Address, admin: Addre
   return { ...part, url: `http://${listener.host}:${listener.port}`, adminUrl };
 }
 
-export async function startKeycloak(server: Server, { host, port }: Address): Promise<KeycloakPart> {
+export async function startKeycloak(server: Server, { host, port }: Address, hostname: string): Promise<KeycloakPart> {
   const url = `http://${host}:${port}`;
   const part = await startPart('keycloak', server, () => keycloakAnswers(url));
   const post = async (path: string, type: string, body: string, token = ''): Promise<string> => {
@@ -185,6 +185,7 @@ export async function startKeycloak(server: Server, { host, port }: Address): Pr
   return {
     ...part,
     url,
+    hostname,
     async createRealm(realm) {
       const form = new URLSearchParams({ grant_type: 'password', client_id: 'admin-cli', ...keycloakAdmin });
       const path = '/realms/master/protocol/openid-connect/token';

@@ -103,7 +103,7 @@ export function createContainerParts(): PartsProvider {
         environment: keycloakEnvironment,
         command: ['start-dev'],
       });
-      return startKeycloak(server, { host: hostOf(client), port });
+      return startKeycloak(server, { host: hostOf(client), port }, hostInside);
     },
   };
 }

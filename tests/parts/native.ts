@@ -104,7 +104,7 @@ export function createNativeParts(): PartsProvider {
       const server = createServer(folder, join(home, 'bin/kc.sh'), ['start-dev', ...listen], {
         environment: keycloakEnvironment,
       });
-      return startKeycloak(server, { host, port });
+      return startKeycloak(server, { host, port }, host);
     },
   };
 }

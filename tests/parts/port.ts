@@ -70,6 +70,8 @@ export interface EnvoyPart extends Part {
 export interface KeycloakPart extends Part {
   /** http://host:port; each realm is at /realms/NAME below it. */
   readonly url: string;
+  /** Name under which it reaches servers of this machine; they listen on 0.0.0.0. */
+  readonly hostname: string;
   /** Makes a realm, with its clients and users, of a realm representation. */
   createRealm(realm: Readonly<Record<string, unknown>>): Promise<void>;
 }

@@ -147,6 +147,7 @@ export function createSystem(seed: number): System {
       watermark: (request, options) => call(options.timeoutMs, (client) => client.watermark(request, options)),
       listProviders: (options) => call(options.timeoutMs, (client) => client.listProviders(options)),
       revoke: (request, options) => call(options.timeoutMs, (client) => client.revoke(request, options)),
+      receiveSignal: (signal, options) => call(options.timeoutMs, (client) => client.receiveSignal(signal, options)),
       watch: () => Promise.reject(failure('not simulated')),
       close: async () => {},
     };

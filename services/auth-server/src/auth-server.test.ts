@@ -499,6 +499,7 @@ suite('metadata', () => {
       '/oauth2/introspect',
       '/oauth2/revoke',
       '/oauth2/token',
+      '/signals/back-channel-logout',
     ]);
   });
 });

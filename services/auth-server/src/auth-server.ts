@@ -21,6 +21,7 @@ import { createExchangeOf, type Exchange } from './exchange/exchange.ts';
 import { measureExchange } from './exchange/measurement.ts';
 import { createCredentialReader, createCredentialResolver } from './exchange/resolution.ts';
 import { createApp } from './http/app.ts';
+import { createBackChannelLogoutEndpoint } from './http/back-channel-logout-endpoint.ts';
 import { createIntrospectionEndpoint } from './http/introspection-endpoint.ts';
 import { paths } from './http/metadata.ts';
 import { auditRefusals } from './http/refusal-audit.ts';
@@ -30,6 +31,7 @@ import { createDocumentFetcher } from './providers/document-fetcher.ts';
 import { createProviderDirectory } from './providers/provider-directory.ts';
 import { createProviderKeys } from './providers/provider-keys.ts';
 import { createDatabaseReplayStore } from './replay/database.ts';
+import { createSignalReceiver } from './signals/signal-receiver.ts';
 import { createDatabaseSigner } from './signing/database-signer.ts';
 import { createKeyStore, type SigningAlgorithm } from './signing/key-store.ts';
 import { createDatabaseOwnKeys } from './signing/own-keys.ts';
@@ -142,6 +144,10 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     ),
     { clock, logger, registry },
   );
+  const receiveSignal = createSignalReceiver(
+    { identity, directory, verifier: resolverDeps.verifier, audit, tally },
+    exchangeConfig,
+  );
   const app = await createApp(
     {
       tokenEndpoint: auditRefusals(
@@ -163,6 +169,7 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
         'revocation',
         tally,
       ),
+      backChannelLogoutEndpoint: createBackChannelLogoutEndpoint({ receiveSignal, clock }),
       logger,
     },
     { issuer: config.issuer, tls: config.tls },

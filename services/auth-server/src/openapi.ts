@@ -11,6 +11,7 @@ export async function buildOpenApi(): Promise<object> {
       tokenEndpoint: nothing,
       introspectionEndpoint: nothing,
       revocationEndpoint: nothing,
+      backChannelLogoutEndpoint: nothing,
       publishedKeys: nothing,
       logger: createSilentTelemetry().logger,
     },

@@ -66,6 +66,7 @@ export class Authority {
   readonly identity: IdentityClient = {
     resolve: () => Promise.reject(new ServiceError('identity_unavailable')),
     revoke: () => Promise.reject(new ServiceError('identity_unavailable')),
+    receiveSignal: () => Promise.reject(new ServiceError('identity_unavailable')),
     watermark: async (request: WatermarkRequest, _options: CallOptions): Promise<WatermarkResponse> => {
       this.watermarkCount += 1;
       if (this.watermarkValve.isBroken) throw new ServiceError('identity_unavailable');

@@ -29,6 +29,7 @@ import { createRestApp } from './rest/app.ts';
 import { CallerReader, platformScope } from './rest/caller.ts';
 import { createBoundReader } from './rest/context.ts';
 import { pruneChanges, pruneRevocations } from './retention.ts';
+import { receiveSignal } from './signals/receive.ts';
 import { changesChannel, createDrizzleStore, type DrizzleStore } from './store/drizzle.ts';
 import type { Fence } from './store/port.ts';
 import { apiKeys, tenants, users } from './store/schema.ts';
@@ -108,6 +109,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
       logger,
       random,
       revocationRetentionMs: config.revocationRetentionMs,
+      onSignal: (signal) => receiveSignal({ store, clock, ...config }, signal),
       onResolved({ outcome }) {
         metrics.resolves.inc({ outcome: outcome?.$case === 'refused' ? outcome.value.code : 'granted' });
         if (outcome?.$case === 'granted' && outcome.value.keyId !== '') lastUse.note(outcome.value.keyId);

@@ -19,6 +19,8 @@ import type {
   Change as ChangeMessage,
   Provider as ProviderMessage,
   ResolveResponse,
+  Signal,
+  SignalReceipt,
   WatermarkRequest,
 } from '@token-gateway/schemas/identity';
 import { ChangeFeed } from './log/feed.ts';
@@ -43,6 +45,8 @@ export interface ProtocolDeps {
   readonly onResolved?: (response: ResolveResponse) => void;
   /** How long ended sessions and tokens are kept; absent = for good. */
   readonly revocationRetentionMs?: number | undefined;
+  /** Does what a provider said; absent where no provider is heard. */
+  readonly onSignal?: (signal: Signal) => Promise<SignalReceipt>;
   /** A question, and the head read after it arrived. */
   readonly onWatermark?: (request: WatermarkRequest, head: Head) => void;
   /** It leads the publication from now on, in this term; or no more. */
@@ -105,6 +109,13 @@ export function startProtocol(deps: ProtocolDeps, head: Head): Protocol {
         const response = await revoke(store, request);
         await fence();
         return response;
+      }),
+    receiveSignal: (signal, options) =>
+      within(clock, options, async () => {
+        if (deps.onSignal === undefined) throw new ServiceError('internal', { detail: 'no provider is heard' });
+        const receipt = await deps.onSignal(signal);
+        await fence();
+        return receipt;
       }),
     async watch(request, onChange, signal, onOpen) {
       const ended = AbortSignal.any([signal, closing.signal]);

@@ -2,7 +2,7 @@
 import type { Drizzle } from '@token-gateway/platform';
 import { lt, sql } from 'drizzle-orm';
 import { rowsOf } from './store/drizzle.ts';
-import { revokedCredentials, revokedSessions, sessionCutoffs } from './store/schema.ts';
+import { receivedSignals, revokedCredentials, revokedSessions, sessionCutoffs } from './store/schema.ts';
 
 const dayMs = 24 * 3600 * 1000;
 /** Clocks, and the skew that a cut-off allows. */
@@ -13,13 +13,14 @@ const keptChanges = 10_001;
 
 /**
  * Removes what ended sessions and tokens older than `retentionMs` and a margin. Until then nothing that old is accepted
- * whatever these tables say: see `revocationRetentionMs` of the resolver.
+ * whatever these tables say: see `revocationRetentionMs` of the resolver, and of whoever receives signals.
  */
 export async function pruneRevocations(drizzle: Drizzle, retentionMs: number, nowMs: number): Promise<void> {
   const oldest = new Date(nowMs - retentionMs - marginMs);
   await drizzle.delete(revokedSessions).where(lt(revokedSessions.revokedAt, oldest));
   await drizzle.delete(sessionCutoffs).where(lt(sessionCutoffs.issuedUntil, oldest));
   await drizzle.delete(revokedCredentials).where(lt(revokedCredentials.revokedAt, oldest));
+  await drizzle.delete(receivedSignals).where(lt(receivedSignals.receivedAt, oldest));
 }
 
 /**

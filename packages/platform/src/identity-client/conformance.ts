@@ -94,6 +94,15 @@ export function identityClientConformance(
         },
       } as const;
       assert.deepEqual(await client.revoke(revocation, { timeoutMs }), { found: true });
+      const signal = {
+        providerId: 'prv_1',
+        idSha256: Buffer.alloc(32, 0xfe),
+        event: 'backchannel-logout',
+        issuedAtMs: 1_800_000_000_000,
+        atMs: 1_800_000_000_001,
+        effect: { $case: 'endIssued', value: { subject: 'ä' } },
+      } as const;
+      assert.deepEqual(await client.receiveSignal(signal, { timeoutMs }), identity.received);
       const internal = {
         userId: 'usr_1',
         tenantId: 'ten_1',
@@ -110,7 +119,7 @@ export function identityClientConformance(
       const range = { seqFrom: 1, seqTo: Number.MAX_SAFE_INTEGER, ageMs: 12 };
       const watermark = { ...atStart, receipts: { gatewayId: 'gw-1', epoch: 3, ranges: [range, range] } };
       await client.watermark(watermark, { timeoutMs });
-      assert.deepEqual(identity.requests, [question, keyQuestion, {}, revocation, internalQuestion, watermark]);
+      assert.deepEqual(identity.requests, [question, keyQuestion, {}, revocation, signal, internalQuestion, watermark]);
     });
 
     it('brings a chain of changes that can be verified', async (test) => {

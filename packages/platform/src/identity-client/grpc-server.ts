@@ -41,6 +41,7 @@ export interface GrpcIdentityServer {
 const callersOf = {
   resolve: ['auth-server'],
   revoke: ['auth-server'],
+  receiveSignal: ['auth-server'],
   watermark: ['gateway', 'relay'],
   watch: ['gateway', 'relay'],
   listProviders: ['auth-server', 'gateway'],
@@ -143,6 +144,7 @@ export async function createGrpcIdentityServer(
     watermark: unary('watermark', (request, options) => client.watermark(request, options)),
     listProviders: unary('listProviders', (_request, options) => client.listProviders(options)),
     revoke: unary('revoke', (request, options) => client.revoke(request, options)),
+    receiveSignal: unary('receiveSignal', (signal, options) => client.receiveSignal(signal, options)),
     watch(call) {
       const refused = refusal('watch', call);
       if (refused !== null) {

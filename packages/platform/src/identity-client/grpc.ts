@@ -87,6 +87,8 @@ export function createGrpcIdentityClient({
 
     // A second replica may do it again, which is harmless.
     revoke: (request, { timeoutMs }) => ask(service.revoke, request, timeoutMs, timeoutMs / connections.length),
+    receiveSignal: (signal, { timeoutMs }) =>
+      ask(service.receiveSignal, signal, timeoutMs, timeoutMs / connections.length),
 
     async watch(request, onChange, signal, onOpen) {
       if (signal.aborted) return;

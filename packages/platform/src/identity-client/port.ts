@@ -5,6 +5,8 @@ import type {
   ResolveResponse,
   RevokeRequest,
   RevokeResponse,
+  Signal,
+  SignalReceipt,
   WatchRequest,
   WatermarkRequest,
   WatermarkResponse,
@@ -25,6 +27,8 @@ export interface IdentityClient {
   listProviders(options: CallOptions): Promise<ListProvidersResponse>;
   /** Resolves after the commit. Where it rejects, the credential may have ended or not. */
   revoke(request: RevokeRequest, options: CallOptions): Promise<RevokeResponse>;
+  /** Resolves after the commit. Where it rejects, it may be sent again, and is done once. */
+  receiveSignal(signal: Signal, options: CallOptions): Promise<SignalReceipt>;
   /**
    * Calls back per change until the signal aborts (then resolves) or the stream breaks (then rejects). `onOpen` is called
    * once, before the first change, when every change that commits from now on will be delivered.

@@ -6,6 +6,7 @@ import type {
   ResolveRequest,
   ResolveResponse,
   RevokeResponse,
+  SignalReceipt,
 } from '@token-gateway/schemas/identity';
 import { ServiceError } from '../errors.ts';
 import type { CallOptions, IdentityClient } from './port.ts';
@@ -20,6 +21,7 @@ export interface TestIdentity {
   resolved: ResolveResponse;
   providers: ListProvidersResponse;
   revoked: RevokeResponse;
+  received: SignalReceipt;
   /** What every call throws; null = they are answered. */
   failure: unknown;
   /** Adds a change and tells the watchers. */
@@ -68,6 +70,7 @@ export function createTestIdentity(): TestIdentity {
       }),
     listProviders: (options) => answer({}, options, () => identity.providers),
     revoke: (request, options) => answer(request, options, () => identity.revoked),
+    receiveSignal: (signal, options) => answer(signal, options, () => identity.received),
     watch({ after, fromNewest }, onChange, signal, onOpen) {
       if (identity.failure !== null) return Promise.reject(identity.failure);
       return new Promise((resolve, reject) => {
@@ -93,6 +96,7 @@ export function createTestIdentity(): TestIdentity {
     resolved: { epoch: 1, seq: 0, minSigningGeneration: 0 },
     providers: { epoch: 1, seq: 0, providers: [] },
     revoked: { found: true },
+    received: { outcome: 'applied', tenantId: 'ten_1', userId: 'usr_1' },
     failure: null,
     get watchCount() {
       return watches.size;

@@ -55,6 +55,7 @@ export class Authority {
       return { epoch: 1, seq: this.seq, providers: [...this.providers] };
     },
     revoke: () => Promise.reject(new ServiceError('internal')),
+    receiveSignal: () => Promise.reject(new ServiceError('internal')),
     watermark: () => Promise.reject(new ServiceError('internal')),
     watch: () => Promise.reject(new ServiceError('internal')),
     close: async () => {},

@@ -121,7 +121,8 @@ function claimAt(claims: Claims, path: string): unknown {
   return value;
 }
 
-function textOf(name: string, value: unknown): string | undefined {
+/** Throws `token_claims_invalid` for what is there and no text of sound length. */
+export function textOf(name: string, value: unknown): string | undefined {
   if (value === undefined || value === null) return undefined;
   if (!isText(value)) throw invalid(name);
   return value;

@@ -138,7 +138,7 @@ function chooseProvider(form: JwtForm, list: ProviderList): Provider {
 }
 
 /** RFC 7519 section 4.1.3: one text, or a list of nothing else. */
-function audiencesOf(aud: unknown): readonly string[] {
+export function audiencesOf(aud: unknown): readonly string[] {
   const audiences: readonly unknown[] = Array.isArray(aud) ? aud : aud === undefined ? [] : [aud];
   if (!audiences.every((audience) => typeof audience === 'string')) {
     throw new ServiceError('token_claims_invalid', { detail: 'aud is no audience' });
@@ -157,7 +157,8 @@ function requireParty({ claims }: JwtForm, { authorizedParties }: ProviderConfig
   if (parties.length === 0 || !parties.every(isAuthorized)) throw new ServiceError('token_party_refused');
 }
 
-function checkTimes(
+/** Throws for what has ended or not begun, by the provider's tolerance; without `iat` it was issued at 0. */
+export function checkTimes(
   { claims }: JwtForm,
   nowSeconds: number,
   { clockToleranceSeconds }: ProviderConfiguration,

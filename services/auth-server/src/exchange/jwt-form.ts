@@ -18,8 +18,10 @@ const externalAlgorithms = [
   'RS512',
 ] as const;
 
-/** RFC 8725 section 3.11: a token made for something else must not pass for an access token. */
-const acceptedTypes: ReadonlySet<string> = new Set(['jwt', 'at+jwt']);
+/** RFC 8725 section 3.11: a token made for something else must not pass for an access token, nor one for a signal. */
+const accessTypes: ReadonlySet<string> = new Set(['jwt', 'at+jwt']);
+/** OpenID Connect Back-Channel Logout 1.0 section 2.4: its own type is recommended, and older providers send none. */
+const logoutTypes: ReadonlySet<string> = new Set(['jwt', 'logout+jwt']);
 
 const partSyntax = /^[A-Za-z0-9_-]+$/;
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -33,8 +35,23 @@ export interface JwtForm {
   readonly signingInputSha256: Buffer;
 }
 
-/** What a JWS in compact form says of itself. Throws ServiceError with the code of what is wrong with its form. */
+/** What an access token or an ID token says of itself. Throws ServiceError with the code of what is wrong with its form. */
 export function readJwtForm(token: string): JwtForm {
+  const form = readForm(token, accessTypes);
+  // Of logout tokens and security events, also where their `typ` does not say so (RFC 8417 section 4.5).
+  if ('events' in form.claims) throw new ServiceError('token_type_refused', { detail: 'a security event' });
+  return form;
+}
+
+/** The same of a logout token, which no token for access passes for. */
+export function readLogoutForm(token: string): JwtForm {
+  const form = readForm(token, logoutTypes);
+  if (!('events' in form.claims)) throw new ServiceError('token_type_refused', { detail: 'no logout token' });
+  return form;
+}
+
+/** Of a JWS in compact form. */
+function readForm(token: string, acceptedTypes: ReadonlySet<string>): JwtForm {
   if (token.length > tokenLengthMax) throw new ServiceError('credential_too_large');
   const parts = token.split('.');
   const [headerPart, payloadPart] = parts;
@@ -55,10 +72,8 @@ export function readJwtForm(token: string): JwtForm {
   }
   // No extension is understood here (RFC 7515 section 4.1.11).
   if ('crit' in header) throw new ServiceError('token_claims_invalid', { detail: 'critical extension' });
-  if (!isAcceptedType(typ) || isNested(header['cty'])) throw new ServiceError('token_type_refused');
+  if (!isOfType(typ, acceptedTypes) || isNested(header['cty'])) throw new ServiceError('token_type_refused');
   const claims = readPart(payloadPart);
-  // Of logout tokens and security events, also where their `typ` does not say so (RFC 8417 section 4.5).
-  if ('events' in claims) throw new ServiceError('token_type_refused', { detail: 'a security event' });
   const { iss } = claims;
   if (typeof iss !== 'string') throw new ServiceError('token_claims_invalid', { detail: 'iss is missing' });
   return {
@@ -70,9 +85,9 @@ export function readJwtForm(token: string): JwtForm {
 }
 
 /** `typ` is a media type without regard to case, and without `application/` when that is the only slash. */
-function isAcceptedType(typ: unknown): boolean {
-  if (typ === undefined) return true;
-  return typeof typ === 'string' && acceptedTypes.has(typ.toLowerCase().replace(/^application\//, ''));
+function isOfType(typ: unknown, accepted: ReadonlySet<string>): boolean {
+  if (typ === undefined) return accepted.has('jwt');
+  return typeof typ === 'string' && accepted.has(typ.toLowerCase().replace(/^application\//, ''));
 }
 
 /** RFC 7519 section 5.2: the payload is a token of its own, which nobody here opens. */

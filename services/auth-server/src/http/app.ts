@@ -5,6 +5,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import type { ClientCertificate } from '../clients/client-certificate.ts';
 import type { PublishedKeys } from '../signing/published-keys.ts';
+import type { BackChannelLogoutEndpoint } from './back-channel-logout-endpoint.ts';
 import type { FormRequest } from './form-request.ts';
 import type { IntrospectionEndpoint } from './introspection-endpoint.ts';
 import { metadataOf, paths } from './metadata.ts';
@@ -13,6 +14,8 @@ import type { RevocationEndpoint } from './revocation-endpoint.ts';
 import {
   IntrospectionSchema,
   JwksSchema,
+  LogoutRequestSchema,
+  LogoutResponseSchema,
   MetadataSchema,
   OAuthErrorSchema,
   RevocationSchema,
@@ -26,6 +29,7 @@ export interface AppDeps {
   readonly tokenEndpoint: TokenEndpoint;
   readonly introspectionEndpoint: IntrospectionEndpoint;
   readonly revocationEndpoint: RevocationEndpoint;
+  readonly backChannelLogoutEndpoint: BackChannelLogoutEndpoint;
   readonly publishedKeys: PublishedKeys;
   readonly logger: Logger;
 }
@@ -39,9 +43,10 @@ const jwksMaxAgeSeconds = 60;
 
 /** The HTTP side, not listening. */
 export async function createApp(
-  { tokenEndpoint, introspectionEndpoint, revocationEndpoint, publishedKeys, logger }: AppDeps,
+  deps: AppDeps,
   config: { readonly issuer: string; readonly tls?: TlsOptions | undefined },
 ): Promise<HttpApp> {
+  const { tokenEndpoint, introspectionEndpoint, revocationEndpoint, publishedKeys, logger } = deps;
   const app = await createHttpApp({ logger, title: 'Token gateway: auth server', version: '1', tls: config.tls });
   // The schemas of the routes are for the OpenAPI document: the token endpoint's own steps check what is sent, and
   // answer in OAuth's terms.
@@ -109,6 +114,25 @@ export async function createApp(
     async (request, reply) => {
       noStore(reply);
       await revocationEndpoint(formRequestOf(request));
+      return {};
+    },
+  );
+
+  app.post(
+    paths.backChannelLogout,
+    {
+      ...asClient,
+      schema: {
+        operationId: 'backChannelLogout',
+        summary: 'A provider says that a session ended (OpenID Connect Back-Channel Logout 1.0)',
+        consumes: [formType],
+        body: LogoutRequestSchema,
+        response: { 200: LogoutResponseSchema, 400: OAuthErrorSchema, 503: OAuthErrorSchema },
+      },
+    },
+    async (request, reply) => {
+      noStore(reply);
+      await deps.backChannelLogoutEndpoint(formRequestOf(request));
       return {};
     },
   );

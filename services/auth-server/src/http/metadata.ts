@@ -8,6 +8,7 @@ export const paths = {
   token: '/oauth2/token',
   introspection: '/oauth2/introspect',
   revocation: '/oauth2/revoke',
+  backChannelLogout: '/signals/back-channel-logout',
   jwks: '/.well-known/jwks.json',
   metadata: '/.well-known/oauth-authorization-server',
 } as const;

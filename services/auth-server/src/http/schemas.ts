@@ -91,6 +91,14 @@ export type Introspection = Static<typeof IntrospectionSchema>;
 
 export const RevocationSchema = Type.Object({}, { $id: 'Revocation', additionalProperties: false });
 
+/** OpenID Connect Back-Channel Logout 1.0 section 2.5. */
+export const LogoutRequestSchema = Type.Object(
+  { logout_token: Type.String({ description: 'Signed by a provider.' }) },
+  { $id: 'LogoutRequest' },
+);
+
+export const LogoutResponseSchema = Type.Object({}, { $id: 'LogoutResponse', additionalProperties: false });
+
 export const TokenResponseSchema = Type.Object(
   {
     access_token: Type.String(),

@@ -11,6 +11,8 @@ export interface ProviderConfiguration {
   readonly clockToleranceSeconds: number;
   /** Null = every client at the provider. */
   readonly authorizedParties: ReadonlySet<string> | null;
+  /** Whom its logout tokens are for. */
+  readonly logoutAudiences: ReadonlySet<string>;
   readonly condition: ClaimExpression | null;
   readonly mapping: MappingOfClaims;
   /** Null = entitlements are taken as they are. */
@@ -36,6 +38,7 @@ function compile(provider: Provider): ProviderConfiguration {
     audienceClaim: rules.audienceClaim ?? 'aud',
     clockToleranceSeconds: rules.clockToleranceSeconds ?? 5,
     authorizedParties: rules.authorizedParties === undefined ? null : new Set(rules.authorizedParties),
+    logoutAudiences: new Set(rules.logoutAudiences ?? [...provider.audiences, ...(rules.authorizedParties ?? [])]),
     condition: rules.condition === undefined ? null : compileExpression(rules.condition, provider),
     mapping: parseClaimMapping(provider.claimMappingJson),
     entitlements: mapOf(rules.entitlementMapping),

@@ -131,6 +131,7 @@ export const ProviderPatch = Type.Object(
     provisioning: Type.Optional(providerFields.provisioning),
     tokenType: orNull(rules.tokenType),
     authorizedParties: orNull(rules.authorizedParties),
+    logoutAudiences: orNull(rules.logoutAudiences),
     clockToleranceSeconds: orNull(rules.clockToleranceSeconds),
     audienceClaim: orNull(rules.audienceClaim),
     condition: orNull(rules.condition),

@@ -48,14 +48,15 @@ export function sessionRoutes(app: HttpApp, context: RestContext): void {
   );
 }
 
-function endSession(providerIds: string[], sid: string, at: Date): SQL {
+/** Refuses every token of a session. */
+export function endSession(providerIds: readonly string[], sid: string, at: Date): SQL {
   return sql`INSERT INTO revoked_sessions (provider_id, session_id, epoch, seq, revoked_at)
     SELECT providers.id, ${sid}::text, head.epoch, head.seq, ${at.toISOString()}::timestamptz FROM head, providers
     WHERE ${inArray(providers.id, providerIds)} ON CONFLICT DO NOTHING`;
 }
 
-/** Ends everything that was issued to a subject until now. */
-function endIssued(providerIds: string[], subject: string, at: Date): SQL {
+/** Refuses everything that was issued to a subject until a moment. */
+export function endIssued(providerIds: readonly string[], subject: string, at: Date): SQL {
   return sql`INSERT INTO session_cutoffs (provider_id, subject, issued_until)
     SELECT providers.id, ${subject}::text, ${at.toISOString()}::timestamptz FROM head, providers
     WHERE ${inArray(providers.id, providerIds)} ON CONFLICT (provider_id, subject)

@@ -224,6 +224,17 @@ export const revokedCredentials = pgTable(
   (table) => [primaryKey({ columns: [table.signingInputSha256, table.tenantId] })],
 );
 
+/** Signals of a provider that were done: written with what they changed, so that a repetition changes nothing. */
+export const receivedSignals = pgTable(
+  'received_signals',
+  {
+    providerId: text().notNull(),
+    idSha256: bytea().notNull(),
+    receivedAt: moment().notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.providerId, table.idSha256] })],
+);
+
 /** What was answered to a creating call with an Idempotency-Key; never with a secret in it. */
 export const idempotencyKeys = pgTable(
   'idempotency_keys',

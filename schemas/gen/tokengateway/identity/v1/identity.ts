@@ -237,6 +237,41 @@ export interface RevokeResponse {
   found: boolean;
 }
 
+/** Somebody as a provider knows them. */
+export interface AccountName {
+  /** By the name that the provider's tokens have. */
+  subject: string;
+}
+
+/** One event that a provider signed, and the auth server verified with that provider's keys. */
+export interface Signal {
+  providerId: string;
+  /** SHA-256 of what tells it from every other of the provider. One that was received before changes nothing. */
+  idSha256: Buffer;
+  /** Its name, such as backchannel-logout: the reason in the change log. */
+  event: string;
+  /** When it was issued, Unix milliseconds. */
+  issuedAtMs: number;
+  /** When what it tells of happened, Unix milliseconds; what is later than now counts as now. */
+  atMs: number;
+  effect?:
+    | //
+    /** The session of that id ends, with all its tokens. */
+    { $case: "endSession"; value: string }
+    | //
+    /** What was issued to the account until `at_ms` ends. */
+    { $case: "endIssued"; value: AccountName }
+    | undefined;
+}
+
+export interface SignalReceipt {
+  /** applied; repeated: received before; too_old: perhaps received before; provider_unknown: there is none that is enabled. */
+  outcome: string;
+  tenantId: string;
+  /** Empty where nobody here is known by that name. */
+  userId: string;
+}
+
 function createBaseChange(): Change {
   return { epoch: 0, seq: 0, chain: Buffer.alloc(0), payload: "" };
 }
@@ -3139,6 +3174,383 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
   },
 };
 
+function createBaseAccountName(): AccountName {
+  return { subject: "" };
+}
+
+export const AccountName: MessageFns<AccountName> = {
+  encode(message: AccountName, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.subject !== "") {
+      writer.uint32(10).string(message.subject);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AccountName {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAccountName();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.subject = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AccountName {
+    return { subject: isSet(object.subject) ? globalThis.String(object.subject) : "" };
+  },
+
+  toJSON(message: AccountName): unknown {
+    const obj: any = {};
+    if (message.subject !== "") {
+      obj.subject = message.subject;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AccountName>): AccountName {
+    return AccountName.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AccountName>): AccountName {
+    const message = createBaseAccountName();
+    message.subject = object.subject ?? "";
+    return message;
+  },
+};
+
+function createBaseSignal(): Signal {
+  return { providerId: "", idSha256: Buffer.alloc(0), event: "", issuedAtMs: 0, atMs: 0, effect: undefined };
+}
+
+export const Signal: MessageFns<Signal> = {
+  encode(message: Signal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.providerId !== "") {
+      writer.uint32(10).string(message.providerId);
+    }
+    if (message.idSha256.length !== 0) {
+      writer.uint32(18).bytes(message.idSha256);
+    }
+    if (message.event !== "") {
+      writer.uint32(26).string(message.event);
+    }
+    if (message.issuedAtMs !== 0) {
+      writer.uint32(32).uint64(message.issuedAtMs);
+    }
+    if (message.atMs !== 0) {
+      writer.uint32(40).uint64(message.atMs);
+    }
+    switch (message.effect?.$case) {
+      case "endSession":
+        writer.uint32(50).string(message.effect.value);
+        break;
+      case "endIssued":
+        AccountName.encode(message.effect.value, writer.uint32(58).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Signal {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignal();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.providerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.idSha256 = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.event = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.issuedAtMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.effect = { $case: "endSession", value: reader.string() };
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.effect = { $case: "endIssued", value: AccountName.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Signal {
+    return {
+      providerId: isSet(object.providerId)
+        ? globalThis.String(object.providerId)
+        : isSet(object.provider_id)
+        ? globalThis.String(object.provider_id)
+        : "",
+      idSha256: isSet(object.idSha256)
+        ? Buffer.from(bytesFromBase64(object.idSha256))
+        : isSet(object.id_sha256)
+        ? Buffer.from(bytesFromBase64(object.id_sha256))
+        : Buffer.alloc(0),
+      event: isSet(object.event) ? globalThis.String(object.event) : "",
+      issuedAtMs: isSet(object.issuedAtMs)
+        ? globalThis.Number(object.issuedAtMs)
+        : isSet(object.issued_at_ms)
+        ? globalThis.Number(object.issued_at_ms)
+        : 0,
+      atMs: isSet(object.atMs)
+        ? globalThis.Number(object.atMs)
+        : isSet(object.at_ms)
+        ? globalThis.Number(object.at_ms)
+        : 0,
+      effect: isSet(object.endSession)
+        ? { $case: "endSession", value: globalThis.String(object.endSession) }
+        : isSet(object.end_session)
+        ? { $case: "endSession", value: globalThis.String(object.end_session) }
+        : isSet(object.endIssued)
+        ? { $case: "endIssued", value: AccountName.fromJSON(object.endIssued) }
+        : isSet(object.end_issued)
+        ? { $case: "endIssued", value: AccountName.fromJSON(object.end_issued) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: Signal): unknown {
+    const obj: any = {};
+    if (message.providerId !== "") {
+      obj.providerId = message.providerId;
+    }
+    if (message.idSha256.length !== 0) {
+      obj.idSha256 = base64FromBytes(message.idSha256);
+    }
+    if (message.event !== "") {
+      obj.event = message.event;
+    }
+    if (message.issuedAtMs !== 0) {
+      obj.issuedAtMs = Math.round(message.issuedAtMs);
+    }
+    if (message.atMs !== 0) {
+      obj.atMs = Math.round(message.atMs);
+    }
+    if (message.effect?.$case === "endSession") {
+      obj.endSession = message.effect.value;
+    } else if (message.effect?.$case === "endIssued") {
+      obj.endIssued = AccountName.toJSON(message.effect.value);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Signal>): Signal {
+    return Signal.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Signal>): Signal {
+    const message = createBaseSignal();
+    message.providerId = object.providerId ?? "";
+    message.idSha256 = object.idSha256 ?? Buffer.alloc(0);
+    message.event = object.event ?? "";
+    message.issuedAtMs = object.issuedAtMs ?? 0;
+    message.atMs = object.atMs ?? 0;
+    switch (object.effect?.$case) {
+      case "endSession": {
+        if (object.effect?.value !== undefined && object.effect?.value !== null) {
+          message.effect = { $case: "endSession", value: object.effect.value };
+        }
+        break;
+      }
+      case "endIssued": {
+        if (object.effect?.value !== undefined && object.effect?.value !== null) {
+          message.effect = { $case: "endIssued", value: AccountName.fromPartial(object.effect.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseSignalReceipt(): SignalReceipt {
+  return { outcome: "", tenantId: "", userId: "" };
+}
+
+export const SignalReceipt: MessageFns<SignalReceipt> = {
+  encode(message: SignalReceipt, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.outcome !== "") {
+      writer.uint32(10).string(message.outcome);
+    }
+    if (message.tenantId !== "") {
+      writer.uint32(18).string(message.tenantId);
+    }
+    if (message.userId !== "") {
+      writer.uint32(26).string(message.userId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SignalReceipt {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignalReceipt();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SignalReceipt {
+    return {
+      outcome: isSet(object.outcome) ? globalThis.String(object.outcome) : "",
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+    };
+  },
+
+  toJSON(message: SignalReceipt): unknown {
+    const obj: any = {};
+    if (message.outcome !== "") {
+      obj.outcome = message.outcome;
+    }
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SignalReceipt>): SignalReceipt {
+    return SignalReceipt.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SignalReceipt>): SignalReceipt {
+    const message = createBaseSignalReceipt();
+    message.outcome = object.outcome ?? "";
+    message.tenantId = object.tenantId ?? "";
+    message.userId = object.userId ?? "";
+    return message;
+  },
+};
+
 /** What the other services ask of identity, the only authority. All answers come from the primary database. */
 export type IdentityServiceService = typeof IdentityServiceService;
 export const IdentityServiceService = {
@@ -3193,6 +3605,16 @@ export const IdentityServiceService = {
     responseSerialize: (value: RevokeResponse): Buffer => Buffer.from(RevokeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RevokeResponse => RevokeResponse.decode(value),
   },
+  /** Does what a provider said, once: answered after the change about it has committed, and where that was before. */
+  receiveSignal: {
+    path: "/tokengateway.identity.v1.IdentityService/ReceiveSignal" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: Signal): Buffer => Buffer.from(Signal.encode(value).finish()),
+    requestDeserialize: (value: Buffer): Signal => Signal.decode(value),
+    responseSerialize: (value: SignalReceipt): Buffer => Buffer.from(SignalReceipt.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SignalReceipt => SignalReceipt.decode(value),
+  },
 } as const;
 
 export interface IdentityServiceServer extends UntypedServiceImplementation {
@@ -3206,6 +3628,8 @@ export interface IdentityServiceServer extends UntypedServiceImplementation {
   listProviders: handleUnaryCall<ListProvidersRequest, ListProvidersResponse>;
   /** Ends a credential: answered after the change about it has committed, and where it had ended before. */
   revoke: handleUnaryCall<RevokeRequest, RevokeResponse>;
+  /** Does what a provider said, once: answered after the change about it has committed, and where that was before. */
+  receiveSignal: handleUnaryCall<Signal, SignalReceipt>;
 }
 
 export interface IdentityServiceClient extends Client {
@@ -3275,6 +3699,22 @@ export interface IdentityServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RevokeResponse) => void,
+  ): ClientUnaryCall;
+  /** Does what a provider said, once: answered after the change about it has committed, and where that was before. */
+  receiveSignal(
+    request: Signal,
+    callback: (error: ServiceError | null, response: SignalReceipt) => void,
+  ): ClientUnaryCall;
+  receiveSignal(
+    request: Signal,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SignalReceipt) => void,
+  ): ClientUnaryCall;
+  receiveSignal(
+    request: Signal,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SignalReceipt) => void,
   ): ClientUnaryCall;
 }
 

@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { after, before, describe, it } from 'node:test';
+import { createApiKey, type Database } from '@token-gateway/platform';
+import { createSilentTelemetry, createTestClock, createTestDatabase } from '@token-gateway/platform/testing';
+import type { Signal } from '@token-gateway/schemas/identity';
+import { eq } from 'drizzle-orm';
+import { createIdentity, type Identity } from '../identity.ts';
+import { pruneRevocations } from '../retention.ts';
+import { sessionCutoffs } from '../store/schema.ts';
+
+const operatorKey = createApiKey(randomBytes, 0).key;
+const issuer = 'https://login.example.com';
+const retentionMs = 30 * 86_400_000;
+
+describe('a signal of a provider', () => {
+  const clock = createTestClock();
+  let database: Database;
+  let identity: Identity;
+  let tenantId: string;
+  let providerId: string;
+
+  before(async () => {
+    database = await createTestDatabase();
+    identity = await createIdentity(
+      { database, eventLog: null, clock, ...createSilentTelemetry() },
+      {
+        issuer: 'http://127.0.0.1:1',
+        jwksUrl: 'http://127.0.0.1:1',
+        audience: 'internal',
+        bootstrapAdminKey: operatorKey,
+        revocationRetentionMs: retentionMs,
+      },
+    );
+    tenantId = String((await operator('POST', '/v1/tenants', { slug: 'acme', name: 'Acme' }))['id']);
+    const provider = { issuer, audiences: ['api'], provisioning: 'jit' };
+    providerId = String((await operator('POST', `/v1/tenants/${tenantId}/providers`, provider))['id']);
+  });
+  after(async () => {
+    await identity.close();
+    await database.close();
+  });
+
+  async function operator(method: 'GET' | 'POST', url: string, payload?: object): Promise<Record<string, unknown>> {
+    const headers = { authorization: `Token ${operatorKey}` };
+    const answer = await identity.app.inject({ method, url, headers, ...(payload && { payload }) });
+    assert.ok(answer.statusCode < 300, answer.body);
+    return answer.json();
+  }
+  async function changes(): Promise<{ subjects: string[]; actor: string }[]> {
+    const found = (await operator('GET', '/v1/changes?after=0'))['items'] as { subjects: string[]; actor: string }[];
+    return found.filter(({ actor }) => actor.startsWith('provider:'));
+  }
+  function receive(signal: Partial<Signal> & Pick<Signal, 'effect'>) {
+    const nowMs = clock.now().wallMs;
+    const rest = { providerId, idSha256: randomBytes(32), event: 'x', issuedAtMs: nowMs, atMs: nowMs };
+    return identity.client.receiveSignal({ ...rest, ...signal }, { timeoutMs: 5000 });
+  }
+  const ended = (sid: string): Signal['effect'] => ({ $case: 'endSession', value: sid });
+
+  it('is done once, and noted only with what it changed', async () => {
+    const idSha256 = randomBytes(32);
+    // What the database cannot hold fails the transaction.
+    await assert.rejects(receive({ idSha256, effect: ended('s\0') }), { code: 'identity_unavailable' });
+    const first = await Promise.all([1, 2, 3].map(() => receive({ idSha256, effect: ended('s') })));
+    assert.deepEqual(first.map(({ outcome }) => outcome).sort(), ['applied', 'repeated', 'repeated']);
+    assert.equal((await receive({ idSha256, effect: ended('s') })).outcome, 'repeated');
+    assert.deepEqual(
+      (await changes()).map(({ subjects }) => subjects),
+      [[`session:${providerId}:s`]],
+    );
+  });
+
+  it('of a session that has ended makes no second change', async () => {
+    const before = (await changes()).length;
+    assert.deepEqual(await receive({ effect: ended('twice') }), { outcome: 'applied', tenantId, userId: '' });
+    assert.equal((await receive({ effect: ended('twice') })).outcome, 'applied');
+    assert.equal((await changes()).length, before + 1);
+  });
+
+  it('ends nothing that is issued after now, whatever the clock of its sender says', async () => {
+    const atMs = clock.now().wallMs + 3_600_000;
+    await receive({ atMs, effect: { $case: 'endIssued', value: { subject: 'somebody' } } });
+    const [cutoff] = await database.drizzle.select().from(sessionCutoffs).where(eq(sessionCutoffs.subject, 'somebody'));
+    assert.equal(cutoff?.issuedUntil.getTime(), clock.now().wallMs);
+  });
+
+  it('is refused when it is so old that its repetition may be forgotten, and kept in mind until then', async () => {
+    const idSha256 = randomBytes(32);
+    const issuedAtMs = clock.now().wallMs;
+    const signal = { idSha256, issuedAtMs, effect: ended('old') };
+    assert.equal((await receive(signal)).outcome, 'applied');
+    const prune = () => pruneRevocations(database.drizzle, retentionMs, clock.now().wallMs);
+    clock.set({ wallMs: clock.now().wallMs + retentionMs });
+    await prune();
+    assert.equal((await receive(signal)).outcome, 'repeated');
+    clock.set({ wallMs: clock.now().wallMs + 2 * 86_400_000 });
+    await prune();
+    assert.deepEqual(await receive(signal), { outcome: 'too_old', tenantId, userId: '' });
+  });
+
+  it('of a provider that is disabled or unknown changes nothing', async () => {
+    const before = (await changes()).length;
+    assert.equal((await receive({ providerId: 'prv_x', effect: ended('s') })).outcome, 'provider_unknown');
+    await operator('POST', `/v1/providers/${providerId}/disable`);
+    assert.equal((await receive({ effect: ended('t') })).outcome, 'provider_unknown');
+    assert.equal((await changes()).length, before);
+  });
+});
