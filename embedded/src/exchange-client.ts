@@ -1,5 +1,5 @@
 import type { AuthServer } from '@token-gateway/auth-server';
-import type { ExchangeClient, ExchangeResult } from '@token-gateway/gateway';
+import { type ExchangeClient, type ExchangeResult, heededConditions } from '@token-gateway/gateway';
 import { type Clock, inTime, ServiceError } from '@token-gateway/platform';
 
 interface Deps {
@@ -15,7 +15,7 @@ export function createDirectExchangeClient(
   return {
     async exchange({ kind, credential, audience }, { timeoutMs }) {
       const askedAtMs = clock.now().wallMs;
-      const request = { credential: { kind, value: credential }, audience, clientId };
+      const request = { credential: { kind, value: credential }, audience, clientId, heeds: heededConditions };
       const result = await inTime(clock, timeoutMs, authServer.exchange(request), () => {
         throw new ServiceError('auth_server_unavailable', { detail: `no answer in ${timeoutMs} ms` });
       });

@@ -117,16 +117,24 @@ async function exchange(parameters: Record<string, string>, server = authServer)
 }
 
 suite('token endpoint', () => {
-  test('what a use of the credential is held against stands in the answer, and only where there is something', async () => {
+  test('what a use of the credential is held against stands in the answer, for clients that say they hold it', async () => {
     const { key } = createApiKey(randomBytes, clock.now().wallMs);
+    const ask = async (heeds: string) =>
+      post(await authenticated({ grant_type: keyGrant, api_key: key, ...(heeds === '' ? {} : { conditions: heeds }) }));
     const conditions = async (allowedCidrs: string[]) => {
       authority.granted = { allowedCidrs };
-      const { status, body } = await post(await authenticated({ grant_type: keyGrant, api_key: key }));
+      const { status, body } = await ask('later jkt cidrs');
       assert.equal(status, 200);
       return body['conditions'];
     };
     assert.deepEqual(await conditions(['10.0.0.0/8', '2001:db8::/32']), { cidrs: ['10.0.0.0/8', '2001:db8::/32'] });
+    for (const heeds of ['', 'jkt x5t_s256', 'cidrs2', 'CIDRS', 'cidrs,jkt']) {
+      const { status, body } = await ask(heeds);
+      assert.deepEqual([status, body['error'], body['code']], [400, 'invalid_grant', 'condition_unknown'], heeds);
+      assert.equal('access_token' in body || 'as_of' in body, false);
+    }
     assert.equal(await conditions([]), undefined);
+    assert.equal((await ask('')).status, 200);
     authority.granted = {};
   });
 

@@ -101,7 +101,7 @@ async function createProvider(options: object = {}) {
 }
 
 const withKey = (value: string, audience = 'internal'): Promise<ExchangeResult> =>
-  authServer.exchange({ credential: { kind: 'api-key', value }, audience, clientId: 'gateway' });
+  authServer.exchange({ credential: { kind: 'api-key', value }, audience, clientId: 'gateway', heeds: ['cidrs'] });
 const withJwt = (value: string): Promise<ExchangeResult> =>
   authServer.exchange({ credential: { kind: 'jwt', value }, audience: 'internal', clientId: 'gateway' });
 const outcomeOf = (result: ExchangeResult): string => (result.outcome === 'refused' ? result.code : result.outcome);

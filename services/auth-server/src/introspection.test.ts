@@ -121,6 +121,15 @@ suite('introspection', () => {
     assert.deepEqual(await introspect(token), { active: false });
   });
 
+  test('a key that is good from some networks alone is active only for who says that they heed them', async () => {
+    const { key } = await world.createKey({ key: { allowedCidrs: ['10.0.0.0/8'] } });
+    assert.deepEqual(await introspect(key), { active: false });
+    const { body } = await world.ask('/oauth2/introspect', 'service', { token: key, conditions: 'cidrs' });
+    assert.deepEqual([body['active'], body['cidrs']], [true, ['10.0.0.0/8']]);
+    const unbound = await world.createKey();
+    assert.equal((await introspect(unbound.key))['active'], true);
+  });
+
   test('a client without permission is refused, and so is a question without a token', async () => {
     const refused = await world.ask('/oauth2/introspect', 'gateway', { token: 'x' });
     assert.deepEqual([refused.status, refused.body['error']], [400, 'unauthorized_client']);

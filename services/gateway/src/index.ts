@@ -1,3 +1,4 @@
+export { heededConditions } from './conditions/conditions.ts';
 export { proofLifeMs } from './conditions/presentation.ts';
 export { DecisionCore } from './decision/decide.ts';
 export type { Decide, Decision, DecisionRequest } from './decision/decision.ts';

@@ -57,6 +57,18 @@ suite('the confirmation of a bound token', () => {
     assert.equal(result.code, 'token_claims_invalid');
   });
 
+  test('is needed in full: whoever does not say that they hold all of it against every use gets nothing', async () => {
+    await using world = await startKnownWorld();
+    const bound = await world.provider.sign({ cnf: { jkt, 'x5t#S256': certificate } });
+    for (const heeds of [undefined, [], ['jkt'], ['x5t_s256', 'cidrs']] as const) {
+      const result = await world.withJwt(bound, { heeds });
+      // Without a place in the log: the next client may heed it, so that nobody keeps this.
+      assert.deepEqual(result, { outcome: 'refused', code: 'condition_unknown' });
+    }
+    assert.equal((await world.withJwt(bound, { heeds: ['jkt', 'x5t_s256'] })).outcome, 'granted');
+    assert.equal((await world.withJwt(await world.provider.sign(), { heeds: [] })).outcome, 'granted');
+  });
+
   test('is absent from the answer for a token that has none', async () => {
     await using world = await startKnownWorld();
     const result = await world.withJwt(await world.provider.sign());

@@ -43,6 +43,8 @@ export interface ExchangeRequest {
   readonly clientId: string;
   /** What the client may do; absent = whatever needs no permission. */
   readonly permissions?: ClientPermissions;
+  /** The conditions that it holds against every use of the answer; absent = none. */
+  readonly heeds?: readonly ConditionName[] | undefined;
   /** A token of the client itself, which acts for whom the credential is of (RFC 8693 section 1.1, delegation). */
   readonly actorToken?: string;
 }
@@ -52,6 +54,9 @@ export type Conditions = Confirmation & {
   /** The networks it has to come from. */
   readonly cidrs?: string[];
 };
+
+export const conditionNames = ['jkt', 'x5t_s256', 'cidrs'] as const satisfies readonly (keyof Conditions)[];
+export type ConditionName = (typeof conditionNames)[number];
 
 export interface ExchangeGranted {
   readonly outcome: 'granted';
@@ -135,6 +140,9 @@ export function createExchangeOf(
     const { facts, granted, asOf } = resolved;
     const refuse = (code: ErrorCode): ExchangeRefused => refusal(code, asOf, granted.subjects);
     if (!isAllowedAudience(request.audience, resolved)) return refuse('audience_not_allowed');
+    const conditions = conditionsOf(facts, granted);
+    // Without the check it would be a bearer token. Not to be kept, since another client may be told.
+    if (!isHeeded(conditions, request.heeds ?? [])) return { outcome: 'refused', code: 'condition_unknown' };
     const ceiling = request.permissions?.scopes;
     const available = availableScopes(facts, granted).filter((scope) => ceiling?.includes(scope) ?? true);
     const scopes = request.scopes ?? available;
@@ -164,7 +172,7 @@ export function createExchangeOf(
       asOf,
       subjects: granted.subjects,
       maxStalenessMs: granted.maxStalenessMs,
-      conditions: conditionsOf(facts, granted),
+      conditions,
       ...(times.credentialExpiresAtMs === undefined ? {} : { credentialExpiresAtMs: times.credentialExpiresAtMs }),
       actors: clientsActing(act),
       tenantId: granted.tenantId,
@@ -178,9 +186,14 @@ export function createExchangeOf(
   };
 }
 
-function conditionsOf(facts: CredentialFacts, { allowedCidrs }: Granted): Conditions | null {
+/** Null = nothing. */
+export function conditionsOf(facts: CredentialFacts, { allowedCidrs }: Granted): Conditions | null {
   const confirmation = (facts.kind === 'external' ? facts.confirmation : undefined) ?? null;
   // Of a key alone: where a token made of it is exchanged from, says nothing of who uses the key.
   if (facts.kind !== 'api-key' || allowedCidrs.length === 0) return confirmation;
   return { cidrs: [...allowedCidrs] };
+}
+
+function isHeeded(conditions: Conditions | null, heeds: readonly ConditionName[]): boolean {
+  return conditionNames.every((name) => conditions?.[name] === undefined || heeds.includes(name));
 }

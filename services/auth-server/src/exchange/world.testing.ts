@@ -7,7 +7,7 @@ import { createProviderKeys } from '../providers/provider-keys.ts';
 import type { Signer } from '../signing/port.ts';
 import { createJoseVerifier } from '../verification/jose.ts';
 import { Authority } from './authority.testing.ts';
-import { createExchange, type ExchangeRequest, type ExchangeResult } from './exchange.ts';
+import { conditionNames, createExchange, type ExchangeRequest, type ExchangeResult } from './exchange.ts';
 
 export const issuer = 'https://auth.example.com';
 
@@ -49,7 +49,13 @@ export async function startWorld() {
     { issuer, identityTimeoutMs: 1000 },
   );
   const withJwt = (value: string, more: Partial<ExchangeRequest> = {}): Promise<ExchangeResult> =>
-    exchange({ credential: { kind: 'jwt', value }, audience: 'internal', clientId: 'gateway', ...more });
+    exchange({
+      credential: { kind: 'jwt', value },
+      audience: 'internal',
+      clientId: 'gateway',
+      heeds: conditionNames,
+      ...more,
+    });
   return {
     clock,
     provider,

@@ -7,12 +7,13 @@ import { type AuditTrail, auditedIdentities, type Clock } from '@token-gateway/p
 import { type ClientAuthenticator, whileConfirmed } from '../clients/client-authentication.ts';
 import { auditSource } from '../exchange/audit.ts';
 import type { Confirmation } from '../exchange/confirmation.ts';
+import { type ConditionName, conditionsOf } from '../exchange/exchange.ts';
 import { availableScopes, type CredentialFacts, tokenTimes } from '../exchange/internal-token.ts';
 import type { CredentialResolver, Resolved } from '../exchange/resolution.ts';
 import { credentialOf } from './credential-parameter.ts';
 import type { FormRequest } from './form-request.ts';
 import { OAuthError } from './oauth-error.ts';
-import { parseParameters, requireParameter } from './parameters.ts';
+import { parseConditions, parseParameters, requireParameter } from './parameters.ts';
 import type { Introspection } from './schemas.ts';
 
 export interface IntrospectionEndpointDeps {
@@ -43,7 +44,7 @@ export function createIntrospectionEndpoint(
       audit.ensureRoom();
       // Our own tokens are what this is for first: no other permission is needed to ask about one.
       const resolved = await resolve(credential, { ...permissions, internalTokens: true });
-      const told = resolved.outcome === 'refused' ? inactive : describe(resolved);
+      const told = resolved.outcome === 'refused' ? inactive : describe(resolved, parseConditions(parameters));
       const subjects = resolved.outcome === 'refused' ? resolved.subjects : resolved.granted.subjects;
       audit.record({
         source: auditSource,
@@ -60,9 +61,12 @@ export function createIntrospectionEndpoint(
     });
   };
 
-  function describe({ facts, granted }: Resolved): Introspection {
+  function describe({ facts, granted }: Resolved, heeds: readonly ConditionName[]): Introspection {
     const times = tokenTimes([facts], granted, clock.now().wallMs);
     if (times === null) return inactive;
+    const cidrs = conditionsOf(facts, granted)?.cidrs;
+    // No standard has a name for networks, so that only who asks for them can be trusted to heed them.
+    if (cidrs !== undefined && !heeds.includes('cidrs')) return inactive;
     const endMs = times.credentialExpiresAtMs;
     return {
       active: true,
@@ -70,6 +74,7 @@ export function createIntrospectionEndpoint(
       ...(endMs === undefined ? {} : { exp: Math.floor(endMs / 1000) }),
       ...(granted.tenantId === '' ? {} : { sub: granted.userId, tenant: granted.tenantId }),
       ...own(facts),
+      ...(cidrs === undefined ? {} : { cidrs }),
       ...(granted.keyId === '' ? {} : { key_id: granted.keyId }),
       ...(granted.providerId === '' ? {} : { provider_id: granted.providerId }),
       ...(facts.kind !== 'internal' && granted.audiences.length > 0 ? { aud: [...granted.audiences] } : {}),

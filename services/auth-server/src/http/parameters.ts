@@ -1,3 +1,4 @@
+import { type ConditionName, conditionNames } from '../exchange/exchange.ts';
 import { OAuthError } from './oauth-error.ts';
 
 /** The parameters of a token request: each at most once (RFC 6749 section 3.2). */
@@ -48,6 +49,12 @@ export function parseAudience(parameters: Parameters, defaultAudience: string): 
 /** An absolute URI without a fragment, an empty one included. */
 function isResource(text: string): boolean {
   return /^[a-z][a-z0-9+.-]*:/i.test(text) && URL.canParse(text) && !text.includes('#');
+}
+
+/** What the client holds against every use of the answer; of names that are not known here nothing is ever asked. */
+export function parseConditions(parameters: Parameters): readonly ConditionName[] {
+  const named = (parameters.get('conditions') ?? '').split(' ');
+  return conditionNames.filter((name) => named.includes(name));
 }
 
 export const accessTokenType = 'urn:ietf:params:oauth:token-type:access_token';

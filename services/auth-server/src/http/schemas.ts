@@ -36,6 +36,13 @@ export const TokenRequestSchema = Type.Object(
       Type.String({ description: 'The same as an absolute URI without a fragment (RFC 8707 section 2).' }),
     ),
     scope: Type.Optional(Type.String({ description: 'Narrows the scope; absent = all the credential has.' })),
+    conditions: Type.Optional(
+      Type.String({
+        description:
+          'Names of the `conditions` that the client holds against every use of the answer, with spaces between: ' +
+          '`jkt x5t_s256 cidrs`. A credential with another condition is refused.',
+      }),
+    ),
     subject_token: Type.Optional(
       Type.String({ description: 'Token exchange: a JWT of a provider, or an internal token.' }),
     ),
@@ -53,6 +60,11 @@ export const TokenQuestionSchema = Type.Object(
   {
     token: Type.String({ description: 'An internal token, a JWT of a provider, or an API key.' }),
     token_type_hint: Type.Optional(Type.String({ description: 'Not needed.' })),
+    conditions: Type.Optional(
+      Type.String({
+        description: 'Introspection: with `cidrs`, keys that are good from some networks alone are told with them.',
+      }),
+    ),
     ...clientParameters,
   },
   { $id: 'TokenQuestion' },
@@ -78,6 +90,7 @@ export const IntrospectionSchema = Type.Object(
     key_id: Type.Optional(Type.String()),
     provider_id: Type.Optional(Type.String()),
     act: Type.Optional(ActorSchema),
+    cidrs: Type.Optional(Type.Array(Type.String(), { description: 'Networks that a use has to come from.' })),
     cnf: Type.Optional(
       Type.Object(
         { jkt: Type.Optional(Type.String()), 'x5t#S256': Type.Optional(Type.String()) },

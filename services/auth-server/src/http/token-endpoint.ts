@@ -16,6 +16,7 @@ import {
   type IssuedTokenType,
   type Parameters,
   parseAudience,
+  parseConditions,
   parseParameters,
   parseRequestedTokenType,
   parseScope,
@@ -86,6 +87,7 @@ function readRequest(
     audience,
     clientId,
     permissions,
+    heeds: parseConditions(parameters),
     ...(scopes === undefined ? {} : { scopes }),
     ...(actorToken === undefined ? {} : { actorToken }),
   };

@@ -22,6 +22,9 @@ export const ConditionsSchema = Type.Object(
   { additionalProperties: false },
 );
 
+/** The conditions that are understood: the `conditions` parameter of the token endpoint. */
+export const heededConditions = Object.keys(ConditionsSchema.properties) as readonly (keyof Conditions)[];
+
 export type Conditions = Static<typeof ConditionsSchema>;
 
 const form = Compile(ConditionsSchema);

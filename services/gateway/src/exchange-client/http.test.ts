@@ -58,6 +58,13 @@ describe('an exchange', () => {
     assert.ok(assertions.every(({ aud }) => aud === issuer));
   });
 
+  it('says which conditions this gateway holds against every use: all that it can read', async (test) => {
+    const one = await replica(test, refuses);
+    const client = await clientOf([one.url]);
+    await client.exchange(request, { timeoutMs: 5000 }).catch(() => undefined);
+    assert.deepEqual(one.bodies[0]?.get('conditions')?.split(' ').sort(), ['cidrs', 'jkt', 'x5t_s256']);
+  });
+
   it('takes an answer for an answer: no other replica is asked', async (test) => {
     const [one, other] = [await replica(test, refuses), await replica(test, refuses)];
     const client = await clientOf([one.url, other.url]);

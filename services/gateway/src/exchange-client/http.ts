@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { type Clock, ServiceError } from '@token-gateway/platform';
 import { importJWK, type JWK, SignJWT } from 'jose';
+import { heededConditions } from '../conditions/conditions.ts';
 import { readExchangeAnswer } from './answer.ts';
 import type { ExchangeClient, ExchangeRequest } from './port.ts';
 
@@ -99,5 +100,5 @@ function requestBody(request: ExchangeRequest): URLSearchParams {
           subject_token: request.credential,
           subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
         };
-  return new URLSearchParams({ ...grant, audience: request.audience });
+  return new URLSearchParams({ ...grant, audience: request.audience, conditions: heededConditions.join(' ') });
 }
