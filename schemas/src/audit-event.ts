@@ -71,7 +71,7 @@ const Revocation = Type.Object(
   strict,
 );
 
-const SignalKind = Type.Enum(['back-channel-logout']);
+const SignalKind = Type.Enum(['back-channel-logout', 'security-event']);
 
 const SignalReceived = Type.Object(
   {
@@ -80,9 +80,10 @@ const SignalReceived = Type.Object(
     providerId: Type.Optional(Id),
     kind: SignalKind,
     event: Type.String({ pattern: '^[a-z-]{1,64}$', description: 'What happened, by its name in the standard.' }),
-    outcome: Type.Enum(['applied', 'repeated', 'too_old', 'provider_unknown'], {
+    outcome: Type.Enum(['applied', 'nothing_to_do', 'repeated', 'too_old', 'provider_unknown'], {
       description:
-        'What became of it: a change; nothing, since it was received before, is too old, or its provider is gone.',
+        'What became of it: a change; nothing, since it ends nothing here, was received before, is too old, or its ' +
+        'provider is gone.',
     }),
   },
   strict,

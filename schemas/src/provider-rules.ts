@@ -28,6 +28,27 @@ export const providerRuleFields = {
     uniqueItems: true,
     description: 'Clients at the provider whose logout tokens are taken; absent = authorizedParties and audiences.',
   }),
+  securityEvents: Type.Object(
+    {
+      issuer: Type.Optional(
+        Type.String({ minLength: 1, maxLength: 500, description: 'Of the events; absent = of the tokens.' }),
+      ),
+      jwksUri: Type.Optional(
+        Type.String({ format: 'uri', maxLength: 2000, description: 'Keys of that issuer; absent = by discovery.' }),
+      ),
+      audiences: Type.Optional(
+        Type.Array(Name, { minItems: 1, maxItems: 50, uniqueItems: true, description: 'Absent = logoutAudiences.' }),
+      ),
+      bearerTokenSha256: Type.Optional(
+        Type.String({
+          pattern: '^[0-9a-f]{64}$',
+          description:
+            'Of a token that each push has to bring, as hexadecimal digits; the events are signed all the same.',
+        }),
+      ),
+    },
+    { ...strict, description: 'The provider may say by signed events whose access is over; absent = it is not heard.' },
+  ),
   clockToleranceSeconds: Type.Integer({
     minimum: 0,
     maximum: 60,
@@ -52,7 +73,8 @@ export const providerRuleFields = {
   }),
 } as const;
 
-const { tokenType, authorizedParties, logoutAudiences, clockToleranceSeconds, audienceClaim } = providerRuleFields;
+const { tokenType, authorizedParties, logoutAudiences, securityEvents, clockToleranceSeconds, audienceClaim } =
+  providerRuleFields;
 const { condition, entitlementMapping, scopeAudiences, linkBy } = providerRuleFields;
 
 export const ProviderRules = Type.Object(
@@ -60,6 +82,7 @@ export const ProviderRules = Type.Object(
     tokenType: Type.Optional(tokenType),
     authorizedParties: Type.Optional(authorizedParties),
     logoutAudiences: Type.Optional(logoutAudiences),
+    securityEvents: Type.Optional(securityEvents),
     clockToleranceSeconds: Type.Optional(clockToleranceSeconds),
     audienceClaim: Type.Optional(audienceClaim),
     condition: Type.Optional(condition),

@@ -74,6 +74,7 @@ export const errorTable = {
   token_audience_refused: { ...refused },
   token_party_refused: { ...refused },
   token_claims_invalid: { ...refused },
+  signal_sender_refused: { ...refused },
   key_checksum_invalid: { ...refused },
   key_unknown: { ...refused },
   key_secret_wrong: { ...refused },

@@ -508,6 +508,7 @@ suite('metadata', () => {
       '/oauth2/revoke',
       '/oauth2/token',
       '/signals/back-channel-logout',
+      '/signals/security-events',
     ]);
   });
 });

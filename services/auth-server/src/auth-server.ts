@@ -26,8 +26,10 @@ import { createIntrospectionEndpoint } from './http/introspection-endpoint.ts';
 import { paths } from './http/metadata.ts';
 import { auditRefusals } from './http/refusal-audit.ts';
 import { createRevocationEndpoint } from './http/revocation-endpoint.ts';
+import { createSecurityEventEndpoint } from './http/security-event-endpoint.ts';
 import { createTokenEndpoint, defaultGrantTypes } from './http/token-endpoint.ts';
 import { createDocumentFetcher } from './providers/document-fetcher.ts';
+import { keyOwnersOf } from './providers/provider-configuration.ts';
 import { createProviderDirectory } from './providers/provider-directory.ts';
 import { createProviderKeys } from './providers/provider-keys.ts';
 import { createDatabaseReplayStore } from './replay/database.ts';
@@ -114,7 +116,7 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
   });
   const keys = createProviderKeys({ fetchDocument, clock, logger }, providerKeys);
   const directory = createProviderDirectory(
-    { identity, clock, onList: keys.retain },
+    { identity, clock, onList: ({ providers }) => keys.retain({ providers: keyOwnersOf(providers) }) },
     { identityTimeoutMs, cooldownMs: providerListCooldownMs },
   );
 
@@ -170,6 +172,7 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
         tally,
       ),
       backChannelLogoutEndpoint: createBackChannelLogoutEndpoint({ receiveSignal, clock }),
+      securityEventEndpoint: createSecurityEventEndpoint({ receiveSignal, clock }),
       logger,
     },
     { issuer: config.issuer, tls: config.tls },

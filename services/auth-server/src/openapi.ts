@@ -12,6 +12,7 @@ export async function buildOpenApi(): Promise<object> {
       introspectionEndpoint: nothing,
       revocationEndpoint: nothing,
       backChannelLogoutEndpoint: nothing,
+      securityEventEndpoint: nothing,
       publishedKeys: nothing,
       logger: createSilentTelemetry().logger,
     },

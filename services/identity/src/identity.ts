@@ -109,7 +109,7 @@ export async function createIdentity(deps: IdentityDeps, config: IdentityConfig)
       logger,
       random,
       revocationRetentionMs: config.revocationRetentionMs,
-      onSignal: (signal) => receiveSignal({ store, clock, ...config }, signal),
+      onSignal: (signal) => receiveSignal({ store, clock, audit: deps.audit ?? noAuditTrail, ...config }, signal),
       onResolved({ outcome }) {
         metrics.resolves.inc({ outcome: outcome?.$case === 'refused' ? outcome.value.code : 'granted' });
         if (outcome?.$case === 'granted' && outcome.value.keyId !== '') lastUse.note(outcome.value.keyId);

@@ -100,7 +100,7 @@ export function identityClientConformance(
         event: 'backchannel-logout',
         issuedAtMs: 1_800_000_000_000,
         atMs: 1_800_000_000_001,
-        effect: { $case: 'endIssued', value: { subject: 'ä' } },
+        effect: { $case: 'endIssued', value: { subject: 'ä', email: '' } },
       } as const;
       assert.deepEqual(await client.receiveSignal(signal, { timeoutMs }), identity.received);
       const internal = {

@@ -179,6 +179,18 @@ export function checkTimes(
   };
 }
 
+/** The `iat` of what has no end of its own; null where it has none. Throws for what is not issued yet. */
+export function checkIssued(
+  { claims }: JwtForm,
+  nowSeconds: number,
+  { clockToleranceSeconds }: ProviderConfiguration,
+): number | null {
+  const iat = timeOf('iat', claims['iat']);
+  if (iat === undefined) return null;
+  if (iat > nowSeconds + clockToleranceSeconds) throw new ServiceError('token_not_yet_valid');
+  return Math.floor(iat);
+}
+
 /** A NumericDate (RFC 7519 section 2) that is not before 1970. */
 function timeOf(name: string, value: unknown): number | undefined {
   if (value === undefined) return undefined;

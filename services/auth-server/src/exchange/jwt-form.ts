@@ -23,6 +23,8 @@ const accessTypes: ReadonlySet<string> = new Set(['jwt', 'at+jwt']);
 /** OpenID Connect Back-Channel Logout 1.0 section 2.4: its own type is recommended, and older providers send none. */
 const logoutTypes: ReadonlySet<string> = new Set(['jwt', 'logout+jwt']);
 
+const securityEventTypes: ReadonlySet<string> = new Set(['secevent+jwt']);
+
 const partSyntax = /^[A-Za-z0-9_-]+$/;
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
@@ -48,6 +50,11 @@ export function readLogoutForm(token: string): JwtForm {
   const form = readForm(token, logoutTypes);
   if (!('events' in form.claims)) throw new ServiceError('token_type_refused', { detail: 'no logout token' });
   return form;
+}
+
+/** The same of a security event token (RFC 8417), which has to say by its type that it is one. */
+export function readSecurityEventForm(token: string): JwtForm {
+  return readForm(token, securityEventTypes);
 }
 
 /** Of a JWS in compact form. */

@@ -19,10 +19,12 @@ import {
   MetadataSchema,
   OAuthErrorSchema,
   RevocationSchema,
+  SecurityEventErrorSchema,
   TokenQuestionSchema,
   TokenRequestSchema,
   TokenResponseSchema,
 } from './schemas.ts';
+import { type SecurityEventEndpoint, toSecurityEventAnswer } from './security-event-endpoint.ts';
 import type { TokenEndpoint } from './token-endpoint.ts';
 
 export interface AppDeps {
@@ -30,11 +32,13 @@ export interface AppDeps {
   readonly introspectionEndpoint: IntrospectionEndpoint;
   readonly revocationEndpoint: RevocationEndpoint;
   readonly backChannelLogoutEndpoint: BackChannelLogoutEndpoint;
+  readonly securityEventEndpoint: SecurityEventEndpoint;
   readonly publishedKeys: PublishedKeys;
   readonly logger: Logger;
 }
 
 const formType = 'application/x-www-form-urlencoded';
+const securityEventType = 'application/secevent+jwt';
 const jwksType = 'application/jwk-set+json';
 const bodyBytesMax = 64 * 1024;
 const retryAfterSeconds = 1;
@@ -137,6 +141,36 @@ export async function createApp(
     },
   );
 
+  app.post(
+    paths.securityEvents,
+    {
+      bodyLimit: bodyBytesMax,
+      errorHandler(error, _request, reply) {
+        const answer = toSecurityEventAnswer(error);
+        if (answer.status === 503) logger.error({ err: error }, 'security event not decided');
+        noStore(reply);
+        if (answer.status === 503) reply.header('retry-after', retryAfterSeconds);
+        reply.code(answer.status).header('content-language', 'en').send(answer.body);
+      },
+      schema: {
+        operationId: 'receiveSecurityEvent',
+        summary: 'A provider says whose access is over, by a signed event (RFC 8935)',
+        consumes: [securityEventType],
+        body: Type.String({ description: 'A security event token (RFC 8417).' }),
+        response: { 202: Type.Null(), 400: SecurityEventErrorSchema, 503: SecurityEventErrorSchema },
+      },
+    },
+    async (request, reply) => {
+      noStore(reply);
+      await deps.securityEventEndpoint({
+        type: mediaTypeOf(request),
+        token: typeof request.body === 'string' ? request.body : '',
+        authorization: request.headers.authorization,
+      });
+      return reply.code(202).send(null);
+    },
+  );
+
   app.get(
     paths.jwks,
     {
@@ -180,12 +214,16 @@ export async function createApp(
 
 /** The form as text, not parsed, since a repeated parameter has to be seen. */
 function formRequestOf(request: FastifyRequest): FormRequest {
-  const [type] = (request.headers['content-type'] ?? '').split(';');
   const { body } = request;
-  if (type?.trim().toLowerCase() !== formType || typeof body !== 'string') {
+  if (mediaTypeOf(request) !== formType || typeof body !== 'string') {
     throw new OAuthError('invalid_request', `The body has to be ${formType}.`);
   }
   return { body, authorization: request.headers.authorization, certificate: certificateOf(request) };
+}
+
+function mediaTypeOf(request: FastifyRequest): string {
+  const [type = ''] = (request.headers['content-type'] ?? '').split(';');
+  return type.trim().toLowerCase();
 }
 
 function certificateOf({ raw: { socket } }: FastifyRequest): ClientCertificate | undefined {

@@ -9,6 +9,7 @@ export const paths = {
   introspection: '/oauth2/introspect',
   revocation: '/oauth2/revoke',
   backChannelLogout: '/signals/back-channel-logout',
+  securityEvents: '/signals/security-events',
   jwks: '/.well-known/jwks.json',
   metadata: '/.well-known/oauth-authorization-server',
 } as const;

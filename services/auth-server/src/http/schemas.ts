@@ -112,6 +112,22 @@ export const LogoutRequestSchema = Type.Object(
 
 export const LogoutResponseSchema = Type.Object({}, { $id: 'LogoutResponse', additionalProperties: false });
 
+/** RFC 8935 section 2.3. */
+export const SecurityEventErrorSchema = Type.Object(
+  {
+    err: Type.Enum([
+      'invalid_request',
+      'invalid_key',
+      'invalid_issuer',
+      'invalid_audience',
+      'authentication_failed',
+      'temporarily_unavailable',
+    ]),
+    description: Type.String(),
+  },
+  { $id: 'SecurityEventError', additionalProperties: false },
+);
+
 export const TokenResponseSchema = Type.Object(
   {
     access_token: Type.String(),

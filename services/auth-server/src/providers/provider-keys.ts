@@ -12,7 +12,7 @@ export interface ProviderKeys {
    */
   find(provider: Provider, header: JWSHeaderParameters): Promise<CryptoKey>;
   /** Forgets the keys of configurations that are no longer. */
-  retain(list: ProviderList): void;
+  retain(list: Pick<ProviderList, 'providers'>): void;
 }
 
 interface Deps {

@@ -19,12 +19,17 @@ export function createLogoutTokens({ clock }: { readonly clock: Clock }): Signal
     read: readLogoutForm,
     providersOf({ issuer, claims }, list) {
       const audiences = audiencesOf(claims['aud']);
-      return list.ofIssuer(issuer).filter((provider) => {
+      const ofIssuer = list.ofIssuer(issuer);
+      if (ofIssuer.length === 0) throw new ServiceError('token_issuer_unknown');
+      const providers = ofIssuer.filter((provider) => {
         const { logoutAudiences } = configurationOf(provider);
         return audiences.some((audience) => logoutAudiences.has(audience));
       });
+      if (providers.length === 0) throw new ServiceError('token_audience_refused');
+      return providers;
     },
-    signalOf: (form, provider) => signalOf(form, provider, clock.now().wallMs),
+    signerOf: (provider) => provider,
+    signalsOf: (form, provider) => [signalOf(form, provider, clock.now().wallMs)],
   };
 }
 
@@ -43,7 +48,7 @@ function signalOf(form: JwtForm, provider: Provider, nowMs: number): SignalConte
   const about = { id, event: 'backchannel-logout', issuedAtMs, atMs: issuedAtMs };
   if (session !== undefined) return { ...about, effect: { $case: 'endSession', value: session } };
   if (subject === undefined) throw invalid('neither sid nor a subject');
-  return { ...about, effect: { $case: 'endIssued', value: { subject } } };
+  return { ...about, effect: { $case: 'endIssued', value: { subject, email: '' } } };
 }
 
 /** Of events, the one that says so, with an object. */

@@ -24,19 +24,22 @@ import type { SignatureVerifier } from '../verification/port.ts';
 
 /** What kind of token it is, and how one is understood. */
 export interface SignalKind {
-  readonly name: 'back-channel-logout';
+  readonly name: 'back-channel-logout' | 'security-event';
   /** Its form; throws ServiceError for what is none. */
   read(token: string): JwtForm;
-  /** Whom it may be of; none of it is verified yet. */
+  /** Whom it may be of, one at least; none of it is verified yet. Throws where it is of nobody. */
   providersOf(form: JwtForm, list: ProviderList): readonly Provider[];
-  /** What a provider says by it, verified but for the times and claims, which are checked here. */
-  signalOf(form: JwtForm, provider: Provider): SignalContent;
+  /** Whose keys verify it; throws where its sender may not send it. */
+  signerOf(provider: Provider): Provider;
+  /** What a provider says by it, signed by its keys; times and claims are checked here. */
+  signalsOf(form: JwtForm, provider: Provider): readonly SignalContent[];
 }
 
 export type SignalContent = Omit<Signal, 'providerId' | 'idSha256' | 'effect'> & {
   /** What tells it from every other of the provider. */
   readonly id: string;
-  readonly effect: NonNullable<Signal['effect']>;
+  /** Null: it takes nothing away. */
+  readonly effect: NonNullable<Signal['effect']> | null;
 };
 
 export interface SignalReceiverDeps {
@@ -53,7 +56,7 @@ export interface SignalReceiverDeps {
  */
 export type SignalReceiver = (token: string, kind: SignalKind) => Promise<void>;
 
-const outcomes = ['applied', 'repeated', 'too_old', 'provider_unknown'] as const;
+const outcomes = ['applied', 'nothing_to_do', 'repeated', 'too_old', 'provider_unknown'] as const;
 
 export function createSignalReceiver(
   { identity, directory, verifier, audit, tally }: SignalReceiverDeps,
@@ -66,12 +69,14 @@ export function createSignalReceiver(
     await verifier.verify(token, form, provider);
   }
 
-  async function tell(form: JwtForm, provider: Provider, kind: SignalKind): Promise<void> {
-    const { id, ...content } = kind.signalOf(form, provider);
-    const receipt = await identity.receiveSignal(
-      { ...content, providerId: provider.id, idSha256: hash('sha256', id, 'buffer') },
-      { timeoutMs: config.identityTimeoutMs },
-    );
+  async function tell({ id, effect, ...content }: SignalContent, provider: Provider, kind: SignalKind): Promise<void> {
+    const receipt =
+      effect === null
+        ? { outcome: 'nothing_to_do', tenantId: provider.tenantId, userId: '' }
+        : await identity.receiveSignal(
+            { ...content, effect, providerId: provider.id, idSha256: hash('sha256', id, 'buffer') },
+            { timeoutMs: config.identityTimeoutMs },
+          );
     const outcome = outcomes.find((candidate) => candidate === receipt.outcome);
     if (outcome === undefined) throw new ServiceError('identity_unavailable', { detail: 'an outcome not understood' });
     audit.record({
@@ -85,21 +90,18 @@ export function createSignalReceiver(
 
   async function receive(token: string, kind: SignalKind): Promise<void> {
     const form = kind.read(token);
-    const list = await directory.recent();
-    if (list.ofIssuer(form.issuer).length === 0) throw new ServiceError('token_issuer_unknown');
-    const providers = kind.providersOf(form, list);
-    if (providers.length === 0) throw new ServiceError('token_audience_refused');
+    const providers = kind.providersOf(form, await directory.recent());
     const ends = await Promise.allSettled(
       providers.map(async (provider) => {
-        await verify(token, form, provider);
-        await tell(form, provider, kind);
+        await verify(token, form, kind.signerOf(provider));
+        await all(kind.signalsOf(form, provider).map((signal) => tell(signal, provider, kind)));
       }),
     );
     const failures = ends.flatMap((end) => (end.status === 'rejected' ? [toServiceError(end.reason)] : []));
     // Whoever could not be told may be meant: all of it has to be sent again.
     const unavailable = failures.find(({ code }) => isUnavailable(code));
     if (unavailable !== undefined) throw unavailable;
-    if (failures.length === providers.length) throw failures[0];
+    if (failures.length === providers.length) throw furthestOf(failures);
   }
 
   return async (token, kind) => {
@@ -116,6 +118,27 @@ export function createSignalReceiver(
     const record = { source: auditSource, type: 'tg.audit.signal.refused', data: { kind, code } } as const;
     tally.note(record, record);
   }
+}
+
+/** Waits for all of them, also where one fails. */
+async function all(tellings: readonly Promise<void>[]): Promise<void> {
+  const failed = (await Promise.allSettled(tellings)).find((end) => end.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+}
+
+/** What a token is refused for, in the order in which it is checked; whatever is not here comes after. */
+const steps: readonly ErrorCode[] = [
+  'signal_sender_refused',
+  'token_algorithm_refused',
+  'token_key_unknown',
+  'token_signature_invalid',
+  'token_audience_refused',
+];
+
+/** Of several providers, the refusal of the one that came closest. */
+function furthestOf(failures: readonly ServiceError[]): ServiceError | undefined {
+  const depthOf = ({ code }: ServiceError) => (steps.includes(code) ? steps.indexOf(code) : steps.length);
+  return failures.toSorted((a, b) => depthOf(b) - depthOf(a))[0];
 }
 
 function identitiesOf(provider: Provider, { tenantId, userId }: SignalReceipt) {

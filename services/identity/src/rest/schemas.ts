@@ -132,6 +132,7 @@ export const ProviderPatch = Type.Object(
     tokenType: orNull(rules.tokenType),
     authorizedParties: orNull(rules.authorizedParties),
     logoutAudiences: orNull(rules.logoutAudiences),
+    securityEvents: orNull(rules.securityEvents),
     clockToleranceSeconds: orNull(rules.clockToleranceSeconds),
     audienceClaim: orNull(rules.audienceClaim),
     condition: orNull(rules.condition),

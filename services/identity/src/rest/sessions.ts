@@ -56,7 +56,7 @@ export function endSession(providerIds: readonly string[], sid: string, at: Date
 }
 
 /** Refuses everything that was issued to a subject until a moment. */
-export function endIssued(providerIds: readonly string[], subject: string, at: Date): SQL {
+function endIssued(providerIds: readonly string[], subject: string, at: Date): SQL {
   return sql`INSERT INTO session_cutoffs (provider_id, subject, issued_until)
     SELECT providers.id, ${subject}::text, ${at.toISOString()}::timestamptz FROM head, providers
     WHERE ${inArray(providers.id, providerIds)} ON CONFLICT (provider_id, subject)

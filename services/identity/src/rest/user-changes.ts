@@ -3,7 +3,7 @@ import { type Drizzle, ServiceError } from '@token-gateway/platform';
 import { externalSubject, type Subject, userSubject } from '@token-gateway/revocation';
 import { and, eq, inArray, isNotNull, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import type { NewChange } from '../store/port.ts';
-import { externalIdentities, providers, users } from '../store/schema.ts';
+import { externalIdentities, providers, signalDisables, users } from '../store/schema.ts';
 import { now, type RestContext } from './context.ts';
 
 export type UserRow = typeof users.$inferSelect;
@@ -160,6 +160,16 @@ export function userStatusChanged({ id, tenantId }: Owned, isDisabled: boolean, 
 export function statusStamp({ id }: Owned, isDisabled: boolean, alike: Partial<Profile> = {}): SQL {
   return sql`UPDATE users SET is_disabled = ${isDisabled}, status_epoch = head.epoch, status_seq = head.seq${profileColumns(alike)}
     FROM head WHERE users.id = ${id} AND head.n = 1`;
+}
+
+/** A provider's signal disabled the user, and nobody else had a say in it since. */
+export async function isHeldBySignal(tx: Drizzle, { id }: Pick<Owned, 'id'>): Promise<boolean> {
+  return (await tx.$count(signalDisables, eq(signalDisables.userId, id))) > 0;
+}
+
+/** Whether the user is disabled is somebody else's word from now on: no signal undoes it. */
+export async function forgetSignal(tx: Drizzle, { id }: Pick<Owned, 'id'>): Promise<void> {
+  await tx.delete(signalDisables).where(eq(signalDisables.userId, id));
 }
 
 /** What an administrator or a directory says of a user. */

@@ -29,6 +29,7 @@ import {
   WaitQuery,
 } from './schemas.ts';
 import {
+  forgetSignal,
   linkUser,
   lockUser,
   requireKeysAlone,
@@ -206,6 +207,7 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
           const { id } = request.params;
           const user = found(await lockUser(tx, id), `user ${id}`);
           requireAdminOf(caller, user.tenantId);
+          await forgetSignal(tx, user);
           return {
             already: user.isDisabled === isDisabled ? { epoch: user.statusEpoch, seq: user.statusSeq } : null,
             tenantIds: [user.tenantId],

@@ -123,6 +123,41 @@ describe('SCIM', () => {
     active: true,
   });
 
+  it('a directory and the signals of a provider undo only their own word', async () => {
+    const { scim, providers } = await fixture();
+    const [provider] = providers;
+    const sent = oktaUser();
+    const { body: user } = await scim('POST', '/Users', sent);
+    const say = (isActive: boolean) =>
+      scim('PATCH', `/Users/${user.id}`, {
+        schemas: [patchSchema],
+        Operations: [{ op: 'replace', value: { active: isActive } }],
+      });
+    const signal = async ($case: 'disable' | 'enable') => {
+      const atMs = Date.now();
+      const value = { subject: sent.externalId, email: '' };
+      const about = { providerId: provider?.id ?? '', idSha256: randomBytes(32), event: 'x', issuedAtMs: atMs, atMs };
+      await identity.client.receiveSignal({ ...about, effect: { $case, value } }, { timeoutMs: 5000 });
+    };
+    const status = async () => (await userOf(user.id))['status'];
+    await signal('disable');
+    await say(true);
+    assert.equal(await status(), 'disabled', 'by the provider still');
+    await signal('enable');
+    assert.equal(await status(), 'active');
+    await signal('disable');
+    await say(false);
+    await signal('enable');
+    assert.equal(await status(), 'disabled', 'by the directory still');
+    await say(true);
+    assert.equal(await status(), 'active');
+    await say(false);
+    await operator('POST', `/v1/users/${user.id}/enable`);
+    await signal('disable');
+    await say(true);
+    assert.equal(await status(), 'disabled', 'by the provider, after what the directory takes back');
+  });
+
   it('as Okta provisions: looks for the user, makes it, reads it, ends its access by PUT and by PATCH, and gives it back', async () => {
     const { scim } = await fixture();
     const sent = oktaUser();

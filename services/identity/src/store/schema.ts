@@ -235,6 +235,14 @@ export const receivedSignals = pgTable(
   (table) => [primaryKey({ columns: [table.providerId, table.idSha256] })],
 );
 
+/** Users whom a provider's signal disabled, as long as nobody else has a say in it: such a signal may enable them. */
+export const signalDisables = pgTable('signal_disables', {
+  userId: text()
+    .primaryKey()
+    .references(() => users.id),
+  providerId: text().notNull(),
+});
+
 /** What was answered to a creating call with an Idempotency-Key; never with a secret in it. */
 export const idempotencyKeys = pgTable(
   'idempotency_keys',

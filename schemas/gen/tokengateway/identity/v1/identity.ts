@@ -239,8 +239,10 @@ export interface RevokeResponse {
 
 /** Somebody as a provider knows them. */
 export interface AccountName {
-  /** By the name that the provider's tokens have. */
+  /** By the name that the provider's tokens have; else empty. */
   subject: string;
+  /** Else by the e-mail address of the one user of the tenant who is linked to the provider and has it. */
+  email: string;
 }
 
 /** One event that a provider signed, and the auth server verified with that provider's keys. */
@@ -261,11 +263,20 @@ export interface Signal {
     | //
     /** What was issued to the account until `at_ms` ends. */
     { $case: "endIssued"; value: AccountName }
+    | //
+    /** The same, and its user is disabled. */
+    { $case: "disable"; value: AccountName }
+    | //
+    /** Undoes a `disable` of this provider, if nobody else has a say in it since. */
+    { $case: "enable"; value: AccountName }
+    | //
+    /** As `disable`, for good: the account is unlinked, and no enabling signal is for it. */
+    { $case: "purge"; value: AccountName }
     | undefined;
 }
 
 export interface SignalReceipt {
-  /** applied; repeated: received before; too_old: perhaps received before; provider_unknown: there is none that is enabled. */
+  /** applied; nothing_to_do; repeated: received before; too_old: perhaps received before; provider_unknown: there is none that is enabled. */
   outcome: string;
   tenantId: string;
   /** Empty where nobody here is known by that name. */
@@ -3175,13 +3186,16 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
 };
 
 function createBaseAccountName(): AccountName {
-  return { subject: "" };
+  return { subject: "", email: "" };
 }
 
 export const AccountName: MessageFns<AccountName> = {
   encode(message: AccountName, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.subject !== "") {
       writer.uint32(10).string(message.subject);
+    }
+    if (message.email !== "") {
+      writer.uint32(18).string(message.email);
     }
     return writer;
   },
@@ -3207,6 +3221,14 @@ export const AccountName: MessageFns<AccountName> = {
             message.subject = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.email = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3220,13 +3242,19 @@ export const AccountName: MessageFns<AccountName> = {
   },
 
   fromJSON(object: any): AccountName {
-    return { subject: isSet(object.subject) ? globalThis.String(object.subject) : "" };
+    return {
+      subject: isSet(object.subject) ? globalThis.String(object.subject) : "",
+      email: isSet(object.email) ? globalThis.String(object.email) : "",
+    };
   },
 
   toJSON(message: AccountName): unknown {
     const obj: any = {};
     if (message.subject !== "") {
       obj.subject = message.subject;
+    }
+    if (message.email !== "") {
+      obj.email = message.email;
     }
     return obj;
   },
@@ -3237,6 +3265,7 @@ export const AccountName: MessageFns<AccountName> = {
   fromPartial(object: DeepPartial<AccountName>): AccountName {
     const message = createBaseAccountName();
     message.subject = object.subject ?? "";
+    message.email = object.email ?? "";
     return message;
   },
 };
@@ -3268,6 +3297,15 @@ export const Signal: MessageFns<Signal> = {
         break;
       case "endIssued":
         AccountName.encode(message.effect.value, writer.uint32(58).fork()).join();
+        break;
+      case "disable":
+        AccountName.encode(message.effect.value, writer.uint32(66).fork()).join();
+        break;
+      case "enable":
+        AccountName.encode(message.effect.value, writer.uint32(74).fork()).join();
+        break;
+      case "purge":
+        AccountName.encode(message.effect.value, writer.uint32(82).fork()).join();
         break;
     }
     return writer;
@@ -3342,6 +3380,30 @@ export const Signal: MessageFns<Signal> = {
             message.effect = { $case: "endIssued", value: AccountName.decode(reader, reader.uint32()) };
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.effect = { $case: "disable", value: AccountName.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.effect = { $case: "enable", value: AccountName.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.effect = { $case: "purge", value: AccountName.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3385,6 +3447,12 @@ export const Signal: MessageFns<Signal> = {
         ? { $case: "endIssued", value: AccountName.fromJSON(object.endIssued) }
         : isSet(object.end_issued)
         ? { $case: "endIssued", value: AccountName.fromJSON(object.end_issued) }
+        : isSet(object.disable)
+        ? { $case: "disable", value: AccountName.fromJSON(object.disable) }
+        : isSet(object.enable)
+        ? { $case: "enable", value: AccountName.fromJSON(object.enable) }
+        : isSet(object.purge)
+        ? { $case: "purge", value: AccountName.fromJSON(object.purge) }
         : undefined,
     };
   },
@@ -3410,6 +3478,12 @@ export const Signal: MessageFns<Signal> = {
       obj.endSession = message.effect.value;
     } else if (message.effect?.$case === "endIssued") {
       obj.endIssued = AccountName.toJSON(message.effect.value);
+    } else if (message.effect?.$case === "disable") {
+      obj.disable = AccountName.toJSON(message.effect.value);
+    } else if (message.effect?.$case === "enable") {
+      obj.enable = AccountName.toJSON(message.effect.value);
+    } else if (message.effect?.$case === "purge") {
+      obj.purge = AccountName.toJSON(message.effect.value);
     }
     return obj;
   },
@@ -3434,6 +3508,24 @@ export const Signal: MessageFns<Signal> = {
       case "endIssued": {
         if (object.effect?.value !== undefined && object.effect?.value !== null) {
           message.effect = { $case: "endIssued", value: AccountName.fromPartial(object.effect.value) };
+        }
+        break;
+      }
+      case "disable": {
+        if (object.effect?.value !== undefined && object.effect?.value !== null) {
+          message.effect = { $case: "disable", value: AccountName.fromPartial(object.effect.value) };
+        }
+        break;
+      }
+      case "enable": {
+        if (object.effect?.value !== undefined && object.effect?.value !== null) {
+          message.effect = { $case: "enable", value: AccountName.fromPartial(object.effect.value) };
+        }
+        break;
+      }
+      case "purge": {
+        if (object.effect?.value !== undefined && object.effect?.value !== null) {
+          message.effect = { $case: "purge", value: AccountName.fromPartial(object.effect.value) };
         }
         break;
       }
