@@ -6,6 +6,7 @@ import { auditCalls } from './audit.ts';
 import { changeRoutes } from './changes.ts';
 import type { RestContext } from './context.ts';
 import { credentialRoutes } from './credentials.ts';
+import { globalRevocationRoutes } from './global-revocation.ts';
 import { leakRoutes } from './leaks.ts';
 import { providerRoutes } from './providers.ts';
 import { receiptRoutes } from './receipts.ts';
@@ -32,6 +33,7 @@ export async function createRestApp(logger: Logger, given: RestContext): Promise
   leakRoutes(app, context, revokeKey);
   sessionRoutes(app, context);
   credentialRoutes(app, context);
+  globalRevocationRoutes(app, context);
   signingKeyRoutes(app, context);
   changeRoutes(app, context);
   receiptRoutes(app, context);

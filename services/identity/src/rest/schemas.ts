@@ -354,3 +354,18 @@ export const Receipt = Type.Object(
 
 export const listOf = <T extends Parameters<typeof Type.Array>[0]>(item: T) =>
   Type.Object({ items: Type.Array(item), nextCursor: Type.Optional(Type.String()) }, strict);
+
+/** RFC 9493 section 3.2: what names a user here. */
+export const GlobalRevocation = Type.Object(
+  {
+    sub_id: Type.Union([
+      Type.Object({ format: Type.Literal('iss_sub'), iss: Uri, sub: Type.String({ minLength: 1, maxLength: 500 }) }),
+      Type.Object({
+        format: Type.Literal('opaque'),
+        id: Type.String({ minLength: 1, maxLength: 100, description: "The user's id here, as SCIM has it." }),
+      }),
+      Type.Object({ format: Type.Literal('email'), email: userFields.email }),
+    ]),
+  },
+  { $id: 'GlobalRevocation', ...strict },
+);

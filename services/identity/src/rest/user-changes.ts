@@ -3,7 +3,7 @@ import { type Drizzle, ServiceError } from '@token-gateway/platform';
 import { externalSubject, type Subject, userSubject } from '@token-gateway/revocation';
 import { and, eq, inArray, isNotNull, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import type { NewChange } from '../store/port.ts';
-import { externalIdentities, providers, signalDisables, users } from '../store/schema.ts';
+import { externalIdentities, providers, sessionCutoffs, signalDisables, users } from '../store/schema.ts';
 import { now, type RestContext } from './context.ts';
 
 export type UserRow = typeof users.$inferSelect;
@@ -170,6 +170,17 @@ export async function isHeldBySignal(tx: Drizzle, { id }: Pick<Owned, 'id'>): Pr
 /** Whether the user is disabled is somebody else's word from now on: no signal undoes it. */
 export async function forgetSignal(tx: Drizzle, { id }: Pick<Owned, 'id'>): Promise<void> {
   await tx.delete(signalDisables).where(eq(signalDisables.userId, id));
+}
+
+/** Refuses everything that a provider issued to a subject until then. */
+export async function endIssued(tx: Drizzle, providerId: string, subject: string, issuedUntil: Date): Promise<void> {
+  await tx
+    .insert(sessionCutoffs)
+    .values({ providerId, subject, issuedUntil })
+    .onConflictDoUpdate({
+      target: [sessionCutoffs.providerId, sessionCutoffs.subject],
+      set: { issuedUntil: sql`greatest(${sessionCutoffs.issuedUntil}, excluded.issued_until)` },
+    });
 }
 
 /** What an administrator or a directory says of a user. */

@@ -10,6 +10,7 @@ import { and, eq, type SQL, sql } from 'drizzle-orm';
 import { endSession } from '../rest/sessions.ts';
 import {
   type Cause,
+  endIssued,
   forgetSignal,
   lockUser,
   statusStamp,
@@ -25,7 +26,6 @@ import {
   providers,
   receivedSignals,
   revokedSessions,
-  sessionCutoffs,
   signalDisables,
   users,
 } from '../store/schema.ts';
@@ -102,7 +102,7 @@ async function effectOf(
   const own = externalSubject(provider.id, account.subject);
   if (effect.$case === 'enable') return enabling(tx, provider, account, cause);
   // A clock that is ahead ends nothing of the future.
-  await endIssued(tx, provider, account, new Date(Math.min(atMs, now.getTime())));
+  await endIssued(tx, provider.id, account.subject, new Date(Math.min(atMs, now.getTime())));
   const ended = sessionRevoked(provider, own, cause);
   const { user } = account;
   if (user === null) return { changes: [ended] };
@@ -195,17 +195,6 @@ async function accountOf(tx: Drizzle, provider: ProviderRow, { subject, email }:
     .limit(2);
   if (link?.userId == null || others.length > 0) return null;
   return { subject: link.subject, user: (await lockUser(tx, link.userId)) ?? null };
-}
-
-/** Refuses everything that was issued to an account until then. */
-async function endIssued(tx: Drizzle, provider: ProviderRow, { subject }: Account, issuedUntil: Date): Promise<void> {
-  await tx
-    .insert(sessionCutoffs)
-    .values({ providerId: provider.id, subject, issuedUntil })
-    .onConflictDoUpdate({
-      target: [sessionCutoffs.providerId, sessionCutoffs.subject],
-      set: { issuedUntil: sql`greatest(${sessionCutoffs.issuedUntil}, excluded.issued_until)` },
-    });
 }
 
 function sessionRevoked({ id, issuer, tenantId }: ProviderRow, subject: Subject, cause: Cause): NewChange {
