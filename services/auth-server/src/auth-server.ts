@@ -28,11 +28,12 @@ import { auditRefusals } from './http/refusal-audit.ts';
 import { createRevocationEndpoint } from './http/revocation-endpoint.ts';
 import { createSecurityEventEndpoint } from './http/security-event-endpoint.ts';
 import { createTokenEndpoint, defaultGrantTypes } from './http/token-endpoint.ts';
-import { createDocumentFetcher } from './providers/document-fetcher.ts';
+import { createDocumentFetcher, createDocumentPoster } from './providers/document-fetcher.ts';
 import { keyOwnersOf } from './providers/provider-configuration.ts';
 import { createProviderDirectory } from './providers/provider-directory.ts';
 import { createProviderKeys } from './providers/provider-keys.ts';
 import { createDatabaseReplayStore } from './replay/database.ts';
+import { type SignalPoll, startPolling } from './signals/polling.ts';
 import { createSignalReceiver } from './signals/signal-receiver.ts';
 import { createDatabaseSigner } from './signing/database-signer.ts';
 import { createKeyStore, type SigningAlgorithm } from './signing/key-store.ts';
@@ -67,6 +68,8 @@ export interface AuthServerConfig {
   readonly audience: string;
   /** Clients to register at start. */
   readonly clients: readonly ClientRegistration[];
+  /** Transmitters of security events that are asked for them. */
+  readonly signalPolls?: readonly SignalPoll[];
   readonly identityTimeoutMs: number;
   readonly providerTimeoutMs: number;
   /** What the keys of another system begin with that were imported; absent: there are none. */
@@ -86,6 +89,7 @@ export interface AuthServer {
 
 const migrationsFolder = fileURLToPath(new URL('../migrations', import.meta.url));
 const documentBytesMax = 512 * 1024;
+const pollBytesMax = 4 * 1024 * 1024;
 const providerListCooldownMs = 250;
 const generationCooldownMs = 250;
 const providerKeys = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 1000 };
@@ -177,10 +181,18 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     },
     { issuer: config.issuer, tls: config.tls },
   );
+  const postDocument = createDocumentPoster({
+    bytesMax: pollBytesMax,
+    allowInsecure: config.allowInsecureProviders,
+  });
+  const polling = (config.signalPolls ?? []).map((poll) =>
+    startPolling({ postDocument, receiveSignal, clock, logger }, poll),
+  );
   return {
     app,
     exchange,
     async close() {
+      await Promise.all(polling.map((each) => each.close()));
       await app.close();
       tally.flush();
       await closeSigner();

@@ -25,6 +25,7 @@ suite('configuration', () => {
       signingAlgorithm: 'ES256',
       signingKeyRotationMs: 30 * 86_400_000,
       clients: [],
+      signalPolls: [],
       identityTimeoutMs: 1000,
       providerTimeoutMs: 2000,
       importedKeyPrefixes: [],
@@ -40,12 +41,21 @@ suite('configuration', () => {
     assert.deepEqual(loadProcessConfig({ ...env, TG_CLIENTS_FILE: path }).authServer.clients, clients);
   });
 
+  test('transmitters that are asked have a token that is not shown', () => {
+    const polls = JSON.stringify([{ endpoint: 'https://ssf.example.com/poll', bearerToken: 'our-token' }]);
+    const { signalPolls } = loadProcessConfig({ ...env, TG_SIGNAL_POLLS: polls }).authServer;
+    assert.equal(signalPolls?.[0]?.bearerToken?.reveal(), 'our-token');
+    assert.ok(!JSON.stringify(signalPolls).includes('our-token'));
+  });
+
   for (const [what, variables] of Object.entries({
     'an issuer with a path': { TG_ISSUER: 'https://auth.example.com/tenant' },
     'an issuer with a slash at its end': { TG_ISSUER: 'https://auth.example.com/' },
     'a symmetric algorithm': { TG_SIGNING_ALGORITHM: 'HS256' },
     'an audit that refuses without a place to go': { TG_AUDIT_ON_OUTAGE: 'refuse' },
     'clients that are no JSON': { TG_CLIENTS: '[' },
+    'a transmitter without TLS': { TG_SIGNAL_POLLS: '[{"endpoint":"http://ssf.example.com/poll"}]' },
+    'a transmitter without an address': { TG_SIGNAL_POLLS: '[{"bearerToken":"x"}]' },
     'a client without keys': { TG_CLIENTS: '[{"clientId":"gateway","jwks":{"keys":[]}}]' },
     'a private key of a client': {
       TG_CLIENTS: JSON.stringify([{ clientId: 'gateway', jwks: { keys: [{ ...key, d: 'd' }] } }]),

@@ -43,6 +43,8 @@ const fields = {
   signingKeyRotationHours: integer('TG_SIGNING_KEY_ROTATION_HOURS', { default: 720, minimum: 24, maximum: 26_280 }),
   /** As JSON; TG_CLIENTS_FILE names a file with the same. */
   clients: text('TG_CLIENTS', { default: '[]' }),
+  /** As JSON; TG_SIGNAL_POLLS_FILE names a file with the same. */
+  signalPolls: optional(secret('TG_SIGNAL_POLLS')),
   identityTimeoutMs: integer('TG_IDENTITY_TIMEOUT_MS', { default: 1000, minimum: 1 }),
   providerTimeoutMs: integer('TG_PROVIDER_TIMEOUT_MS', { default: 2000, minimum: 1 }),
   importedKeyPrefixes: keyPrefixes('TG_IMPORTED_KEY_PREFIXES'),
@@ -92,6 +94,15 @@ const Clients = Compile(
   ),
 );
 
+const SignalPolls = Compile(
+  Type.Array(
+    Type.Object(
+      { endpoint: Type.String({ format: 'uri' }), bearerToken: Type.Optional(Type.String({ pattern: '^[!-~]+$' })) },
+      { additionalProperties: false },
+    ),
+  ),
+);
+
 /** What main.ts needs: where to listen, what to connect to, and what the auth server itself is told. */
 export interface ProcessConfig extends KeyVaultConfig, IdentityClientConfig {
   readonly host: string;
@@ -111,6 +122,7 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
     signingAlgorithm,
     signingKeyRotationHours,
     clients,
+    signalPolls,
     identityTimeoutMs,
     providerTimeoutMs,
     importedKeyPrefixes,
@@ -134,6 +146,7 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
       signingAlgorithm,
       signingKeyRotationMs: signingKeyRotationHours * 3_600_000,
       clients: parseClients(clients),
+      signalPolls: signalPolls === undefined ? [] : parseSignalPolls(signalPolls, { allowInsecureProviders }),
       identityTimeoutMs,
       providerTimeoutMs,
       importedKeyPrefixes,
@@ -143,6 +156,27 @@ export function loadProcessConfig(env: NodeJS.ProcessEnv): ProcessConfig {
         : { tls: { cert: tlsCert, key: tlsKey.reveal(), clientCa: tlsClientCa } }),
     },
   };
+}
+
+/** No token goes over a line that is not encrypted. */
+function parseSignalPolls(
+  json: Secret,
+  { allowInsecureProviders }: { readonly allowInsecureProviders: boolean },
+): NonNullable<AuthServerConfig['signalPolls']> {
+  let value: unknown;
+  try {
+    value = JSON.parse(json.reveal());
+  } catch {
+    throw new ConfigError(['TG_SIGNAL_POLLS must be JSON']);
+  }
+  const isSafe = ({ endpoint }: { endpoint: string }) => allowInsecureProviders || endpoint.startsWith('https://');
+  if (!SignalPolls.Check(value) || !value.every(isSafe)) {
+    throw new ConfigError(['TG_SIGNAL_POLLS must be a list of {endpoint, bearerToken?}, each endpoint https']);
+  }
+  return value.map(({ endpoint, bearerToken }) => ({
+    endpoint,
+    bearerToken: bearerToken === undefined ? null : new Secret(bearerToken),
+  }));
 }
 
 function parseClients(json: string): AuthServerConfig['clients'] {

@@ -5,7 +5,7 @@ import { createIdentity, type Identity } from '@token-gateway/identity';
 import { type AuditRecord, createApiKey, createMemoryKeyVault } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock, createTestDatabase } from '@token-gateway/platform/testing';
 import { exportJWK, generateKeyPair, SignJWT } from 'jose';
-import { type AuthServer, createAuthServer } from './auth-server.ts';
+import { type AuthServer, type AuthServerConfig, createAuthServer } from './auth-server.ts';
 import type { ClientPermissions } from './clients/client-registration.ts';
 import { type LocalProvider, startLocalProvider } from './local-provider.testing.ts';
 
@@ -45,7 +45,10 @@ export interface OAuthWorld extends AsyncDisposable {
   createProvider(options?: object): Promise<{ providerId: string; tenantId: string; audience: string }>;
 }
 
-export async function startOAuthWorld(clients: Readonly<Record<string, Permissions>>): Promise<OAuthWorld> {
+export async function startOAuthWorld(
+  clients: Readonly<Record<string, Permissions>>,
+  more: Partial<AuthServerConfig> = {},
+): Promise<OAuthWorld> {
   const clock = createTestClock();
   const databases = [await createTestDatabase(), await createTestDatabase()] as const;
   const adminKey = createApiKey(randomBytes, clock.now().wallMs).key;
@@ -74,6 +77,7 @@ export async function startOAuthWorld(clients: Readonly<Record<string, Permissio
       identityTimeoutMs: 5000,
       providerTimeoutMs: 1000,
       allowInsecureProviders: true,
+      ...more,
     },
   );
   const provider = await startLocalProvider(clock);

@@ -10,6 +10,17 @@ import https from 'node:https';
 import { BlockList, isIP } from 'node:net';
 import { ServiceError } from '@token-gateway/platform';
 
+/** What is asked of an address beside its document. */
+export interface Question {
+  readonly body: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** The same for what is answered to a JSON document that is posted. */
+export type PostDocument = (url: string, question: Question) => Promise<unknown>;
+
 /** The parsed JSON of a document. Rejects with `provider_unavailable`, whatever went wrong. */
 export type FetchDocument = (url: string) => Promise<unknown>;
 
@@ -77,14 +88,39 @@ function lookupPublic(hostname: string, options: LookupOptions, callback: Lookup
 }
 
 export function createDocumentFetcher(config: Config): FetchDocument {
-  function request(url: URL, onResponse: (response: http.IncomingMessage) => void): http.ClientRequest {
+  const fetchDocument = createRequester(config);
+  return (url) => fetchDocument(url, null);
+}
+
+export function createDocumentPoster(config: Omit<Config, 'timeoutMs'>): PostDocument {
+  // Each question has its own time.
+  return createRequester({ ...config, timeoutMs: 0 });
+}
+
+function createRequester(config: Config): (url: string, question: Question | null) => Promise<unknown> {
+  function request(
+    url: URL,
+    question: Question | null,
+    onResponse: (response: http.IncomingMessage) => void,
+  ): http.ClientRequest {
     const options = {
-      headers: { accept: 'application/json, application/jwk-set+json' },
-      signal: AbortSignal.timeout(config.timeoutMs),
+      ...(question === null
+        ? {
+            method: 'GET',
+            headers: { accept: 'application/json, application/jwk-set+json' },
+            signal: AbortSignal.timeout(config.timeoutMs),
+          }
+        : {
+            method: 'POST',
+            headers: { accept: 'application/json', 'content-type': 'application/json', ...question.headers },
+            signal: AbortSignal.any([AbortSignal.timeout(question.timeoutMs), question.signal]),
+          }),
       agent: false,
       ...(config.allowInsecure ? {} : { lookup: lookupPublic }),
-    } as const;
-    return url.protocol === 'https:' ? https.get(url, options, onResponse) : http.get(url, options, onResponse);
+    };
+    const started =
+      url.protocol === 'https:' ? https.request(url, options, onResponse) : http.request(url, options, onResponse);
+    return started.end(question?.body);
   }
 
   function check(url: URL): void {
@@ -94,11 +130,11 @@ export function createDocumentFetcher(config: Config): FetchDocument {
     if (!config.allowInsecure && isIP(host) !== 0 && !isPublicAddress(host)) throw new Error('not a public address');
   }
 
-  async function fetchDocument(text: string): Promise<unknown> {
+  async function fetchDocument(text: string, question: Question | null): Promise<unknown> {
     const url = new URL(text);
     check(url);
     const { promise, resolve, reject } = Promise.withResolvers<http.IncomingMessage>();
-    request(url, resolve).on('error', reject);
+    request(url, question, resolve).on('error', reject);
     const response = await promise;
     try {
       if (response.statusCode !== 200) throw new Error(`status ${response.statusCode}`);
@@ -115,8 +151,8 @@ export function createDocumentFetcher(config: Config): FetchDocument {
     }
   }
 
-  return (url) =>
-    fetchDocument(url).catch((cause: unknown) => {
+  return (url, question) =>
+    fetchDocument(url, question).catch((cause: unknown) => {
       throw new ServiceError('provider_unavailable', { detail: `document ${url} could not be fetched`, cause });
     });
 }

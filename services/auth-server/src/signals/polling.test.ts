@@ -1,0 +1,125 @@
+/** Security events that a transmitter is asked for (RFC 8936), from it to the change in the log. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type IncomingHttpHeaders } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { after, before, suite, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { Secret } from '@token-gateway/platform';
+import { type OAuthWorld, startOAuthWorld } from '../oauth.testing.ts';
+
+interface Poll {
+  readonly ack: string[];
+  readonly setErrs: Record<string, { err: string }>;
+  readonly headers: IncomingHttpHeaders;
+}
+
+/** Keeps what it has until it is acknowledged, and answers at once. */
+async function startTransmitter() {
+  const sets = new Map<string, string>();
+  const polls: Poll[] = [];
+  const state = { isDown: false };
+  const server = createServer((request, response) => {
+    let text = '';
+    request.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk;
+    });
+    request.on('end', () => {
+      if (state.isDown) return response.writeHead(503).end();
+      const { ack, setErrs } = JSON.parse(text) as Poll;
+      polls.push({ ack, setErrs, headers: request.headers });
+      for (const id of [...ack, ...Object.keys(setErrs)]) sets.delete(id);
+      response.writeHead(200, { 'content-type': 'application/json' });
+      return response.end(JSON.stringify({ sets: Object.fromEntries(sets), moreAvailable: false }));
+    });
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/poll`,
+    sets,
+    polls,
+    state,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
+
+let transmitter: Awaited<ReturnType<typeof startTransmitter>>;
+let world: OAuthWorld;
+before(async () => {
+  transmitter = await startTransmitter();
+  const signalPolls = [{ endpoint: transmitter.url, bearerToken: new Secret('our-token') }];
+  world = await startOAuthWorld({ gateway: {} }, { signalPolls });
+});
+after(async () => {
+  await world[Symbol.asyncDispose]();
+  await transmitter[Symbol.asyncDispose]();
+});
+
+/** Lets time pass, by the test's clock, until it is so. */
+async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+  const deadlineMs = performance.now() + 10_000;
+  while (!(await isSo())) {
+    assert.ok(performance.now() < deadlineMs, `not within 10 s: ${what}`);
+    await world.clock.advance(50);
+    await setImmediate();
+  }
+}
+const isEnded = async (token: string) => (await world.exchange('gateway', token)).body['code'] === 'session_revoked';
+
+const event = 'https://schemas.openid.net/secevent/caep/event-type/session-revoked';
+function eventToken(audience: string, jti: string, claims: object = {}): Promise<string> {
+  const sub_id = { format: 'iss_sub', iss: world.provider.issuer, sub: 'somebody' };
+  const defaults = { aud: audience, jti, events: { [event]: {} }, sub_id, sub: undefined, exp: undefined };
+  return world.provider.sign({ ...defaults, ...claims }, { typ: 'secevent+jwt' });
+}
+
+suite('polling for security events', () => {
+  test('an event is acknowledged once it is a change in the log, by a receiver that says who it is', async () => {
+    const { audience } = await world.createProvider({ securityEvents: {} });
+    const token = await world.provider.sign({ aud: audience });
+    transmitter.sets.set('one', await eventToken(audience, 'one'));
+    await until('acknowledged', () => transmitter.polls.some(({ ack }) => ack.includes('one')));
+    assert.ok(await isEnded(token));
+    assert.equal(transmitter.polls.at(-1)?.headers.authorization, 'Bearer our-token');
+    assert.equal(transmitter.sets.size, 0);
+  });
+
+  test('an event that cannot be decided is not acknowledged, and comes again', async () => {
+    const { audience } = await world.createProvider({ securityEvents: {} });
+    const token = await eventToken(audience, 'two');
+    world.provider.isDown = true;
+    const polls = transmitter.polls.length;
+    transmitter.sets.set('two', token);
+    await until('asked again and again', () => transmitter.polls.length >= polls + 3);
+    const told = transmitter.polls.slice(polls).flatMap(({ ack, setErrs }) => [...ack, ...Object.keys(setErrs)]);
+    assert.deepEqual(told, []);
+    world.provider.isDown = false;
+    await until('acknowledged', () => transmitter.polls.some(({ ack }) => ack.includes('two')));
+    assert.ok(await isEnded(await world.provider.sign({ aud: audience })));
+  });
+
+  test('an event that is refused is told to be, and why, and holds up no other', async () => {
+    const { audience } = await world.createProvider({ securityEvents: {} });
+    transmitter.sets.set('forged', `${(await eventToken(audience, 'forged')).slice(0, -4)}AAAA`);
+    transmitter.sets.set('for-others', await eventToken('nobody', 'for-others'));
+    transmitter.sets.set('good', await eventToken(audience, 'good'));
+    await until('all are told', () => transmitter.sets.size === 0);
+    const errors = Object.assign({}, ...transmitter.polls.map(({ setErrs }) => setErrs)) as Poll['setErrs'];
+    assert.equal(errors['forged']?.err, 'invalid_key');
+    assert.equal(errors['for-others']?.err, 'invalid_audience');
+    assert.ok(transmitter.polls.some(({ ack }) => ack.includes('good')));
+  });
+
+  test('a transmitter that was away is asked again', async () => {
+    const { audience } = await world.createProvider({ securityEvents: {} });
+    transmitter.state.isDown = true;
+    transmitter.sets.set('late', await eventToken(audience, 'late'));
+    await world.clock.advance(2000);
+    transmitter.state.isDown = false;
+    await until('acknowledged', () => transmitter.polls.some(({ ack }) => ack.includes('late')));
+  });
+});
