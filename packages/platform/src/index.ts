@@ -35,6 +35,7 @@ export * from './key-vault/port.ts';
 export * from './lifecycle.ts';
 export * from './mutual-tls/open.ts';
 export * from './mutual-tls/peers.ts';
+export { startPeriodic } from './periodic.ts';
 export * from './signal/memory.ts';
 export * from './signal/port.ts';
 export { createRedisKeyspaceSource } from './signal/redis-keyspace.ts';

@@ -15,6 +15,7 @@ import {
   type RandomBytes,
   ServiceError,
   share,
+  startPeriodic,
 } from '@token-gateway/platform';
 import { keySubject, tenantSubject, userSubject } from '@token-gateway/revocation';
 import { eq } from 'drizzle-orm';
@@ -22,7 +23,6 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 import { publishExpiryNotices } from './keys/expiry-notices.ts';
 import { LastUse } from './keys/last-use.ts';
 import { HeadPublisher } from './log/heads.ts';
-import { startPeriodic } from './periodic.ts';
 import { type Protocol, startProtocol } from './protocol.ts';
 import { Receipts } from './receipts/receipts.ts';
 import { createRestApp } from './rest/app.ts';

@@ -78,12 +78,9 @@ async function pass(ms: number): Promise<void> {
   }
 }
 
-/** What the signers began is done: the database has one connection, and answers in order. */
+/** Every signer sleeps until its next turn: nothing that it began is under way. */
 async function settled(): Promise<void> {
-  for (let round = 0; round < 8; round += 1) {
-    await rows();
-    await new Promise(setImmediate);
-  }
+  while (clock.pendingTimers < open.length) await new Promise(setImmediate);
 }
 
 suite('signer with keys in the database', () => {
@@ -333,9 +330,9 @@ suite('rotation of signing keys', () => {
   test('back to an algorithm whose keys have ended makes a new key, which lives', async () => {
     const old = await kidOf(await start());
     await open.pop()?.close();
-    const eddsa = await start({ algorithm: 'EdDSA' });
+    await start({ algorithm: 'EdDSA' });
     await pass(2 * rotationMs + 2 * hourMs);
-    await eddsa.close();
+    await open.pop()?.close();
     const signer = await start();
     const fresh = await kidOf(signer);
     assert.notEqual(fresh, old);

@@ -4,7 +4,7 @@
  * @module
  */
 import { KeyObject, sign } from 'node:crypto';
-import { type Clock, type Logger, ServiceError } from '@token-gateway/platform';
+import { type Clock, type Logger, ServiceError, startPeriodic } from '@token-gateway/platform';
 import type { JWTPayload } from 'jose';
 import { abandoned, dueForRotation, signingKey } from './key-schedule.ts';
 import type { KeyStore, SigningAlgorithm, StoredKey } from './key-store.ts';
@@ -43,7 +43,6 @@ const maintenanceMs = 30_000;
 /** Resolves once a key is there. */
 export async function createDatabaseSigner({ store, clock, logger }: Deps, config: Config): Promise<DatabaseSigner> {
   const { algorithm, rotationMs } = config;
-  const closing = new AbortController();
   let lastKnown: readonly StoredKey[] = [];
   /** Those of our algorithm that may sign, now or later, in their order. */
   let usable: readonly SigningKey[] = [];
@@ -109,25 +108,12 @@ export async function createDatabaseSigner({ store, clock, logger }: Deps, confi
     await adopt(await load());
   }
 
-  async function maintainAlways(): Promise<void> {
-    let isFailing = false;
-    while (!closing.signal.aborted) {
-      await clock.sleep(maintenanceMs, closing.signal);
-      if (closing.signal.aborted) return;
-      try {
-        await maintain();
-        if (isFailing) logger.info('signing keys are maintained again');
-        isFailing = false;
-      } catch (err) {
-        if (!isFailing) logger.error({ err }, 'signing keys cannot be maintained, going on with those known');
-        isFailing = true;
-      }
-    }
-  }
-
   await store.sealAnew();
   await keyOf(1);
-  const maintenance = maintainAlways();
+  const maintenance = startPeriodic(
+    { clock, logger },
+    { what: 'maintenance of signing keys', intervalMs: maintenanceMs, work: maintain },
+  );
 
   return {
     async sign(claims, minGeneration) {
@@ -149,8 +135,7 @@ export async function createDatabaseSigner({ store, clock, logger }: Deps, confi
         .map(({ publicJwk, generation }) => ({ ...publicJwk, tg_generation: generation }));
     },
     async close() {
-      closing.abort();
-      await maintenance;
+      await maintenance.close();
     },
   };
 }

@@ -1,4 +1,5 @@
-import type { Clock, Logger } from '@token-gateway/platform';
+import type { Clock } from './clock/port.ts';
+import type { Logger } from './telemetry.ts';
 
 export interface PeriodicDeps {
   readonly clock: Clock;
