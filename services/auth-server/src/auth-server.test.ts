@@ -13,6 +13,7 @@ import { createLocalJWKSet, exportJWK, generateKeyPair, jwtVerify, SignJWT } fro
 import { type AuthServer, type AuthServerConfig, createAuthServer } from './auth-server.ts';
 import type { ClientRegistration } from './clients/client-registration.ts';
 import { Authority } from './exchange/authority.testing.ts';
+import { subjectOfToken } from './exchange/jwt-form.ts';
 import { startLocalProvider } from './local-provider.testing.ts';
 import { buildOpenApi } from './openapi.ts';
 
@@ -151,7 +152,7 @@ suite('token endpoint', () => {
       expires_in: 300,
       scope: '',
       as_of: { epoch: 1, seq: authority.seq },
-      subjects: ['user:usr_1'],
+      subjects: ['user:usr_1', subjectOfToken(String(accessToken))],
       max_staleness_ms: 1000,
       credential_expires_at_ms: (nowSeconds() + 300) * 1000,
       tenant_id: 'ten_1',

@@ -8,6 +8,7 @@ import { createSilentTelemetry, createTestClock, createTestDatabase } from '@tok
 import { decodeJwt } from 'jose';
 import { type AuthServer, createAuthServer } from './auth-server.ts';
 import type { ExchangeResult } from './exchange/exchange.ts';
+import { subjectOfToken } from './exchange/jwt-form.ts';
 import { type LocalProvider, startLocalProvider } from './local-provider.testing.ts';
 
 const issuer = 'https://auth.example.com';
@@ -133,7 +134,12 @@ suite('exchange of an API key, with identity', () => {
       auth_source: 'api_key',
       key_id: keyId,
     });
-    assert.deepEqual(result.subjects, [`key:${keyId}`, `user:${userId}`, `tenant:${tenantId}`]);
+    assert.deepEqual(result.subjects, [
+      `key:${keyId}`,
+      `user:${userId}`,
+      `tenant:${tenantId}`,
+      subjectOfToken(result.accessToken),
+    ]);
     assert.equal(result.maxStalenessMs, 2000);
     assert.equal(result.credentialExpiresAtMs, undefined);
   });
@@ -240,14 +246,18 @@ suite('exchange of an external token, with identity', () => {
         credential: claims['credential'],
       },
     );
-    assert.deepEqual([...first.subjects].sort(), [
-      `credential:${claims['credential']}`,
-      `external:${providerId}:ada`,
-      `provider:${providerId}`,
-      `session:${providerId}:s1`,
-      `tenant:${tenantId}`,
-      `user:${first.userId}`,
-    ]);
+    assert.deepEqual(
+      [...first.subjects].sort(),
+      [
+        `external:${providerId}:ada`,
+        `provider:${providerId}`,
+        `session:${providerId}:s1`,
+        `tenant:${tenantId}`,
+        `user:${first.userId}`,
+        `credential:${claims['credential']}`,
+        subjectOfToken(first.accessToken),
+      ].sort(),
+    );
   });
 
   test('a provider without provisioning knows only who is linked', async () => {

@@ -185,6 +185,15 @@ suite('revocation by a client', () => {
     assert.equal((await introspect(other))['active'], true);
   });
 
+  test('an internal token that was revoked by itself is handed out no more by whoever keeps it', async () => {
+    const { key } = await world.createKey();
+    const { body } = await world.ask('/oauth2/token', 'gateway', { grant_type: keyGrant, api_key: key });
+    assert.equal((await revoke(String(body['access_token']))).status, 200);
+    const revoked = (await changesOf()).at(-1)?.['subjects'];
+    assert.ok(Array.isArray(revoked) && revoked.length === 1);
+    assert.ok(Array.isArray(body['subjects']) && body['subjects'].includes(revoked[0]), 'it ends what is cached of it');
+  });
+
   test("a client's own token ends", async () => {
     const token = await ownToken();
     await revoke(token);

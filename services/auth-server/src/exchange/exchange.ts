@@ -19,6 +19,7 @@ import {
   internalClaims,
   tokenTimes,
 } from './internal-token.ts';
+import { subjectOfToken } from './jwt-form.ts';
 import {
   type Credential,
   type CredentialResolver,
@@ -164,13 +165,15 @@ export function createExchangeOf(
       granted,
       act,
     });
+    const accessToken = await signer.sign(claims, resolved.minSigningGeneration);
     return {
       outcome: 'granted',
-      accessToken: await signer.sign(claims, resolved.minSigningGeneration),
+      accessToken,
       expiresInSeconds: times.expiresInSeconds,
       scopes,
       asOf,
-      subjects: granted.subjects,
+      // It may be revoked by itself: whoever keeps it has to know by which name.
+      subjects: [...granted.subjects, subjectOfToken(accessToken)],
       maxStalenessMs: granted.maxStalenessMs,
       conditions,
       ...(times.credentialExpiresAtMs === undefined ? {} : { credentialExpiresAtMs: times.credentialExpiresAtMs }),

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { parseStrictJson, ServiceError } from '@token-gateway/platform';
+import { credentialSubject, type Subject } from '@token-gateway/revocation';
 
 /** The longest external token that is looked at, in characters. */
 export const tokenLengthMax = 16 * 1024;
@@ -87,8 +88,18 @@ function readForm(token: string, acceptedTypes: ReadonlySet<string>): JwtForm {
     header: { ...header, alg, ...(kid === undefined ? {} : { kid }) },
     issuer: iss,
     claims,
-    signingInputSha256: hash('sha256', `${headerPart}.${payloadPart}`, 'buffer'),
+    signingInputSha256: signingInputSha256(token),
   };
+}
+
+/** What a JWT is known by wherever it may not be written; not its signature, which may be one of several that are valid. */
+function signingInputSha256(token: string): Buffer {
+  return hash('sha256', token.slice(0, token.lastIndexOf('.')), 'buffer');
+}
+
+/** The subject that revokes a JWT by itself. */
+export function subjectOfToken(token: string): Subject {
+  return credentialSubject(signingInputSha256(token).toString('hex'));
 }
 
 /** `typ` is a media type without regard to case, and without `application/` when that is the only slash. */
