@@ -302,3 +302,95 @@ suite('exchange of an external token, with identity', () => {
     assert.equal(outcomeOf(await withJwt(other)), 'session_revoked');
   });
 });
+
+/** What the newest change is about. */
+async function newestSubjects(): Promise<readonly string[]> {
+  const { changes } = await identity.client.watermark(
+    { epoch: 0, applied: 0, heard: 0, heardChain: Buffer.alloc(0), historyMs: 3_600_000 },
+    { timeoutMs: 5000 },
+  );
+  return (JSON.parse(changes.at(-1)?.payload ?? '{}') as { subjects: string[] }).subjects;
+}
+
+/** The decision of before is told to be untrue: a gateway that has it asks anew, within the bound. */
+async function requireEnded(before: ExchangeResult): Promise<void> {
+  const subjects = await newestSubjects();
+  assert.ok(
+    before.subjects?.some((subject) => subjects.includes(subject)),
+    'the change names what the decision rests on',
+  );
+}
+
+const claimsOf = (result: ExchangeResult) => {
+  assert.ok(result.outcome === 'granted', outcomeOf(result));
+  return decodeJwt(result.accessToken);
+};
+
+suite('a change of what a token says of its user', () => {
+  test('attributes that the tenant names stand in every token, as they are now; each edit ends the decisions of before', async () => {
+    const attributes = { department: 'sales', cost: { centre: 12 }, salary: 1 };
+    const { key, userId, tenantId } = await createKey({ user: { attributes } });
+    const first = await withKey(key);
+    assert.equal('attributes' in claimsOf(first), false, 'nothing unless it is asked for');
+    const tokenAttributes = ['department', 'cost', 'absent', 'constructor'];
+    await call('PATCH', `/v1/tenants/${tenantId}`, { policy: { tokenAttributes } });
+    await requireEnded(first);
+    const second = await withKey(key);
+    assert.deepEqual(claimsOf(second)['attributes'], { department: 'sales', cost: { centre: 12 } });
+    await call('PATCH', `/v1/users/${userId}`, { attributes: { department: 'support' } });
+    await requireEnded(second);
+    assert.deepEqual(claimsOf(await withKey(key))['attributes'], { department: 'support' });
+    await call('PATCH', `/v1/tenants/${tenantId}`, { policy: { tokenTtlSeconds: 60 } });
+    assert.deepEqual(claimsOf(await withKey(key))['attributes'], { department: 'support' }, 'the policy keeps them');
+  });
+
+  test("attributes stand in a token that was made from a provider's as well, and are never the provider's", async () => {
+    const { tenantId, audience } = await createProvider();
+    await call('PATCH', `/v1/tenants/${tenantId}`, { policy: { tokenAttributes: ['department'] } });
+    const token = await provider.sign({
+      aud: audience,
+      sub: 'eve',
+      department: 'board',
+      attributes: { department: 'b' },
+    });
+    const first = await withJwt(token);
+    const { sub, attributes } = claimsOf(first);
+    assert.equal(attributes, undefined);
+    await call('PATCH', `/v1/users/${sub}`, { attributes: { department: 'sales' } });
+    await requireEnded(first);
+    assert.deepEqual(claimsOf(await withJwt(token))['attributes'], { department: 'sales' });
+  });
+
+  test('attributes that would fill a header are refused when they are written', async () => {
+    const { userId } = await createKey();
+    const patch = (size: number) =>
+      identity.app.inject({
+        method: 'PATCH',
+        url: `/v1/users/${userId}`,
+        headers: { authorization: `Token ${adminKey}` },
+        payload: { attributes: { a: 'x'.repeat(size) } },
+      });
+    assert.equal((await patch(4088)).statusCode, 200);
+    assert.equal((await patch(4089)).statusCode, 400);
+  });
+
+  test("what a provider's groups and scopes give shows in the next token when their meaning changes", async () => {
+    const { providerId, audience } = await createProvider({
+      claimMapping: { entitlements: 'groups' },
+      entitlementMapping: { staff: ['read'] },
+      scopeAudiences: { all: ['internal'] },
+    });
+    const token = await provider.sign({ aud: audience, groups: ['staff'], scope: 'all' });
+    const first = await withJwt(token);
+    assert.deepEqual(claimsOf(first)['entitlements'], ['read']);
+    await call('PATCH', `/v1/providers/${providerId}`, { entitlementMapping: { staff: ['write'] } });
+    await requireEnded(first);
+    const second = await withJwt(token);
+    assert.deepEqual(claimsOf(second)['entitlements'], ['write']);
+    await call('PATCH', `/v1/providers/${providerId}`, { scopeAudiences: { all: ['other'] } });
+    await requireEnded(second);
+    assert.equal(outcomeOf(await withJwt(token)), 'audience_not_allowed');
+    await call('PATCH', `/v1/providers/${providerId}`, { entitlementMapping: null, scopeAudiences: null });
+    assert.deepEqual(claimsOf(await withJwt(token))['entitlements'], ['staff']);
+  });
+});

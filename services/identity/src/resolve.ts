@@ -333,10 +333,17 @@ function grant(user: UserState, tenant: TenantState, rest: Partial<Granted>): De
       tokenTtlSeconds: tenant.tokenTtlSeconds,
       maxStalenessMs: tenant.maxStalenessMs,
       credentialExpiresAtMs: 0,
+      attributesJson: attributesOf(user, tenant),
       subjects: [],
       ...rest,
     },
   };
+}
+
+/** Of the user's attributes those that the tenant names; empty when there are none. */
+function attributesOf({ attributes = {} }: UserState, { tokenAttributes = [] }: TenantState): string {
+  const named = tokenAttributes.filter((name) => Object.hasOwn(attributes, name));
+  return named.length === 0 ? '' : JSON.stringify(Object.fromEntries(named.map((name) => [name, attributes[name]])));
 }
 
 /** Not of any tenant, so by no tenant's policy. */

@@ -33,6 +33,7 @@ const granted: ResolveResponse = {
       providerId: 'prv_1',
       tokenTtlSeconds: 300,
       maxStalenessMs: 0,
+      attributesJson: '',
       credentialExpiresAtMs: Date.UTC(2100, 0, 1),
       subjects: ['tenant:ten_1', 'external:prv_1:auth0|1'],
     },

@@ -78,6 +78,7 @@ export class Authority {
       tokenTtlSeconds: 300,
       maxStalenessMs: 1000,
       credentialExpiresAtMs: 0,
+      attributesJson: '',
       subjects: ['user:usr_1'],
     };
     if (this.refusal !== null) return refused(this.refusal, ['user:usr_1']);

@@ -1,4 +1,5 @@
 /** The internal token: the one shape every service sees, whatever the caller came with (RFC 9068). */
+import { ServiceError } from '@token-gateway/platform';
 import { formatPosition, type Position } from '@token-gateway/revocation';
 import type { Granted } from '@token-gateway/schemas/identity';
 import type { JWTPayload } from 'jose';
@@ -190,11 +191,21 @@ export function internalClaims(input: ClaimsInput): JWTPayload {
     rev: formatPosition(input.asOf),
     max_staleness: granted.maxStalenessMs,
     entitlements: entitlements.all,
+    ...(granted.attributesJson === '' ? {} : { attributes: attributesOf(granted) }),
     ...(entitlements.external.length === 0 ? {} : { ext_entitlements: entitlements.external }),
     ...sourceClaims(facts, granted),
     ...(audiences === undefined ? {} : { ext_audiences: audiences }),
     ...(act === undefined ? {} : { act }),
   };
+}
+
+/** As identity has them now, whatever the credential was made from. */
+function attributesOf({ attributesJson }: Granted): unknown {
+  try {
+    return JSON.parse(attributesJson);
+  } catch (cause) {
+    throw new ServiceError('decision_unavailable', { detail: 'attributes are no JSON', cause });
+  }
 }
 
 /** What the audience of a token is kept to by a provider's own token; undefined = by none. */

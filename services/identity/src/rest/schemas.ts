@@ -63,6 +63,13 @@ export const Policy = Type.Object(
     apiKeysPerUserMax: Type.Optional(
       Type.Integer({ minimum: 0, maximum: 1_000_000, description: 'Keys of a user that are active at the same time.' }),
     ),
+    tokenAttributes: Type.Optional(
+      Type.Array(Type.String({ minLength: 1, maxLength: 100 }), {
+        maxItems: 20,
+        uniqueItems: true,
+        description: 'Attributes of a user that stand in the internal token, in the claim attributes. Default: none.',
+      }),
+    ),
   },
   strict,
 );
@@ -84,7 +91,12 @@ export const Tenant = Type.Object(
     name: Type.String(),
     status: Type.Enum(['active', 'suspended']),
     policy: Type.Object(
-      { tokenTtlSeconds: Type.Integer(), maxStalenessMs: Type.Integer(), apiKeysPerUserMax: Type.Integer() },
+      {
+        tokenTtlSeconds: Type.Integer(),
+        maxStalenessMs: Type.Integer(),
+        apiKeysPerUserMax: Type.Integer(),
+        tokenAttributes: Type.Array(Type.String()),
+      },
       strict,
     ),
     createdAt: Moment,
@@ -164,7 +176,10 @@ export const ExternalIdentity = Type.Object(
   { issuer: Uri, subject: Type.String({ minLength: 1, maxLength: 500 }) },
   { $id: 'ExternalIdentity', ...strict },
 );
-const Attributes = Type.Record(Type.String({ minLength: 1, maxLength: 100 }), Type.Unknown(), { maxProperties: 100 });
+const Attributes = Type.Record(Type.String({ minLength: 1, maxLength: 100 }), Type.Unknown(), {
+  maxProperties: 100,
+  description: 'At most 4096 bytes as JSON. The policy of the tenant names those that stand in internal tokens.',
+});
 const userFields = {
   email: Type.String({ minLength: 3, maxLength: 320, pattern: '^[^\\s@]+@[^\\s@]+$' }),
   displayName: Name,

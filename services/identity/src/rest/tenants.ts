@@ -32,14 +32,21 @@ import {
 
 type Row = typeof tenants.$inferSelect;
 
-const defaults = { tokenTtlSeconds: 300, maxStalenessMs: 1000, apiKeysPerUserMax: 100 };
+type PolicyInForce = Required<Policy>;
+
+const defaults: PolicyInForce = {
+  tokenTtlSeconds: 300,
+  maxStalenessMs: 1000,
+  apiKeysPerUserMax: 100,
+  tokenAttributes: [],
+};
 const maxStalenessMinMs = 100;
 /** No transaction takes longer from here to its commit. */
 const commitMaxMs = 10_000;
 
-function policyOf(policy: Policy | undefined, current: typeof defaults): typeof defaults {
-  const { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax } = current;
-  const merged = { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax, ...policy };
+function policyOf(policy: Policy | undefined, current: PolicyInForce): PolicyInForce {
+  const { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax, tokenAttributes } = current;
+  const merged = { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax, tokenAttributes, ...policy };
   const isSane = merged.maxStalenessMs === 0 || merged.maxStalenessMs >= maxStalenessMinMs;
   if (!isSane || merged.maxStalenessMs > merged.tokenTtlSeconds * 1000) {
     throw new ServiceError('request_invalid', { detail: 'maxStalenessMs is 0, or from 100 up to the token TTL' });
@@ -57,6 +64,7 @@ function tenantAnswer(row: Row) {
       tokenTtlSeconds: row.tokenTtlSeconds,
       maxStalenessMs: row.maxStalenessMs,
       apiKeysPerUserMax: row.apiKeysPerUserMax,
+      tokenAttributes: row.tokenAttributes,
     },
     createdAt: row.createdAt.toISOString(),
   };

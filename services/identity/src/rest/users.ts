@@ -75,6 +75,15 @@ async function withIdentities<T extends { id: string }>(handle: Drizzle, rows: r
   }));
 }
 
+const attributesBytesMax = 4096;
+
+/** They may stand in a token, which has to fit into a header. */
+function requireSmall(attributes: object = {}): void {
+  if (Buffer.byteLength(JSON.stringify(attributes)) > attributesBytesMax) {
+    throw new ServiceError('request_invalid', { detail: `attributes have at most ${attributesBytesMax} bytes` });
+  }
+}
+
 export function userRoutes(app: HttpApp, context: RestContext): void {
   const { drizzle, callers } = context;
 
@@ -97,6 +106,7 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
       requireGrantable(caller, request.body.entitlements ?? []);
       const answer = await create(context, request, caller, async (tx) => {
         const { kind = 'person', email, displayName, entitlements, attributes } = request.body;
+        requireSmall(attributes);
         const { externalIdentities: links = [] } = request.body;
         requireKeysAlone({ kind }, { email });
         const id = newId(context, 'usr');
@@ -153,6 +163,7 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
       const { caller, user } = await readOwn(request, request.params.id);
       requireGrantable(caller, request.body.entitlements ?? []);
       requireKeysAlone(user, { email: request.body.email });
+      requireSmall(request.body.attributes);
       await commit(context, async (tx) => {
         if (Object.keys(request.body).length > 0) await tx.update(users).set(request.body).where(eq(users.id, user.id));
         await append(context, tx, userChanged(user, { actor: caller.actor }));

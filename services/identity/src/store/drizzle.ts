@@ -482,15 +482,18 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
   };
 }
 
-const userColumns = { id: users.id, isDisabled: users.isDisabled, entitlements: users.entitlements } satisfies Record<
-  keyof UserState,
-  unknown
->;
+const userColumns = {
+  id: users.id,
+  isDisabled: users.isDisabled,
+  entitlements: users.entitlements,
+  attributes: users.attributes,
+} satisfies Record<keyof UserState, unknown>;
 const tenantColumns = {
   id: tenants.id,
   isSuspended: tenants.isSuspended,
   tokenTtlSeconds: tenants.tokenTtlSeconds,
   maxStalenessMs: tenants.maxStalenessMs,
+  tokenAttributes: tenants.tokenAttributes,
 } satisfies Record<keyof TenantState, unknown>;
 
 interface KeyRow {

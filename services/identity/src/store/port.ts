@@ -42,12 +42,15 @@ export interface TenantState {
   readonly isSuspended: boolean;
   readonly tokenTtlSeconds: number;
   readonly maxStalenessMs: number;
+  /** Names of the attributes of users that stand in internal tokens; absent = none. */
+  readonly tokenAttributes?: readonly string[];
 }
 
 export interface UserState {
   readonly id: string;
   readonly isDisabled: boolean;
   readonly entitlements: readonly string[];
+  readonly attributes?: Readonly<Record<string, unknown>>;
 }
 
 export interface ApiKeyState {

@@ -61,6 +61,8 @@ export const tenants = pgTable('tenants', {
   looserUntil: moment(),
   /** Keys that are active at the same time. */
   apiKeysPerUserMax: integer().notNull().default(100),
+  /** Names of the attributes of users that stand in internal tokens. */
+  tokenAttributes: text().array().notNull().default(sql`'{}'`),
   isSuspended: boolean().notNull().default(false),
   /** Place of the suspension or resumption in force. */
   statusEpoch: sequence(),

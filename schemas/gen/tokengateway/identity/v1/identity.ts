@@ -120,6 +120,8 @@ export interface Granted {
   subjects: string[];
   /** The networks (CIDR) the credential may be used from; empty = from anywhere. To be held against every use. */
   allowedCidrs: string[];
+  /** JSON object: those attributes of the user that the tenant wants in its tokens; empty = none. */
+  attributesJson: string;
 }
 
 export interface Refused {
@@ -1333,6 +1335,7 @@ function createBaseGranted(): Granted {
     credentialExpiresAtMs: 0,
     subjects: [],
     allowedCidrs: [],
+    attributesJson: "",
   };
 }
 
@@ -1373,6 +1376,9 @@ export const Granted: MessageFns<Granted> = {
     }
     for (const v of message.allowedCidrs) {
       writer.uint32(98).string(v!);
+    }
+    if (message.attributesJson !== "") {
+      writer.uint32(106).string(message.attributesJson);
     }
     return writer;
   },
@@ -1486,6 +1492,14 @@ export const Granted: MessageFns<Granted> = {
             message.allowedCidrs.push(reader.string());
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.attributesJson = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1550,6 +1564,11 @@ export const Granted: MessageFns<Granted> = {
         : globalThis.Array.isArray(object?.allowed_cidrs)
         ? object.allowed_cidrs.map((e: any) => globalThis.String(e))
         : [],
+      attributesJson: isSet(object.attributesJson)
+        ? globalThis.String(object.attributesJson)
+        : isSet(object.attributes_json)
+        ? globalThis.String(object.attributes_json)
+        : "",
     };
   },
 
@@ -1591,6 +1610,9 @@ export const Granted: MessageFns<Granted> = {
     if (message.allowedCidrs?.length) {
       obj.allowedCidrs = message.allowedCidrs;
     }
+    if (message.attributesJson !== "") {
+      obj.attributesJson = message.attributesJson;
+    }
     return obj;
   },
 
@@ -1611,6 +1633,7 @@ export const Granted: MessageFns<Granted> = {
     message.credentialExpiresAtMs = object.credentialExpiresAtMs ?? 0;
     message.subjects = object.subjects?.map((e) => e) || [];
     message.allowedCidrs = object.allowedCidrs?.map((e) => e) || [];
+    message.attributesJson = object.attributesJson ?? "";
     return message;
   },
 };

@@ -1,0 +1,1 @@
+ALTER TABLE "tenants" ADD COLUMN "token_attributes" text[] DEFAULT '{}' NOT NULL;
