@@ -142,6 +142,21 @@ suite('back-channel logout', () => {
     assert.equal(await outcomeOf(token), 'session_revoked');
   });
 
+  test('where one of several providers cannot be decided, the others hear it, and it is to be sent again', async () => {
+    const logoutAudiences = ['shared'];
+    const { audience } = await world.createProvider({ logoutAudiences });
+    const away = await world.createProvider({ logoutAudiences, jwksUri: 'http://127.0.0.1:1/jwks' });
+    const [token, other] = await Promise.all(
+      [audience, away.audience].map((aud) => world.provider.sign({ aud, sid: 's' })),
+    );
+    const logout = await logoutToken({ aud: 'shared', sid: 's' });
+    assert.equal(await logOut(logout), 503);
+    assert.equal(await outcomeOf(token ?? ''), 'session_revoked');
+    await world.admin('PATCH', `/v1/providers/${away.providerId}`, { jwksUri: null });
+    assert.equal(await logOut(logout), 200);
+    assert.equal(await outcomeOf(other ?? ''), 'session_revoked');
+  });
+
   const now = () => Math.floor(world.clock.now().wallMs / 1000);
   const bad: Record<string, (audience: string) => Promise<string>> = {
     'the type of an access token': (aud) => logoutToken({ aud, sid: 's' }, { typ: 'at+jwt' }),

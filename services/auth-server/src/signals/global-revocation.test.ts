@@ -98,6 +98,8 @@ suite('global token revocation', () => {
     assert.equal((await revoke({ format: 'opaque', id: others.userId })).status, 404, 'of another tenant');
     assert.equal((await revoke({ format: 'phone_number', phone_number: '+1' })).status, 400);
     assert.equal((await revoke({ format: 'iss_sub', iss: world.provider.issuer })).status, 400);
+    assert.equal((await revoke(issSub('a\0'))).status, 400);
+    assert.equal((await revoke({ format: 'opaque', id: 'a\0' })).status, 400);
     const weak = await fixture({ entitlements: ['read'] });
     assert.equal((await weak.revoke(issSub())).status, 403);
     assert.deepEqual([await outcomeOf(token), await outcomeOf(others.token)], ['granted', 'granted']);
