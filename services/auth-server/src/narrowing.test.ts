@@ -293,6 +293,50 @@ suite('a client for itself', () => {
     assert.equal((await credentials('gateway')).body['error'], 'unauthorized_client');
   });
 
+  test('where the token says who may act, nobody else does: neither at once nor by way of another token', async () => {
+    const { audience } = await world.createProvider();
+    const actor = { actor_token: await world.granted(credentials('orders')), actor_token_type: accessTokenType };
+    const issuer = 'https://auth.example.com';
+    const mayAct = async (may_act: unknown) => {
+      const external = await world.provider.sign({ aud: audience, may_act });
+      const token = await world.granted(world.exchange('gateway', external));
+      const answers = [await world.exchange('orders', external, actor), await world.exchange('orders', token, actor)];
+      const narrow = await world.granted(world.exchange('orders', token, { audience: 'stock' }));
+      answers.push(await world.exchange('orders', narrow, { audience: 'stock', ...actor }));
+      return new Set(answers.map(({ body }) => body['code'] ?? 'granted'));
+    };
+    const named = [{ sub: 'client:orders' }, { client_id: 'orders' }, { sub: 'client:orders', iss: issuer }];
+    for (const each of named) assert.deepEqual(await mayAct(each), new Set(['granted']), JSON.stringify(each));
+    const others = [
+      { sub: 'client:billing' },
+      { sub: 'orders' },
+      { sub: 'client:orders', iss: world.provider.issuer },
+      { sub: 'client:orders', client_id: 'billing' },
+      { sub: 'client:orders', acr: 'high' },
+      { sub: ['client:orders'] },
+      { iss: issuer },
+      {},
+      [],
+      null,
+      'client:orders',
+    ];
+    for (const each of others) {
+      assert.deepEqual(await mayAct(each), new Set(['client_not_allowed']), JSON.stringify(each));
+    }
+  });
+
+  test('a token that names a client as one who may act makes it no actor where the operator has not', async () => {
+    const { audience } = await world.createProvider();
+    const external = await world.provider.sign({ aud: audience, may_act: { sub: 'client:billing' } });
+    const actor = { actor_token: await world.granted(credentials('billing', { audience: 'billing' })) };
+    const { body } = await world.exchange('billing', external, {
+      audience: 'billing',
+      ...actor,
+      actor_token_type: accessTokenType,
+    });
+    assert.equal(body['code'], 'client_not_allowed');
+  });
+
   test('it acts for a user, and is named in the token, before whoever acted before it', async () => {
     const { token, userId } = await ofKey();
     const actor = { actor_token: await world.granted(credentials('orders')), actor_token_type: accessTokenType };

@@ -17,9 +17,11 @@ import {
   clientSubject,
   clientsActing,
   internalClaims,
+  mayActOf,
   tokenTimes,
 } from './internal-token.ts';
 import { subjectOfToken } from './jwt-form.ts';
+import { namesClient } from './may-act.ts';
 import {
   type Credential,
   type CredentialResolver,
@@ -121,13 +123,15 @@ export function createExchangeOf(
   /** The facts of the actor's own token; `client_not_allowed` where the client may not act for this tenant's users. */
   async function resolveActor(
     { actorToken, clientId, permissions = {} }: ExchangeRequest,
-    { granted }: Resolved,
+    { facts: subject, granted }: Resolved,
   ): Promise<CredentialFacts | ErrorCode | null> {
     if (actorToken === undefined) return null;
     const { mayActFor = [] } = permissions;
     if (granted.tenantId === '' || !(mayActFor.includes('*') || mayActFor.includes(granted.tenantId))) {
       return 'client_not_allowed';
     }
+    const mayAct = mayActOf(subject);
+    if (mayAct !== undefined && !namesClient(mayAct, { issuer: config.issuer, clientId })) return 'client_not_allowed';
     // Its own token needs no permission to be one.
     const actor = await resolve({ kind: 'jwt', value: actorToken }, { internalTokens: true });
     if (actor.outcome === 'refused') return actor.code;

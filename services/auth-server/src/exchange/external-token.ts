@@ -14,6 +14,7 @@ import { readConfirmation } from './confirmation.ts';
 import { enrich } from './enrichment.ts';
 import type { JwtForm } from './jwt-form.ts';
 import { type FormedTokenReader, refusalCode } from './jwt-reader.ts';
+import { readMayAct } from './may-act.ts';
 import type { CredentialReading } from './resolution.ts';
 import { requireUse, type TokenUse } from './token-use.ts';
 
@@ -64,6 +65,7 @@ export function createExternalTokenReader({
       configuration,
     );
     const confirmation = readConfirmation(form.claims);
+    const mayAct = readMayAct(form.claims);
     const { signingInputSha256 } = form;
     return {
       question: {
@@ -90,6 +92,7 @@ export function createExternalTokenReader({
         signingInputSha256,
         expiresAtMs,
         ...(confirmation === undefined ? {} : { confirmation }),
+        ...(mayAct === undefined ? {} : { mayAct }),
       },
       renew: async () => {
         await directory.renew(list);

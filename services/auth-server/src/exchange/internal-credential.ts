@@ -9,6 +9,7 @@ import { compactVerify, errors, type JWTPayload } from 'jose';
 import type { OwnKeys } from '../signing/own-keys.ts';
 import { type Actor, clientSubject, type InternalFacts } from './internal-token.ts';
 import type { JwtForm } from './jwt-form.ts';
+import { readMayAct } from './may-act.ts';
 import type { CredentialReading } from './resolution.ts';
 
 const clockToleranceSeconds = 5;
@@ -60,6 +61,7 @@ function factsOf(claims: JWTPayload, generation: number): InternalFacts {
   const { sub, aud, client_id, tenant, scope, entitlements, ext_entitlements, ext_audiences, amr, act, auth_source } =
     claims;
   if (!isText(sub) || !isText(aud) || !isText(client_id) || typeof scope !== 'string') throw invalid();
+  const mayAct = readMayAct(claims);
   const isOfClient = auth_source === 'client';
   if (isOfClient !== sub.startsWith(clientSubject('')) || (!isOfClient && !isText(tenant))) throw invalid();
   return {
@@ -74,6 +76,7 @@ function factsOf(claims: JWTPayload, generation: number): InternalFacts {
     ...(ext_audiences === undefined ? {} : { externalAudiences: textsOf(ext_audiences) }),
     authenticationMethods: textsOf(amr),
     ...(act === undefined ? {} : { actor: act as Actor }),
+    ...(mayAct === undefined ? {} : { mayAct }),
     source: sourceOf(claims),
     tokenId: isText(claims.jti) ? claims.jti : '',
     issuedAtSeconds: claims.iat ?? 0,

@@ -4,6 +4,7 @@ import { formatPosition, type Position } from '@token-gateway/revocation';
 import type { Granted } from '@token-gateway/schemas/identity';
 import type { JWTPayload } from 'jose';
 import type { Confirmation } from './confirmation.ts';
+import type { MayAct } from './may-act.ts';
 
 /** What only the credential itself says; for an external token, in the internal shape. */
 export type CredentialFacts =
@@ -21,6 +22,7 @@ export type CredentialFacts =
       readonly authenticationMethods?: readonly string[];
       readonly signingInputSha256: Buffer;
       readonly expiresAtMs: number;
+      readonly mayAct?: MayAct;
       /** Absent: whoever has the token may use it. */
       readonly confirmation?: Confirmation;
     }
@@ -50,6 +52,8 @@ export interface InternalFacts {
   readonly externalAudiences?: readonly string[];
   readonly authenticationMethods: readonly string[];
   readonly actor?: Actor;
+  /** As the provider's token had it; absent = nothing was said. */
+  readonly mayAct?: MayAct;
   readonly source:
     | { readonly kind: 'client' }
     | { readonly kind: 'api-key'; readonly keyId: string }
@@ -178,6 +182,7 @@ export function internalClaims(input: ClaimsInput): JWTPayload {
   const { times, facts, granted, act } = input;
   const entitlements = entitlementsOf(facts, granted);
   const audiences = audiencesOfSource(facts);
+  const mayAct = mayActOf(facts);
   return {
     iss: input.issuer,
     sub: isOfClient(facts) ? subjectOfClient(facts, input.clientId) : granted.userId,
@@ -196,6 +201,7 @@ export function internalClaims(input: ClaimsInput): JWTPayload {
     ...sourceClaims(facts, granted),
     ...(audiences === undefined ? {} : { ext_audiences: audiences }),
     ...(act === undefined ? {} : { act }),
+    ...(mayAct === undefined ? {} : { may_act: mayAct }),
   };
 }
 
@@ -212,6 +218,11 @@ function attributesOf({ attributesJson }: Granted): unknown {
 export function audiencesOfSource(facts: CredentialFacts): readonly string[] | undefined {
   if (facts.kind === 'external') return facts.audiences;
   return facts.kind === 'internal' ? facts.externalAudiences : undefined;
+}
+
+/** Who may act by what the token says; undefined = it says nothing of it. */
+export function mayActOf(facts: CredentialFacts): MayAct | undefined {
+  return facts.kind === 'external' || facts.kind === 'internal' ? facts.mayAct : undefined;
 }
 
 function isOfClient(facts: CredentialFacts): boolean {
