@@ -90,16 +90,18 @@ suite('polling for security events', () => {
 
   test('an event that cannot be decided is not acknowledged, and comes again', async () => {
     const { audience } = await world.createProvider({ securityEvents: {} });
-    const token = await eventToken(audience, 'two');
+    // From before the event, and good for as long as the test's clock may take.
+    const access = await world.provider.sign({ aud: audience, exp: world.clock.now().wallMs / 1000 + 86_400 });
+    const securityEvent = await eventToken(audience, 'two');
     world.provider.isDown = true;
     const polls = transmitter.polls.length;
-    transmitter.sets.set('two', token);
+    transmitter.sets.set('two', securityEvent);
     await until('asked again and again', () => transmitter.polls.length >= polls + 3);
     const told = transmitter.polls.slice(polls).flatMap(({ ack, setErrs }) => [...ack, ...Object.keys(setErrs)]);
     assert.deepEqual(told, []);
     world.provider.isDown = false;
     await until('acknowledged', () => transmitter.polls.some(({ ack }) => ack.includes('two')));
-    assert.ok(await isEnded(await world.provider.sign({ aud: audience })));
+    assert.ok(await isEnded(access));
   });
 
   test('an event that is refused is told to be, and why, and holds up no other', async () => {
