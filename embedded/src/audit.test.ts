@@ -230,7 +230,13 @@ suite('audit', () => {
     const seen = new Set(events().map(({ type }) => type));
     assert.deepEqual(
       auditTypes.filter((type) => !seen.has(type)),
-      ['tg.audit.introspection', 'tg.audit.revocation', 'tg.audit.lost'],
+      [
+        'tg.audit.introspection',
+        'tg.audit.revocation',
+        'tg.audit.signal.received',
+        'tg.audit.signal.refused',
+        'tg.audit.lost',
+      ],
     );
   });
 });
