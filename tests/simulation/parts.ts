@@ -24,14 +24,15 @@ export interface Database {
 export function connectStore(from: Machine, network: Network, database: () => Database) {
   const on =
     (which: 'primary' | 'readable') =>
-    <T>(statement: (store: MemoryStore) => Promise<T>): Promise<T> => {
+    <T>(statement: (store: MemoryStore) => Promise<T>, timeoutMs = 3000): Promise<T> => {
       const { machine, [which]: store } = database();
-      return network.call(from, machine, 3000, () => statement(store));
+      return network.call(from, machine, timeoutMs, () => statement(store));
     };
   const ask = on('primary');
   const query = on('readable');
   return {
-    open: () => ask((store) => store.open()),
+    // Nobody is served until it is answered: whoever starts asks again sooner.
+    open: () => ask((store) => store.open(), 1000),
     head: () => query((store) => store.head()),
     read: (after: number, limit: number) => query((store) => store.read(after, limit)),
     chains: (seqs: readonly number[]) => query((store) => store.chains(seqs)),

@@ -34,7 +34,7 @@ const failurePauseMsMax = 30_000;
 /** What is told with the next question; once it was answered, the transmitter has heard it. */
 interface Told {
   readonly ack: string[];
-  readonly setErrs: Record<string, { readonly err: string; readonly description: string }>;
+  readonly setErrs: Map<string, { readonly err: string; readonly description: string }>;
 }
 
 /** Resolves when closed: what was not acknowledged by then comes again. */
@@ -44,46 +44,55 @@ export function startPolling(
 ): { close(): Promise<void> } {
   const closing = new AbortController();
   const { signal } = closing;
+  // Where a path says who may ask, it is a secret.
+  const transmitter = new URL(endpoint).origin;
   const kind = createSecurityEvents({ clock, bearerToken: null });
   const headers: Record<string, string> =
     bearerToken === null ? {} : { authorization: `Bearer ${bearerToken.reveal()}` };
 
-  async function ask(told: Told): Promise<ReadonlyMap<string, string>> {
+  async function ask({ ack, setErrs }: Told): Promise<ReadonlyMap<string, string>> {
+    const told = { ack, setErrs: Object.fromEntries(setErrs) };
     const body = JSON.stringify({ maxEvents: eventsMax, returnImmediately: false, ...told });
     return setsOf(await postDocument(endpoint, { body, headers, timeoutMs, signal }));
   }
 
-  /** Resolves with whether all of them were decided. */
-  async function receive(sets: ReadonlyMap<string, string>, told: Told): Promise<boolean> {
-    let areAllDecided = true;
+  /** Resolves with how many of them could not be decided. */
+  async function receive(sets: ReadonlyMap<string, string>, told: Told): Promise<number> {
+    let undecided = 0;
     for (const [id, token] of sets) {
-      if (signal.aborted) return false;
+      if (signal.aborted) break;
       try {
         await receiveSignal(token, kind);
         told.ack.push(id);
       } catch (error) {
-        if (isUnavailable(toServiceError(error).code)) areAllDecided = false;
-        else told.setErrs[id] = toSecurityEventAnswer(error).body;
+        if (isUnavailable(toServiceError(error).code)) undecided += 1;
+        else told.setErrs.set(id, toSecurityEventAnswer(error).body);
       }
     }
-    return areAllDecided;
+    return undecided;
   }
 
   async function run(): Promise<void> {
     let told = nothingToTell();
     let failures = 0;
+    let known: ReadonlyMap<string, string> = new Map();
     while (!signal.aborted) {
       try {
         const sets = await ask(told);
         told = nothingToTell();
-        if (!(await receive(sets, told)))
-          throw new ServiceError('provider_unavailable', { detail: 'not all were decided' });
-        if (failures > 0) logger.info({ endpoint }, 'security events are received again');
+        const undecided = await receive(sets, told);
+        if (undecided > 0 && undecided === sets.size) {
+          throw new ServiceError('provider_unavailable', { detail: 'none was decided' });
+        }
+        if (failures > 0) logger.info({ transmitter }, 'security events are received again');
         failures = 0;
-        if (sets.size === 0) await clock.sleep(pauseMs, signal);
+        // Also where it sends again what it was told of, or what could not be decided.
+        const isNews = [...sets.keys()].some((id) => !known.has(id));
+        known = sets;
+        if (!isNews) await clock.sleep(pauseMs, signal);
       } catch (err) {
         if (signal.aborted) return;
-        if (failures === 0) logger.warn({ err, endpoint }, 'security events cannot be received');
+        if (failures === 0) logger.warn({ err, transmitter }, 'security events cannot be received');
         failures += 1;
         await clock.sleep(Math.min(pauseMs * 2 ** failures, failurePauseMsMax), signal);
       }
@@ -99,7 +108,7 @@ export function startPolling(
   };
 }
 
-const nothingToTell = (): Told => ({ ack: [], setErrs: {} });
+const nothingToTell = (): Told => ({ ack: [], setErrs: new Map() });
 
 /** RFC 8936 section 2.3: `sets`, by their ids. */
 function setsOf(answer: unknown): ReadonlyMap<string, string> {

@@ -170,6 +170,60 @@ suite('security events', () => {
     assert.equal((await userOf(tenantId)).status, 'active');
   });
 
+  test('an older word of a provider does not undo its newer one, in whatever order they come', async () => {
+    const { audience, tenantId } = await hearing({ provisioning: 'jit' });
+    await world.exchange('gateway', await world.provider.sign({ aud: audience }));
+    const now = Math.floor(world.clock.now().wallMs / 1000);
+    const say = async (event: string, toe: number) =>
+      assert.equal(await said(await eventOf(audience, `${risc}account-${event}`, { iat: toe, toe })), 'received');
+    await say('disabled', now);
+    await say('enabled', now - 3600);
+    assert.equal((await userOf(tenantId)).status, 'disabled');
+    // Repeated for an earlier time, it is not of less weight.
+    await say('disabled', now - 60);
+    await say('enabled', now - 30);
+    assert.equal((await userOf(tenantId)).status, 'disabled');
+    await world.clock.advance(2000);
+    await say('enabled', now + 1);
+    assert.equal((await userOf(tenantId)).status, 'active');
+  });
+
+  test('of an address all who have it end, so that nobody hides behind another; none of them is enabled', async () => {
+    const { audience, tenantId } = await hearing({ provisioning: 'jit', linkBy: 'verified_email' });
+    const address = { email: 'ada@example.com', email_verified: true };
+    await world.admin('POST', `/v1/tenants/${tenantId}/users`, { email: address.email, displayName: 'Ada' });
+    const one = await world.provider.sign({ aud: audience, sub: 'one', ...address });
+    const two = await world.provider.sign({ aud: audience, sub: 'two', ...address, email_verified: false });
+    assert.deepEqual([await outcomeOf(one), await outcomeOf(two)], ['granted', 'granted']);
+    const sub_id = { format: 'email', email: address.email };
+    assert.equal(await said(await eventOf(audience, `${risc}account-disabled`, { sub_id })), 'received');
+    assert.deepEqual([await outcomeOf(one), await outcomeOf(two)], ['session_revoked', 'session_revoked']);
+    const statuses = async () => {
+      const { items } = await world.admin('GET', `/v1/tenants/${tenantId}/users`);
+      return (items as unknown as { status: string }[]).map(({ status }) => status);
+    };
+    assert.deepEqual(await statuses(), ['disabled', 'disabled']);
+    await world.clock.advance(2000);
+    assert.equal(await said(await eventOf(audience, `${risc}account-enabled`, { sub_id })), 'received');
+    assert.deepEqual(await statuses(), ['disabled', 'disabled']);
+  });
+
+  test('the subject of an account that is purged before it was ever seen makes no user', async () => {
+    const { audience } = await hearing({ provisioning: 'jit' });
+    assert.equal(await said(await eventOf(audience, `${risc}account-purged`)), 'received');
+    await world.clock.advance(6000);
+    assert.equal(await outcomeOf(await world.provider.sign({ aud: audience })), 'external_identity_blocked');
+  });
+
+  test('a provider whose keys are away makes nobody send again what is not for it', async () => {
+    const { audience } = await hearing();
+    const jwksUri = 'http://127.0.0.1:1/none';
+    const audiences = ['https://elsewhere.example.com'];
+    const { providerId } = await hearing({ securityEvents: { jwksUri, audiences } });
+    assert.equal(await said(await eventOf(audience, `${caep}session-revoked`)), 'received');
+    await world.admin('POST', `/v1/providers/${providerId}/disable`);
+  });
+
   test('a purged account is a disabled user whom the provider brings no more', async () => {
     const { audience, tenantId } = await hearing();
     await outcomeOf(await world.provider.sign({ aud: audience }));

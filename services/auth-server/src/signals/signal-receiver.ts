@@ -69,6 +69,16 @@ export function createSignalReceiver(
     await verifier.verify(token, form, provider);
   }
 
+  async function verifyFor(token: string, form: JwtForm, provider: Provider, kind: SignalKind): Promise<void> {
+    try {
+      await verify(token, form, kind.signerOf(provider));
+    } catch (error) {
+      // Whose keys are away need not be waited for where the token is not for it, whoever signed it.
+      if (isUnavailable(toServiceError(error).code)) kind.signalsOf(form, provider);
+      throw error;
+    }
+  }
+
   async function tell({ id, effect, ...content }: SignalContent, provider: Provider, kind: SignalKind): Promise<void> {
     const receipt =
       effect === null
@@ -93,8 +103,9 @@ export function createSignalReceiver(
     const providers = kind.providersOf(form, await directory.recent());
     const ends = await Promise.allSettled(
       providers.map(async (provider) => {
-        await verify(token, form, kind.signerOf(provider));
-        await all(kind.signalsOf(form, provider).map((signal) => tell(signal, provider, kind)));
+        await verifyFor(token, form, provider, kind);
+        // In the order of the token: one may undo another.
+        await inTurn(kind.signalsOf(form, provider), (signal) => tell(signal, provider, kind));
       }),
     );
     const failures = ends.flatMap((end) => (end.status === 'rejected' ? [toServiceError(end.reason)] : []));
@@ -120,10 +131,11 @@ export function createSignalReceiver(
   }
 }
 
-/** Waits for all of them, also where one fails. */
-async function all(tellings: readonly Promise<void>[]): Promise<void> {
-  const failed = (await Promise.allSettled(tellings)).find((end) => end.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
+/** Goes on where one fails, and rejects with the first failure in the end. */
+async function inTurn<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const failures: unknown[] = [];
+  for (const item of items) await work(item).catch((error: unknown) => failures.push(error));
+  if (failures.length > 0) throw failures[0];
 }
 
 /** What a token is refused for, in the order in which it is checked; whatever is not here comes after. */

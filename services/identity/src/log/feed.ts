@@ -1,4 +1,4 @@
-import { type Clock, type Logger, ServiceError } from '@token-gateway/platform';
+import { type Clock, inTime, type Logger, ServiceError } from '@token-gateway/platform';
 import { type ChangeRow, nextChain, type Position } from '@token-gateway/revocation';
 import type { ChangeStore, Head } from '../store/port.ts';
 
@@ -6,6 +6,8 @@ import type { ChangeStore, Head } from '../store/port.ts';
 export const keptMax = 10_000;
 const pollMs = 250;
 const batchMax = 500;
+/** For all that is read back. */
+const patienceMs = 500;
 
 export interface ChangeFeedDeps {
   readonly store: Pick<ChangeStore, 'read'>;
@@ -98,8 +100,10 @@ export class ChangeFeed {
   readBack(): Promise<void> {
     if (this.#isReadBack) return Promise.resolve();
     if (this.#readingBack !== null) return this.#readingBack;
-    const reading = this.#readOlder(this.#epoch, this.#epochFrom)
-      .catch((err: unknown) => this.#deps.logger.warn({ err }, 'older changes cannot be read'))
+    const { clock, logger } = this.#deps;
+    // A read without an answer holds nobody up for long: whoever comes after begins another.
+    const reading = inTime(clock, patienceMs, this.#readOlder(this.#epoch, this.#epochFrom), () => {})
+      .catch((err: unknown) => logger.warn({ err }, 'older changes cannot be read'))
       .finally(() => {
         if (this.#readingBack === reading) this.#readingBack = null;
       });
@@ -116,7 +120,7 @@ export class ChangeFeed {
       if (head.epoch !== epoch || more.length === 0) return;
       rows.push(...more);
     }
-    if (epoch !== this.#epoch) return;
+    if (epoch !== this.#epoch || this.#isReadBack) return;
     this.#isReadBack = true;
     const isWhole = rows[0] !== undefined && rows[0].seq + rows.length === until + 1;
     const [next] = this.#kept;

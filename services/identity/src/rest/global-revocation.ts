@@ -6,14 +6,14 @@
  */
 import { type Drizzle, type HttpApp, ServiceError } from '@token-gateway/platform';
 import { externalSubject, type Subject } from '@token-gateway/revocation';
-import { and, asc, eq, sql } from 'drizzle-orm';
+import { and, asc, eq, inArray, type SQL, sql } from 'drizzle-orm';
 import { type Static, Type } from 'typebox';
 import type { NewChange } from '../store/port.ts';
-import { emailKey, externalIdentities, users } from '../store/schema.ts';
+import { emailKey, externalIdentities, providers, users } from '../store/schema.ts';
 import { requireScim } from './caller.ts';
 import { appendAll, commit, now, type RestContext } from './context.ts';
 import { GlobalRevocation } from './schemas.ts';
-import { endIssued, linkedUser, lockUser } from './user-changes.ts';
+import { endIssued, lockUser } from './user-changes.ts';
 
 type SubjectIdentifier = Static<typeof GlobalRevocation>['sub_id'];
 
@@ -49,12 +49,17 @@ export function globalRevocationRoutes(app: HttpApp, context: RestContext): void
   );
 }
 
-/** Of an address everybody in the tenant who has it, so that nobody hides behind another with the same. In one order, as they are locked. */
+/** Everybody in the tenant who is named so, so that nobody hides behind another. In one order, as they are locked. */
 async function usersOf(tx: Drizzle, tenantId: string, name: SubjectIdentifier): Promise<string[]> {
   switch (name.format) {
     case 'iss_sub': {
-      const user = await linkedUser(tx, tenantId, { issuer: name.iss, subject: name.sub });
-      return user === null ? [] : [user.id];
+      // One issuer may be several providers of the tenant, each with users of its own.
+      const linked = tx
+        .select({ id: externalIdentities.userId })
+        .from(externalIdentities)
+        .innerJoin(providers, eq(providers.id, externalIdentities.providerId))
+        .where(and(eq(providers.issuer, name.iss), eq(externalIdentities.subject, name.sub)));
+      return idsOf(await selected(tx, tenantId, inArray(users.id, linked)));
     }
     case 'opaque':
       return idsOf(await selected(tx, tenantId, eq(users.id, name.id)));
@@ -63,7 +68,7 @@ async function usersOf(tx: Drizzle, tenantId: string, name: SubjectIdentifier): 
   }
 }
 
-function selected(tx: Drizzle, tenantId: string, isIt: ReturnType<typeof eq>) {
+function selected(tx: Drizzle, tenantId: string, isIt: SQL) {
   return tx
     .select({ id: users.id })
     .from(users)

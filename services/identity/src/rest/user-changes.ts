@@ -1,7 +1,7 @@
 /** How a user is changed, and what the log says of it, whoever asks: REST, SCIM, or a provider by a signal. */
 import { type Drizzle, ServiceError } from '@token-gateway/platform';
 import { externalSubject, type Subject, userSubject } from '@token-gateway/revocation';
-import { and, eq, inArray, isNotNull, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import { and, eq, inArray, isNotNull, lt, ne, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import type { NewChange } from '../store/port.ts';
 import { externalIdentities, providers, sessionCutoffs, signalDisables, users } from '../store/schema.ts';
 import { now, type RestContext } from './context.ts';
@@ -162,13 +162,53 @@ export function statusStamp({ id }: Owned, isDisabled: boolean, alike: Partial<P
     FROM head WHERE users.id = ${id} AND head.n = 1`;
 }
 
-/** A provider's signal disabled the user, and nobody else had a say in it since. */
+/** In the place of a provider, where an administrator or a directory disabled the user as well. */
+const another = '';
+
+/** A provider's signal has disabled the user, and not enabled since. */
 export async function isHeldBySignal(tx: Drizzle, { id }: Pick<Owned, 'id'>): Promise<boolean> {
-  return (await tx.$count(signalDisables, eq(signalDisables.userId, id))) > 0;
+  return (
+    (await tx.$count(signalDisables, and(eq(signalDisables.userId, id), ne(signalDisables.providerId, another)))) > 0
+  );
 }
 
-/** Whether the user is disabled is somebody else's word from now on: no signal undoes it. */
-export async function forgetSignal(tx: Drizzle, { id }: Pick<Owned, 'id'>): Promise<void> {
+/** A provider's signal disables a user who is locked, at that time; whoever held the user before does so still. */
+export async function holdBySignal(tx: Drizzle, user: UserRow, providerId: string, disabledAt: Date): Promise<void> {
+  const isHeldByAnotherAlone = user.isDisabled && !(await isHeldBySignal(tx, user));
+  await tx
+    .insert(signalDisables)
+    .values({ userId: user.id, providerId, disabledAt })
+    .onConflictDoUpdate({
+      target: [signalDisables.userId, signalDisables.providerId],
+      set: { disabledAt: sql`greatest(${signalDisables.disabledAt}, excluded.disabled_at)` },
+    });
+  if (isHeldByAnotherAlone) await holdByAnother(tx, user);
+}
+
+/** An administrator or a directory disables the user: no signal alone undoes it from now on. */
+export async function holdByAnother(tx: Drizzle, user: Pick<Owned, 'id'>): Promise<void> {
+  // Without a signal there is nobody to tell it from.
+  if (!(await isHeldBySignal(tx, user))) return;
+  await tx.insert(signalDisables).values({ userId: user.id, providerId: another }).onConflictDoNothing();
+}
+
+/** The directory's word is taken back; that of providers is not. */
+export function releaseByAnother(tx: Drizzle, { id }: Pick<Owned, 'id'>): Promise<unknown> {
+  return tx.delete(signalDisables).where(and(eq(signalDisables.userId, id), eq(signalDisables.providerId, another)));
+}
+
+/** A provider takes its own word back, if it was from before that time. Resolves with whether nobody holds the user any more. */
+export async function releaseBySignal(tx: Drizzle, id: string, providerId: string, at: Date): Promise<boolean> {
+  const isOfUser = eq(signalDisables.userId, id);
+  const released = await tx
+    .delete(signalDisables)
+    .where(and(isOfUser, eq(signalDisables.providerId, providerId), lt(signalDisables.disabledAt, at)))
+    .returning({ userId: signalDisables.userId });
+  return released.length > 0 && (await tx.$count(signalDisables, isOfUser)) === 0;
+}
+
+/** Whether the user is disabled is an administrator's word alone from now on: no signal undoes it. */
+export async function forgetSignals(tx: Drizzle, { id }: Pick<Owned, 'id'>): Promise<void> {
   await tx.delete(signalDisables).where(eq(signalDisables.userId, id));
 }
 

@@ -29,7 +29,8 @@ import {
   WaitQuery,
 } from './schemas.ts';
 import {
-  forgetSignal,
+  forgetSignals,
+  holdByAnother,
   linkUser,
   lockUser,
   requireKeysAlone,
@@ -218,7 +219,7 @@ export function userRoutes(app: HttpApp, context: RestContext): void {
           const { id } = request.params;
           const user = found(await lockUser(tx, id), `user ${id}`);
           requireAdminOf(caller, user.tenantId);
-          await forgetSignal(tx, user);
+          await (isDisabled ? holdByAnother(tx, user) : forgetSignals(tx, user));
           return {
             already: user.isDisabled === isDisabled ? { epoch: user.statusEpoch, seq: user.statusSeq } : null,
             tenantIds: [user.tenantId],

@@ -6,11 +6,13 @@ import { append, appendAll, commit, found, newId, now, type RestContext } from '
 import {
   type Cause,
   type ExternalName,
-  forgetSignal,
+  forgetSignals,
+  holdByAnother,
   isHeldBySignal,
   linkedUser,
   linkUser,
   lockUser,
+  releaseByAnother,
   statusStamp,
   type UserRow,
   unlinkAll,
@@ -154,7 +156,7 @@ function createUser(context: RestContext, call: ScimCall, wanted: ScimUser): Pro
     const known = name === null ? null : await linkedUser(tx, tenantId, name);
     if (known !== null) {
       const user = found(await lockUser(tx, known.id), 'the linked user');
-      if (!isActive) await forgetSignal(tx, user);
+      if (!isActive) await holdByAnother(tx, user);
       await tx.insert(scimUsers).values({ userId: user.id, tenantId, isActive, ...recordOf(context, wanted) });
       await writeUser(context, tx, user, profileOf(call, user, wanted), {
         isDisabled: !isActive || user.isDisabled,
@@ -201,7 +203,8 @@ function updateUser(
       if (before !== null) unlinked = await unlinkUser(tx, user, before);
       if (after !== null) linked = await linkUser(context, tx, user, after);
     }
-    if (wanted.isActive === false) await forgetSignal(tx, user);
+    if (wanted.isActive === false) await holdByAnother(tx, user);
+    if (wanted.isActive === true && !record.isActive) await releaseByAnother(tx, user);
     const isActive = wanted.isActive ?? record.isActive;
     await tx
       .update(scimUsers)
@@ -262,7 +265,7 @@ function deleteUser(context: RestContext, call: ScimCall, id: string): Promise<v
     const unlinked = await unlinkAll(tx, user);
     await tx.delete(scimGroupMembers).where(eq(scimGroupMembers.userId, id));
     await tx.delete(scimUsers).where(eq(scimUsers.userId, id));
-    await forgetSignal(tx, user);
+    await forgetSignals(tx, user);
     const changed = userChanged(user, cause, { unlinked });
     if (user.isDisabled) {
       await tx.update(users).set({ entitlements: [] }).where(eq(users.id, id));

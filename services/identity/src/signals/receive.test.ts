@@ -106,4 +106,37 @@ describe('a signal of a provider', () => {
     assert.equal((await receive({ effect: ended('t') })).outcome, 'provider_unknown');
     assert.equal((await changes()).length, before);
   });
+
+  it('that enables undoes the word of its provider alone: whoever else disabled the user holds on', async () => {
+    const issuers = ['https://one.example.com', 'https://other.example.com'];
+    const value = { subject: 'held', email: '' };
+    const user = await operator('POST', `/v1/tenants/${tenantId}/users`, { displayName: 'Ada' });
+    const ids: string[] = [];
+    for (const each of issuers) {
+      const provider = { issuer: each, audiences: ['api'], provisioning: 'jit' };
+      ids.push(String((await operator('POST', `/v1/tenants/${tenantId}/providers`, provider))['id']));
+      await operator('POST', `/v1/users/${user['id']}/external-identities`, { issuer: each, subject: value.subject });
+    }
+    const [oneId = '', otherId = ''] = ids;
+    const say = async (effect: 'disable' | 'enable', by = oneId) => {
+      await clock.advance(1000);
+      const { outcome } = await receive({ providerId: by, effect: { $case: effect, value } });
+      assert.notEqual(outcome, 'provider_unknown');
+      return (await operator('GET', `/v1/users/${user['id']}`))['status'];
+    };
+    await say('disable');
+    await say('disable', otherId);
+    assert.equal(await say('enable'), 'disabled');
+    assert.equal(await say('enable', otherId), 'active');
+    // An administrator's word is above theirs, whichever came first.
+    await operator('POST', `/v1/users/${user['id']}/disable`);
+    await say('disable');
+    assert.equal(await say('enable'), 'disabled');
+    await operator('POST', `/v1/users/${user['id']}/enable`);
+    await say('disable');
+    await operator('POST', `/v1/users/${user['id']}/disable`);
+    assert.equal(await say('enable'), 'disabled');
+    await operator('POST', `/v1/users/${user['id']}/enable`);
+    assert.equal(await say('enable'), 'active');
+  });
 });

@@ -6,13 +6,15 @@
 import type { AuditTrail, Clock, Drizzle } from '@token-gateway/platform';
 import { externalSubject, type Subject, sessionSubject } from '@token-gateway/revocation';
 import type { AccountName, Signal, SignalReceipt } from '@token-gateway/schemas/identity';
-import { and, eq, type SQL, sql } from 'drizzle-orm';
+import { and, asc, eq, type SQL, sql } from 'drizzle-orm';
 import { endSession } from '../rest/sessions.ts';
 import {
   type Cause,
   endIssued,
-  forgetSignal,
+  forgetSignals,
+  holdBySignal,
   lockUser,
+  releaseBySignal,
   statusStamp,
   type UserRow,
   userChanged,
@@ -20,15 +22,7 @@ import {
 } from '../rest/user-changes.ts';
 import type { DrizzleStore } from '../store/drizzle.ts';
 import type { NewChange } from '../store/port.ts';
-import {
-  emailKey,
-  externalIdentities,
-  providers,
-  receivedSignals,
-  revokedSessions,
-  signalDisables,
-  users,
-} from '../store/schema.ts';
+import { emailKey, externalIdentities, providers, receivedSignals, revokedSessions, users } from '../store/schema.ts';
 
 export interface SignalDeps {
   readonly store: Pick<DrizzleStore, 'transaction' | 'appendAll'>;
@@ -53,6 +47,8 @@ interface Account {
   readonly subject: string;
   readonly user: UserRow | null;
 }
+
+type Link = Pick<typeof externalIdentities.$inferSelect, 'subject' | 'userId'>;
 
 const nothing: Effect = { changes: [] };
 
@@ -81,38 +77,70 @@ export function receiveSignal(
       .onConflictDoNothing()
       .returning({ providerId: receivedSignals.providerId });
     if (noted.length === 0) return { outcome: 'repeated', tenantId, userId: '' };
-    const { changes, stamp, userId = '' } = await effectOf(tx, provider, signal, new Date(nowMs));
-    if (changes.length === 0) return { outcome: 'nothing_to_do', tenantId, userId };
-    await store.appendAll(tx, changes, stamp);
-    return { outcome: 'applied', tenantId, userId };
+    const at = new Date(Math.min(signal.atMs, nowMs));
+    let [userId, isApplied] = ['', false];
+    for await (const { changes, stamp, userId: concerned = '' } of effectsOf(
+      tx,
+      provider,
+      signal,
+      at,
+      new Date(nowMs),
+    )) {
+      userId ||= concerned;
+      if (changes.length === 0) continue;
+      await store.appendAll(tx, changes, stamp);
+      isApplied = true;
+    }
+    return { outcome: isApplied ? 'applied' : 'nothing_to_do', tenantId, userId };
   });
 }
 
-async function effectOf(
+/** One after the other, each before the next is looked at: two accounts may be one user's. `at` is not later than now. */
+async function* effectsOf(
   tx: Drizzle,
   provider: ProviderRow,
-  { effect, event, atMs }: Signal,
+  { effect, event }: Signal,
+  at: Date,
   now: Date,
-): Promise<Effect> {
+): AsyncGenerator<Effect> {
   if (effect === undefined) throw new Error('a signal without an effect');
   const cause = { actor: `provider:${provider.id}`, reason: event };
-  if (effect.$case === 'endSession') return sessionEnd(tx, provider, effect.value, cause, now);
-  const account = await accountOf(tx, provider, effect.value);
-  if (account === null) return nothing;
-  const own = externalSubject(provider.id, account.subject);
-  if (effect.$case === 'enable') return enabling(tx, provider, account, cause);
-  // A clock that is ahead ends nothing of the future.
-  await endIssued(tx, provider.id, account.subject, new Date(Math.min(atMs, now.getTime())));
+  if (effect.$case === 'endSession') {
+    yield sessionEnd(tx, provider, effect.value, cause, now);
+    return;
+  }
+  const links = await linksOf(tx, provider, effect.value);
+  // Whom it means is not known; what takes something away means all of them.
+  if (effect.$case === 'enable' && links.length > 1) return;
+  for (const { subject, userId } of links) {
+    const user = (userId !== null && (await lockUser(tx, userId))) || null;
+    yield effectOn(tx, provider, { subject, user }, effect.$case, at, cause);
+  }
+}
+
+async function effectOn(
+  tx: Drizzle,
+  provider: ProviderRow,
+  { subject, user }: Account,
+  effect: 'endIssued' | 'disable' | 'enable' | 'purge',
+  at: Date,
+  cause: Cause,
+): Promise<Effect> {
+  const own = externalSubject(provider.id, subject);
+  if (effect === 'enable') return enabling(tx, provider, user, at, cause);
+  await endIssued(tx, provider.id, subject, at);
   const ended = sessionRevoked(provider, own, cause);
-  const { user } = account;
-  if (user === null) return { changes: [ended] };
-  switch (effect.$case) {
+  if (user === null) {
+    if (effect === 'purge') await keepUnlinked(tx, provider, subject, at);
+    return { changes: [ended] };
+  }
+  switch (effect) {
     case 'endIssued':
       return { changes: [ended], userId: user.id };
     case 'disable':
-      return disabling(tx, provider, user, own, cause);
+      return disabling(tx, provider, user, own, at, cause);
     case 'purge':
-      return purging(tx, provider, { ...account, user }, cause);
+      return purging(tx, provider, { subject, user }, cause);
   }
 }
 
@@ -128,10 +156,11 @@ async function disabling(
   provider: ProviderRow,
   user: UserRow,
   own: Subject,
+  at: Date,
   cause: Cause,
 ): Promise<Effect> {
+  await holdBySignal(tx, user, provider.id, at);
   if (user.isDisabled) return { changes: [sessionRevoked(provider, own, cause)], userId: user.id };
-  await tx.insert(signalDisables).values({ userId: user.id, providerId: provider.id });
   const change = userStatusChanged(user, true, cause);
   return {
     changes: [{ ...change, subjects: [...change.subjects, own] }],
@@ -141,14 +170,25 @@ async function disabling(
 }
 
 /** Undoes the provider's own word only: whom somebody else disabled, or has disabled as well, stays so. */
-async function enabling(tx: Drizzle, provider: ProviderRow, { user }: Account, cause: Cause): Promise<Effect> {
+async function enabling(
+  tx: Drizzle,
+  provider: ProviderRow,
+  user: UserRow | null,
+  at: Date,
+  cause: Cause,
+): Promise<Effect> {
   if (user === null) return nothing;
-  const undone = await tx
-    .delete(signalDisables)
-    .where(and(eq(signalDisables.userId, user.id), eq(signalDisables.providerId, provider.id)))
-    .returning({ userId: signalDisables.userId });
-  if (undone.length === 0 || !user.isDisabled) return { changes: [], userId: user.id };
+  const isFree = await releaseBySignal(tx, user.id, provider.id, at);
+  if (!isFree || !user.isDisabled) return { changes: [], userId: user.id };
   return { changes: [userStatusChanged(user, false, cause)], stamp: statusStamp(user, false), userId: user.id };
+}
+
+/** The same for a subject that has no link yet. */
+async function keepUnlinked(tx: Drizzle, { id: providerId }: ProviderRow, subject: string, at: Date): Promise<void> {
+  await tx
+    .insert(externalIdentities)
+    .values({ providerId, subject, userId: null, createdAt: at })
+    .onConflictDoNothing();
 }
 
 /** The link stays without a user, so that what the provider still says of the subject makes no new one. */
@@ -162,7 +202,7 @@ async function purging(
     .update(externalIdentities)
     .set({ userId: null })
     .where(and(eq(externalIdentities.providerId, provider.id), eq(externalIdentities.subject, subject)));
-  await forgetSignal(tx, user);
+  await forgetSignals(tx, user);
   const changed = userChanged(user, cause, { unlinked: [externalSubject(provider.id, subject)] });
   if (user.isDisabled) return { changes: [changed], userId: user.id };
   return {
@@ -172,8 +212,8 @@ async function purging(
   };
 }
 
-/** Null where an address is nobody's, or of more than one; a subject that is linked to nobody may have tokens all the same. */
-async function accountOf(tx: Drizzle, provider: ProviderRow, { subject, email }: AccountName): Promise<Account | null> {
+/** What may be meant, in the order in which users are locked. A subject that is linked to nobody may have tokens all the same. */
+async function linksOf(tx: Drizzle, provider: ProviderRow, { subject, email }: AccountName): Promise<Link[]> {
   const links = tx
     .select({ subject: externalIdentities.subject, userId: externalIdentities.userId })
     .from(externalIdentities);
@@ -181,9 +221,9 @@ async function accountOf(tx: Drizzle, provider: ProviderRow, { subject, email }:
     const [link] = await links.where(
       and(eq(externalIdentities.providerId, provider.id), eq(externalIdentities.subject, subject)),
     );
-    return { subject, user: (link?.userId && (await lockUser(tx, link.userId))) || null };
+    return [link ?? { subject, userId: null }];
   }
-  const [link, ...others] = await links
+  return links
     .innerJoin(users, eq(users.id, externalIdentities.userId))
     .where(
       and(
@@ -192,9 +232,7 @@ async function accountOf(tx: Drizzle, provider: ProviderRow, { subject, email }:
         sql`${emailKey} = lower(${email}::text COLLATE "C")`,
       ),
     )
-    .limit(2);
-  if (link?.userId == null || others.length > 0) return null;
-  return { subject: link.subject, user: (await lockUser(tx, link.userId)) ?? null };
+    .orderBy(asc(users.id), asc(externalIdentities.subject));
 }
 
 function sessionRevoked({ id, issuer, tenantId }: ProviderRow, subject: Subject, cause: Cause): NewChange {

@@ -237,13 +237,23 @@ export const receivedSignals = pgTable(
   (table) => [primaryKey({ columns: [table.providerId, table.idSha256] })],
 );
 
-/** Users whom a provider's signal disabled, as long as nobody else has a say in it: such a signal may enable them. */
-export const signalDisables = pgTable('signal_disables', {
-  userId: text()
-    .primaryKey()
-    .references(() => users.id),
-  providerId: text().notNull(),
-});
+/**
+ * Who holds a user disabled, as far as a provider's signal is one of them: such a signal undoes its own word only. A user who
+ * is disabled without a row is held by an administrator or a directory alone.
+ */
+export const signalDisables = pgTable(
+  'signal_disables',
+  {
+    userId: text()
+      .notNull()
+      .references(() => users.id),
+    /** `` = an administrator or a directory. */
+    providerId: text().notNull(),
+    /** When it happened, by the signal: an older one that enables, and comes late, undoes nothing. */
+    disabledAt: moment().notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.userId, table.providerId] })],
+);
 
 /** What was answered to a creating call with an Idempotency-Key; never with a secret in it. */
 export const idempotencyKeys = pgTable(
