@@ -231,8 +231,8 @@ export const guards: readonly Guard[] = [
     patches: [
       {
         file: 'services/auth-server/src/exchange/exchange.ts',
-        find: 'signer.sign(claims.payload, answer.minSigningGeneration)',
-        replace: 'signer.sign(claims.payload, 0)',
+        find: 'signer.sign(claims, resolved.minSigningGeneration)',
+        replace: 'signer.sign(claims, 0)',
       },
     ],
   },
