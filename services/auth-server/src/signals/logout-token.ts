@@ -9,6 +9,7 @@ import { evaluate, textOf } from '../exchange/claim-mapping.ts';
 import { audiencesOf, checkTimes } from '../exchange/external-token.ts';
 import { type JwtForm, readLogoutForm } from '../exchange/jwt-form.ts';
 import { configurationOf } from '../providers/provider-configuration.ts';
+import { invalid, isObject } from './claims.ts';
 import type { SignalContent, SignalKind } from './signal-receiver.ts';
 
 const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout';
@@ -53,11 +54,5 @@ function signalOf(form: JwtForm, provider: Provider, nowMs: number): SignalConte
 
 /** Of events, the one that says so, with an object. */
 function isLogout(events: unknown): boolean {
-  if (typeof events !== 'object' || events === null || !Object.hasOwn(events, logoutEvent)) return false;
-  const event: unknown = Object.getOwnPropertyDescriptor(events, logoutEvent)?.value;
-  return typeof event === 'object' && event !== null && !Array.isArray(event);
-}
-
-function invalid(detail: string): ServiceError {
-  return new ServiceError('token_claims_invalid', { detail });
+  return isObject(events) && Object.hasOwn(events, logoutEvent) && isObject(events[logoutEvent]);
 }

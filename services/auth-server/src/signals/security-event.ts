@@ -10,6 +10,7 @@ import { textOf } from '../exchange/claim-mapping.ts';
 import { audiencesOf, checkIssued } from '../exchange/external-token.ts';
 import { type JwtForm, readSecurityEventForm } from '../exchange/jwt-form.ts';
 import { configurationOf, type SecurityEventRules } from '../providers/provider-configuration.ts';
+import { invalid, isObject } from './claims.ts';
 import { type EventEffect, effectNameOf } from './event-types.ts';
 import type { SignalContent, SignalKind } from './signal-receiver.ts';
 import { type SubjectName, subjectOf } from './subject-identifier.ts';
@@ -100,12 +101,4 @@ function effectOn(effect: EventEffect, { sessionId, account }: SubjectName): Non
 function timeOf(value: unknown): number | null {
   if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) return null;
   return Math.floor(value < 1e11 ? value * 1000 : Math.min(value, Number.MAX_SAFE_INTEGER));
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function invalid(detail: string): ServiceError {
-  return new ServiceError('token_claims_invalid', { detail });
 }

@@ -7,6 +7,7 @@ import { ServiceError } from '@token-gateway/platform';
 import type { AccountName, Provider } from '@token-gateway/schemas/identity';
 import { evaluate, textOf } from '../exchange/claim-mapping.ts';
 import type { ProviderConfiguration } from '../providers/provider-configuration.ts';
+import { invalid, isObject } from './claims.ts';
 
 export interface SubjectName {
   readonly sessionId: string | null;
@@ -19,7 +20,7 @@ const aliasesMax = 10;
 
 /** Throws `token_claims_invalid` for what is no identifier, is of no known format, or is another issuer's. */
 export function subjectOf(value: unknown, provider: Provider, configuration: ProviderConfiguration): SubjectName {
-  if (!isIdentifier(value)) throw invalid('no subject');
+  if (!isObject(value)) throw invalid('no subject');
   const accountOf = (identifier: unknown) => accountNameOf(identifier, provider, configuration);
   if (formatOf(value) !== 'complex') return { sessionId: null, account: accountOf(value) };
   const { session, user } = value;
@@ -37,7 +38,7 @@ function formatOf(identifier: Identifier): string {
 }
 
 function accountNameOf(value: unknown, provider: Provider, configuration: ProviderConfiguration): AccountName {
-  if (!isIdentifier(value)) throw invalid('no identifier');
+  if (!isObject(value)) throw invalid('no identifier');
   switch (formatOf(value)) {
     case 'iss_sub': {
       if (value['iss'] !== provider.issuer) throw invalid('a subject of another issuer');
@@ -62,7 +63,7 @@ function accountNameOf(value: unknown, provider: Provider, configuration: Provid
 function firstOf(identifiers: unknown, provider: Provider, configuration: ProviderConfiguration): AccountName {
   if (!Array.isArray(identifiers)) throw invalid('aliases');
   for (const identifier of identifiers.slice(0, aliasesMax)) {
-    if (!isIdentifier(identifier) || formatOf(identifier) === 'aliases') continue;
+    if (!isObject(identifier) || formatOf(identifier) === 'aliases') continue;
     try {
       return accountNameOf(identifier, provider, configuration);
     } catch (error) {
@@ -73,7 +74,7 @@ function firstOf(identifiers: unknown, provider: Provider, configuration: Provid
 }
 
 function sessionIdOf(value: unknown, provider: Provider): string {
-  if (!isIdentifier(value)) throw invalid('no session');
+  if (!isObject(value)) throw invalid('no session');
   switch (formatOf(value)) {
     case 'opaque':
       return required('session', value['id']);
@@ -89,12 +90,4 @@ function required(name: string, value: unknown): string {
   const text = textOf(name, value);
   if (text === undefined) throw invalid(name);
   return text;
-}
-
-function isIdentifier(value: unknown): value is Identifier {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function invalid(detail: string): ServiceError {
-  return new ServiceError('token_claims_invalid', { detail });
 }

@@ -142,11 +142,8 @@ export class ChangeFeed {
         throw new ServiceError('identity_unavailable', { detail: 'a new epoch has begun' });
       }
       if (after.seq < this.#newestSeq) {
-        const [oldest] = this.#kept;
-        if (oldest !== undefined && oldest.seq <= after.seq + 1) {
-          const from = after.seq + 1 - oldest.seq;
-          return this.#kept.slice(from, from + batchMax);
-        }
+        const known = this.kept(after.epoch, after.seq, after.seq + batchMax);
+        if (known.length > 0) return known;
         const { head, rows } = await this.#deps.store.read(after.seq, batchMax);
         if (head.epoch === after.epoch) return rows;
       }

@@ -130,17 +130,15 @@ async function effectOn(
   if (effect === 'enable') return enabling(tx, provider, user, at, cause);
   await endIssued(tx, provider.id, subject, at);
   const ended = sessionRevoked(provider, own, cause);
-  if (user === null) {
-    if (effect === 'purge') await keepUnlinked(tx, provider, subject, at);
-    return { changes: [ended] };
-  }
+  if (effect === 'purge') await unlinkForGood(tx, provider, subject, at);
+  if (user === null) return { changes: [ended] };
   switch (effect) {
     case 'endIssued':
       return { changes: [ended], userId: user.id };
     case 'disable':
       return disabling(tx, provider, user, own, at, cause);
     case 'purge':
-      return purging(tx, provider, { subject, user }, cause);
+      return purging(tx, user, own, cause);
   }
 }
 
@@ -183,27 +181,20 @@ async function enabling(
   return { changes: [userStatusChanged(user, false, cause)], stamp: statusStamp(user, false), userId: user.id };
 }
 
-/** The same for a subject that has no link yet. */
-async function keepUnlinked(tx: Drizzle, { id: providerId }: ProviderRow, subject: string, at: Date): Promise<void> {
+/** A link without a user, whether there was one or not: what the provider still says of the subject makes no new user. */
+async function unlinkForGood(tx: Drizzle, { id: providerId }: ProviderRow, subject: string, at: Date): Promise<void> {
   await tx
     .insert(externalIdentities)
     .values({ providerId, subject, userId: null, createdAt: at })
-    .onConflictDoNothing();
+    .onConflictDoUpdate({
+      target: [externalIdentities.providerId, externalIdentities.subject],
+      set: { userId: null },
+    });
 }
 
-/** The link stays without a user, so that what the provider still says of the subject makes no new one. */
-async function purging(
-  tx: Drizzle,
-  provider: ProviderRow,
-  { subject, user }: Account & { readonly user: UserRow },
-  cause: Cause,
-): Promise<Effect> {
-  await tx
-    .update(externalIdentities)
-    .set({ userId: null })
-    .where(and(eq(externalIdentities.providerId, provider.id), eq(externalIdentities.subject, subject)));
+async function purging(tx: Drizzle, user: UserRow, own: Subject, cause: Cause): Promise<Effect> {
   await forgetSignals(tx, user);
-  const changed = userChanged(user, cause, { unlinked: [externalSubject(provider.id, subject)] });
+  const changed = userChanged(user, cause, { unlinked: [own] });
   if (user.isDisabled) return { changes: [changed], userId: user.id };
   return {
     changes: [userStatusChanged(user, true, cause), changed],
