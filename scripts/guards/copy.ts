@@ -2,7 +2,7 @@
 import { cp, mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Guard } from './list.ts';
+import { applyPatch, type Guard } from './list.ts';
 
 const root = join(import.meta.dirname, '../..');
 const folders = ['schemas', 'packages', 'services', 'embedded', 'tests', 'package.json', 'tsconfig.json'];
@@ -38,15 +38,11 @@ export async function copySources(): Promise<SourceCopy> {
     async without(guard, run) {
       const originals = new Map<string, string>();
       try {
-        for (const { file, find, replace } of guard.patches) {
-          const path = join(copy, file);
+        for (const patch of guard.patches) {
+          const path = join(copy, patch.file);
           const text = await readFile(path, 'utf8');
-          if (text.split(find).length !== 2) throw new Error(`${guard.name}: not exactly once in ${file}: ${find}`);
           if (!originals.has(path)) originals.set(path, text);
-          await writeFile(
-            path,
-            text.replace(find, () => replace),
-          );
+          await writeFile(path, applyPatch(text, patch));
         }
         return await run();
       } finally {

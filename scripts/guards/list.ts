@@ -1,11 +1,24 @@
-/** Each guard of the protocol, and how to switch it off in the source. */
+/** Each guard of the protocol, and how to switch it off in the source. @module */
+export interface Patch {
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+}
+
 export interface Guard {
   readonly name: string;
   /** The tests that must notice; default: those of the protocol and of the gateway. */
   readonly tests?: readonly string[];
   /** False: nothing is decided by it, so that only tests can notice. */
   readonly isOfProtocol?: false;
-  readonly patches: readonly { readonly file: string; readonly find: string; readonly replace: string }[];
+  /** One after the other. */
+  readonly patches: readonly Patch[];
+}
+
+/** Throws when its place is not found exactly once. */
+export function applyPatch(text: string, { file, find, replace }: Patch): string {
+  if (text.split(find).length !== 2) throw new Error(`not exactly once in ${file}: ${find}`);
+  return text.replace(find, () => replace);
 }
 
 const view = 'packages/revocation/src/view.ts';

@@ -250,8 +250,11 @@ function aContradictionIsFollowedByALateReset(tell: Tell, random: Random, startM
   tell(startMs + 150, 'and later ones do not', ({ network }) => setLinks(network, [gateway], identityNames, null));
   tell(startMs + 170, 'the database fails over', ({ failOver }) => failOver(0));
   tell(startMs + 380, 'two changes that will be lost', (_system, { fill }) => fill(2));
-  askAgain(tell, { gateways: [gateway], role: 'steady', fromMs: startMs + 450, untilMs: startMs + 2500, everyMs: 40 });
+  const asking = { gateways: [gateway], role: 'steady' as const, everyMs: 40 };
+  askAgain(tell, { ...asking, fromMs: startMs + 450, untilMs: startMs + 590 });
   twoChangesAreReplaced(tell, startMs + 600);
+  // Asked meanwhile it would be told of the revocation, and keep that.
+  askAgain(tell, { ...asking, fromMs: startMs + 980, untilMs: startMs + 2500 });
   endOfEpoch(tell, startMs + 2600);
 }
 
