@@ -186,7 +186,10 @@ export async function startEmbedded(
   lifecycle.onClose('gateway', () => gateway.close());
   gateway.start();
   const transport = { decide: gateway.decide, logger, registry };
-  const extAuthz = await createExtAuthzServer(transport, { host, port: config.extAuthzPort, removeHeaders: [] });
+  const extAuthz = await createExtAuthzServer(
+    { ...transport, clock, random: Math.random },
+    { host, port: config.extAuthzPort, removeHeaders: [], grpcTransport: 'grpc-js' },
+  );
   lifecycle.onClose('ext_authz', () => extAuthz.close());
   const edge = await createReverseProxy(transport, { host, port: config.edgePort, upstreamUrl, removeHeaders: [] });
   lifecycle.onClose('edge', () => edge.close());

@@ -134,8 +134,8 @@ await partsSuite('bound tokens', ['envoy'], (parts) => {
       return unmet ?? { outcome: 'allow', token: 'internal', kind: 'jwt' };
     }
     const gateway = await createExtAuthzServer(
-      { decide, ...createSilentTelemetry() },
-      { host: '0.0.0.0', port: 0, removeHeaders: [] },
+      { decide, ...createSilentTelemetry(), clock: systemClock, random: Math.random },
+      { host: '0.0.0.0', port: 0, removeHeaders: [], grpcTransport: 'grpc-unary' },
     );
     after(() => gateway.close());
     const upstream = createServer((incoming, answer) => answer.end(JSON.stringify(incoming.headers)));

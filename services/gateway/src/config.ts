@@ -18,6 +18,7 @@ import {
 } from '@token-gateway/platform';
 import type { JWK } from 'jose';
 import { certificateSources } from './conditions/client-certificate.ts';
+import { grpcTransports } from './transports/grpc-server.ts';
 
 const triggers = ['redis-pubsub', 'redis-keyspace', 'watch'] as const;
 export type Trigger = (typeof triggers)[number];
@@ -31,6 +32,7 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       /** Absent: a new one at each start. */
       gatewayId: optional(text('TG_GATEWAY_ID')),
       extAuthzPort: port('TG_EXT_AUTHZ_PORT', 9001),
+      grpcTransport: choice('TG_GRPC_TRANSPORT', grpcTransports, 'grpc-js'),
       edgePort: port('TG_EDGE_PORT', 8080),
       upstreamUrl: optional(url('TG_UPSTREAM_URL', { schemes: ['http', 'https'] })),
       identityAddresses: list('TG_IDENTITY_ADDRESSES', { default: ['127.0.0.1:9002'] }),

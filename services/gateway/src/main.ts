@@ -78,8 +78,8 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
 
   const { decide } = gateway;
   const extAuthz = await createExtAuthzServer(
-    { decide, logger, registry },
-    { host, port: config.extAuthzPort, removeHeaders },
+    { decide, logger, registry, clock, random: Math.random },
+    { host, port: config.extAuthzPort, removeHeaders, grpcTransport: config.grpcTransport },
   );
   lifecycle.onClose('ext_authz server', () => extAuthz.close());
   logger.info({ host, port: extAuthz.port }, 'ext_authz listening');

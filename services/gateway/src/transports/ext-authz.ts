@@ -4,8 +4,8 @@
  * an outage here would open the door.
  * @module
  */
-import { type handleUnaryCall, Server, ServerCredentials } from '@grpc/grpc-js';
 import {
+  type Clock,
   challengeOf,
   type ErrorCode,
   errorEntry,
@@ -17,12 +17,13 @@ import {
   type AttributeContext_HttpRequest,
   AuthorizationService,
   CheckRequest,
-  type CheckResponse,
+  CheckResponse,
   type HeaderValueOption,
 } from '@token-gateway/schemas/ext-authz';
 import { Counter } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
 import type { Decide, Decision, DecisionRequest } from '../decision/decision.ts';
+import { type GrpcTransport, serveUnary, type TransportServer } from './grpc-server.ts';
 import { createHeaderTest, identityHeaders } from './identity-headers.ts';
 import { logRefusal } from './refusal-log.ts';
 
@@ -30,6 +31,8 @@ export interface ExtAuthzDeps {
   readonly decide: Decide;
   readonly logger: Logger;
   readonly registry: Registry;
+  readonly clock: Clock;
+  readonly random: () => number;
 }
 
 export interface ExtAuthzConfig {
@@ -39,33 +42,13 @@ export interface ExtAuthzConfig {
   /** Names of headers removed beside the default ones; a trailing `*` stands for any rest. */
   readonly removeHeaders: readonly string[];
   readonly credential?: CredentialConfig;
+  readonly grpcTransport: GrpcTransport;
 }
-
-export interface TransportServer {
-  readonly port: number;
-  /** Ends idle connections, and lets requests under way finish until a deadline. */
-  close(): Promise<void>;
-}
-
-const closeDeadlineMs = 5000;
-
-const serverOptions = {
-  // Above the largest request that Envoy passes on without its body: headers.
-  'grpc.max_receive_message_length': 1024 * 1024,
-  'grpc.keepalive_time_ms': 30_000,
-  'grpc.keepalive_timeout_ms': 10_000,
-  // So that proxies find the gateways that came after they connected.
-  'grpc.max_connection_age_ms': 600_000,
-  'grpc.max_connection_age_grace_ms': 10_000,
-};
-
-/** Messages reach the handler as bytes: what the gRPC library cannot decode, it answers with an error. */
-const service = { check: { ...AuthorizationService.check, requestDeserialize: (bytes: Buffer) => bytes } };
 
 /** Serves until it is closed. */
 export async function createExtAuthzServer(
-  { decide, logger, registry }: ExtAuthzDeps,
-  { host, port, removeHeaders, credential = defaultCredentialConfig }: ExtAuthzConfig,
+  { decide, logger, registry, clock, random }: ExtAuthzDeps,
+  { host, port, removeHeaders, credential = defaultCredentialConfig, grpcTransport }: ExtAuthzConfig,
 ): Promise<TransportServer> {
   const isRemoved = createHeaderTest([
     ...identityHeaders,
@@ -142,34 +125,21 @@ export async function createExtAuthzServer(
     }
   }
 
-  const handle: handleUnaryCall<Buffer, CheckResponse> = (call, callback) => {
-    const response = check(call.request);
-    if (response instanceof Promise) {
-      // A call that was cancelled meanwhile is answered into the void.
-      void response.then((settled) => callback(null, settled));
-    } else callback(null, response);
-  };
+  function handle(bytes: Buffer): Uint8Array | Promise<Uint8Array> {
+    const response = check(bytes);
+    return response instanceof Promise ? response.then(encode) : encode(response);
+  }
 
-  const server = new Server(serverOptions);
-  server.addService(service, { check: handle });
-  const bound = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(
-      `${host.includes(':') ? `[${host}]` : host}:${port}`,
-      ServerCredentials.createInsecure(),
-      (error, at) => (error === null ? resolve(at) : reject(error)),
-    );
-  });
+  return serveUnary(
+    grpcTransport,
+    { logger, registry, clock, random },
+    { path: AuthorizationService.check.path, handle },
+    { host, port },
+  );
+}
 
-  return {
-    port: bound,
-    close() {
-      return new Promise((resolve) => {
-        const deadline = AbortSignal.timeout(closeDeadlineMs);
-        deadline.addEventListener('abort', () => server.forceShutdown());
-        server.tryShutdown(() => resolve());
-      });
-    },
-  };
+function encode(response: CheckResponse): Uint8Array {
+  return CheckResponse.encode(response).finish();
 }
 
 type Headers = ReadonlyMap<string, readonly string[]>;

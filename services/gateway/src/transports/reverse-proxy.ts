@@ -19,7 +19,7 @@ import {
 import { Counter } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
 import type { Decide, DecisionRequest } from '../decision/decision.ts';
-import type { TransportServer } from './ext-authz.ts';
+import type { TransportServer } from './grpc-server.ts';
 import { createHeaderTest, identityHeaders } from './identity-headers.ts';
 import { logRefusal } from './refusal-log.ts';
 
