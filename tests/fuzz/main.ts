@@ -4,7 +4,8 @@
  * member. Schemathesis makes the requests, valid and invalid ones, one by one and in sequences that use what was made before.
  *
  *     npm run fuzz                         ten minutes in all: identity as platform administrator, as a tenant's and
- *                                          without a credential; the auth server as a client and without one
+ *                                          without a credential; the auth server as a client, as a tenant's
+ *                                          administrator and without one
  *     npm run fuzz -- --minutes 1 --seed 7
  * @module
  */
@@ -110,7 +111,8 @@ try {
   const authServer = { service: 'auth-server', url: authServerUrl } as const;
   const client = Buffer.from(`fuzz:${clientSecret}`).toString('base64');
   const callers: readonly Caller[] = [
-    { name: 'auth server, a client', ...authServer, share: 0.25, authorization: `Basic ${client}` },
+    { name: 'auth server, a client', ...authServer, share: 0.2, authorization: `Basic ${client}` },
+    { name: 'auth server, a tenant administrator', ...authServer, share: 0.05, authorization: `Token ${tenantKey}` },
     { name: 'auth server, nobody', ...authServer, share: 0.05, authorization: null },
     { name: 'identity, a tenant administrator', ...identity, share: 0.25, authorization: `Token ${tenantKey}` },
     { name: 'identity, a platform administrator', ...identity, share: 0.4, authorization: `Token ${adminKey}` },

@@ -45,6 +45,8 @@ export function connectStore(from: Machine, network: Network, database: () => Da
     external: (name: Parameters<MemoryStore['external']>[0]) => ask((store) => store.external(name)),
     provision: (...args: Parameters<MemoryStore['provision']>) => ask((store) => store.provision(...args)),
     linkByEmail: (...args: Parameters<MemoryStore['linkByEmail']>) => ask((store) => store.linkByEmail(...args)),
+    linkableByEmail: (...args: Parameters<MemoryStore['linkableByEmail']>) =>
+      ask((store) => store.linkableByEmail(...args)),
     credentialEnd: (...args: Parameters<MemoryStore['credentialEnd']>) => ask((store) => store.credentialEnd(...args)),
     revokeCredential: (...args: Parameters<MemoryStore['revokeCredential']>) =>
       ask((store) => store.revokeCredential(...args)),

@@ -19,11 +19,14 @@ import { createClientStore } from './clients/client-store.ts';
 import { auditExchange } from './exchange/audit.ts';
 import { createExchangeOf, type Exchange } from './exchange/exchange.ts';
 import { measureExchange } from './exchange/measurement.ts';
+import { createPreview } from './exchange/preview.ts';
 import { createCredentialReader, createCredentialResolver } from './exchange/resolution.ts';
+import { createAdministratorReader } from './http/administrator.ts';
 import { createApp } from './http/app.ts';
 import { createBackChannelLogoutEndpoint } from './http/back-channel-logout-endpoint.ts';
 import { createIntrospectionEndpoint } from './http/introspection-endpoint.ts';
 import { paths } from './http/metadata.ts';
+import { createPreviewEndpoint } from './http/preview-endpoint.ts';
 import { auditRefusals } from './http/refusal-audit.ts';
 import { createRevocationEndpoint } from './http/revocation-endpoint.ts';
 import { createSecurityEventEndpoint } from './http/security-event-endpoint.ts';
@@ -154,6 +157,16 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     { identity, directory, verifier: resolverDeps.verifier, audit, tally },
     exchangeConfig,
   );
+  const previewEndpoint = createPreviewEndpoint(
+    {
+      readAdministrator: createAdministratorReader(resolverDeps, { ...exchangeConfig, audience: config.audience }),
+      directory,
+      preview: createPreview(resolverDeps, exchangeConfig),
+      audit,
+      clock,
+    },
+    { audience: config.audience },
+  );
   const app = await createApp(
     {
       tokenEndpoint: auditRefusals(
@@ -161,6 +174,7 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
         'token',
         tally,
       ),
+      previewEndpoint,
       publishedKeys: createPublishedKeys(
         { identity, signer, clock, logger },
         { identityTimeoutMs, cooldownMs: generationCooldownMs },
@@ -195,6 +209,7 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
       await Promise.all(polling.map((each) => each.close()));
       await app.close();
       tally.flush();
+      previewEndpoint.flush();
       await closeSigner();
     },
   };

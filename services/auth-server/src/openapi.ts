@@ -13,6 +13,7 @@ export async function buildOpenApi(): Promise<object> {
       revocationEndpoint: nothing,
       backChannelLogoutEndpoint: nothing,
       securityEventEndpoint: nothing,
+      previewEndpoint: { preview: nothing, flush() {} },
       publishedKeys: nothing,
       logger: createSilentTelemetry().logger,
     },

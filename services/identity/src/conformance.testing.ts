@@ -220,11 +220,11 @@ export function identityConformance(name: string, createDatabase: () => Promise<
           const providerRevision = providers.find(({ id }) => id === providerId)?.revision ?? -1;
           return { providerRevision, providerEpoch: epoch };
         };
-        const resolve = async (overrides: Partial<ExternalCredential> = {}) =>
+        const ask = async ($case: 'external' | 'preview', overrides: Partial<ExternalCredential>) =>
           identity.client.resolve(
             {
               credential: {
-                $case: 'external',
+                $case,
                 value: {
                   providerId,
                   ...(await configuration()),
@@ -240,7 +240,9 @@ export function identityConformance(name: string, createDatabase: () => Promise<
             },
             options,
           );
-        return { rest, tenantId, userId, issuer, providerId, resolve };
+        const resolve = (overrides: Partial<ExternalCredential> = {}) => ask('external', overrides);
+        const preview = (overrides: Partial<ExternalCredential> = {}) => ask('preview', overrides);
+        return { rest, tenantId, userId, issuer, providerId, resolve, preview };
       }
 
       it('just in time make one user, however many ask at once', async () => {
@@ -325,6 +327,38 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         assert.deepEqual(body.items.at(-1)?.subjects, [`user:${userId}`, `external:${providerId}:alice`]);
         // An address may be given to somebody else one day.
         assert.equal(outcomeOf(await resolve({ ...ada, subject: 'mallory' })), 'user_not_linked');
+      });
+
+      it('are looked at by a preview, which says what would be, and changes nothing', async () => {
+        const { rest, resolve, preview, tenantId } = await provider('jit', { linkBy: 'verified_email' });
+        const userId = await createUser(rest, tenantId, { email: 'ada@example.com', entitlements: ['read'] });
+        const gone = await createUser(rest, tenantId, { email: 'gone@example.com' });
+        await rest('POST', `/v1/users/${gone}/disable`);
+        const before = await rest('GET', '/v1/changes?limit=1000');
+        const foreseen = async (more: object = {}) => {
+          const { outcome } = await preview(more);
+          if (outcome?.$case !== 'granted') return outcome?.value.code;
+          const { firstUse, userId: id, entitlements } = outcome.value;
+          return { firstUse, id, entitlements };
+        };
+        const created = { firstUse: 'created', id: '', entitlements: [] };
+        assert.deepEqual(await foreseen(), created);
+        assert.deepEqual(await foreseen({ email: 'ada@example.com' }), created);
+        const verified = { email: 'ada@example.com', emailVerified: true };
+        assert.deepEqual(await foreseen(verified), { firstUse: 'linked', id: userId, entitlements: ['read'] });
+        assert.equal(await foreseen({ email: 'gone@example.com', emailVerified: true }), 'user_disabled');
+        assert.equal(await foreseen({ providerRevision: 1 }), 'provider_configuration_stale');
+        assert.deepEqual(await rest('GET', '/v1/changes?limit=1000'), before);
+
+        assert.equal(outcomeOf(await resolve(verified)), 'granted');
+        assert.deepEqual(await foreseen(), { firstUse: undefined, id: userId, entitlements: ['read'] });
+        await rest('POST', `/v1/tenants/${tenantId}/suspend`);
+        assert.equal(await foreseen({ subject: 'bob' }), 'tenant_suspended');
+      });
+
+      it('whose provider takes nobody new are refused by a preview as they are', async () => {
+        const { preview } = await provider('linked');
+        assert.equal(outcomeOf(await preview()), 'user_not_linked');
       });
 
       it('are linked by no address that two users have, or one who administrates', async () => {

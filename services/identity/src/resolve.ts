@@ -32,6 +32,7 @@ import type {
   Store,
   TenantState,
   UserState,
+  VerifiedEmail,
 } from './store/port.ts';
 
 /** How far an issuer's clock may be ahead when everything issued up to a moment is refused. */
@@ -66,6 +67,8 @@ export class Resolver {
         return this.#apiKey(credential.value);
       case 'external':
         return this.#external(credential.value);
+      case 'preview':
+        return this.#external(credential.value, { isPreview: true });
       case 'internal':
         return this.#internal(credential.value);
       case 'client':
@@ -96,7 +99,8 @@ export class Resolver {
     return respond(head, apiKeyOutcome(state.id, state, clock.now().wallMs));
   }
 
-  async #external(credential: ExternalCredential): Promise<ResolveResponse> {
+  /** A preview answers what would be, and changes nothing. */
+  async #external(credential: ExternalCredential, { isPreview = false } = {}): Promise<ResolveResponse> {
     const { store } = this.#deps;
     // Text of a token that no row can hold.
     if (credential.subject.includes('\0') || credential.sessionId.includes('\0')) {
@@ -106,6 +110,7 @@ export class Resolver {
     const { head, state } = await store.external(credential);
     const outcome = externalOutcome(head, state, credential);
     if (outcome !== 'unlinked') return respond(head, outcome);
+    if (isPreview) return respond(head, await this.#foresee(credential, state));
     const isLinked = await this.#linkOrProvision(credential, state);
     // Read again: the answer's place in the log is then at or after the user's own.
     const again = await store.external(credential);
@@ -125,10 +130,27 @@ export class Resolver {
     return true;
   }
 
+  /** What `#linkOrProvision` and the look after it would come to. */
+  async #foresee(credential: ExternalCredential, state: ExternalState | null): Promise<Decided> {
+    const subjects = subjectsOf(state, credential);
+    if (state === null) return refuse('token_issuer_unknown', subjects);
+    const { provider, tenant } = state;
+    const { providerId } = credential;
+    const verified = provider.rules?.linkBy === 'verified_email' ? verifiedEmailOf(credential, tenant.id) : null;
+    const known = verified === null ? null : await this.#deps.store.linkableByEmail(verified);
+    if (known === null && provider.provisioning !== 'jit') return refuse('user_not_linked', subjects);
+    const user: UserState = known ?? { id: '', isDisabled: false, entitlements: [] };
+    const refusal = statusRefusal(user, tenant);
+    if (refusal !== null) return refuse(refusal, subjects);
+    const firstUse = known === null ? 'created' : 'linked';
+    return grant(user, tenant, { providerId, scopes: defaultScopes(user.entitlements), subjects, firstUse });
+  }
+
   async #linkByEmail(credential: ExternalCredential, tenantId: string): Promise<boolean> {
-    const { providerId, subject, email, emailVerified } = credential;
-    if (emailVerified !== true || !addressSyntax.test(email)) return false;
-    return this.#deps.store.linkByEmail({ tenantId, providerId, subject, email }, (userId) => ({
+    const verified = verifiedEmailOf(credential, tenantId);
+    if (verified === null) return false;
+    const { providerId, subject } = verified;
+    return this.#deps.store.linkByEmail(verified, (userId) => ({
       type: 'tg.user.changed',
       subjects: [userSubject(userId), externalSubject(providerId, subject)],
       actor: 'system',
@@ -216,6 +238,12 @@ export class Resolver {
       },
     );
   }
+}
+
+/** The address that somebody may be linked by; null where the token vouches for none. */
+function verifiedEmailOf(credential: ExternalCredential, tenantId: string): VerifiedEmail | null {
+  const { providerId, subject, email, emailVerified } = credential;
+  return emailVerified === true && addressSyntax.test(email) ? { tenantId, providerId, subject, email } : null;
 }
 
 /** What a key stands for, whoever has its secret. */

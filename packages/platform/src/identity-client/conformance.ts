@@ -34,6 +34,7 @@ const granted: ResolveResponse = {
       tokenTtlSeconds: 300,
       maxStalenessMs: 0,
       attributesJson: '',
+      firstUse: 'linked',
       credentialExpiresAtMs: Date.UTC(2100, 0, 1),
       subjects: ['tenant:ten_1', 'external:prv_1:auth0|1'],
     },
@@ -62,6 +63,9 @@ export function identityClientConformance(
       identity.resolved = granted;
       const question = { credential: { $case: 'external', value: external } } as const;
       assert.deepEqual(await client.resolve(question, { timeoutMs }), granted);
+
+      const previewed = { credential: { $case: 'preview', value: external } } as const;
+      assert.deepEqual(await client.resolve(previewed, { timeoutMs }), granted);
 
       const key = { keyId: 'k', secretSha256: Buffer.alloc(32, 0x80) };
       identity.resolved = {
@@ -120,7 +124,8 @@ export function identityClientConformance(
       const range = { seqFrom: 1, seqTo: Number.MAX_SAFE_INTEGER, ageMs: 12 };
       const watermark = { ...atStart, receipts: { gatewayId: 'gw-1', epoch: 3, ranges: [range, range] } };
       await client.watermark(watermark, { timeoutMs });
-      assert.deepEqual(identity.requests, [question, keyQuestion, {}, revocation, signal, internalQuestion, watermark]);
+      const asked = [question, previewed, keyQuestion, {}, revocation, signal, internalQuestion, watermark];
+      assert.deepEqual(identity.requests, asked);
     });
 
     it('brings a chain of changes that can be verified', async (test) => {

@@ -106,7 +106,9 @@ export function evaluate(name: string, expression: ClaimExpression | null, claim
   try {
     return expression?.(claims);
   } catch (cause) {
-    throw new ServiceError('token_claims_invalid', { detail: `${name} has no value`, cause });
+    // The first line says what is wrong; the next ones repeat the expression.
+    const [why = ''] = cause instanceof Error ? cause.message.split('\n') : [];
+    throw new ServiceError('token_claims_invalid', { detail: `${name} has no value: ${why}`, cause });
   }
 }
 

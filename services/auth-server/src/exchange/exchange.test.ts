@@ -165,6 +165,7 @@ suite('exchange of an external token', () => {
     assert.deepEqual(await world.withJwt(await world.provider.sign({ sub: 7 })), {
       outcome: 'refused',
       code: 'token_claims_invalid',
+      detail: 'subject',
       asOf: { epoch: 1, seq: 2 },
       subjects: ['provider:prv_1'],
     });
@@ -180,7 +181,7 @@ suite('exchange of an external token', () => {
       await using world = await startKnownWorld();
       const result = await world.withJwt(await world.provider.sign(claims, header));
       assert.equal(result.outcome, 'refused');
-      assert.deepEqual(Object.keys(result), ['outcome', 'code']);
+      assert.ok(!('asOf' in result) && !('subjects' in result));
     });
   }
 

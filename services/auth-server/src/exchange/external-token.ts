@@ -13,7 +13,7 @@ import { evaluate, mapClaims } from './claim-mapping.ts';
 import { readConfirmation } from './confirmation.ts';
 import { enrich } from './enrichment.ts';
 import type { JwtForm } from './jwt-form.ts';
-import { type FormedTokenReader, refusalCode } from './jwt-reader.ts';
+import { type FormedTokenReader, refusedBy } from './jwt-reader.ts';
 import { readMayAct } from './may-act.ts';
 import type { CredentialReading } from './resolution.ts';
 import { requireUse, type TokenUse } from './token-use.ts';
@@ -52,7 +52,7 @@ export function createExternalTokenReader({
     const configuration = configurationOf(provider);
     requireUse(form, use, configuration.tokenType);
     if (provider.algorithms.length > 0 && !provider.algorithms.includes(form.header.alg)) {
-      throw new ServiceError('token_algorithm_refused', { detail: provider.id });
+      throw new ServiceError('token_algorithm_refused', { detail: `${form.header.alg} is none of the provider's` });
     }
     await verifier.verify(token, form, provider);
     const { issuedAtSeconds, expiresAtMs } = checkTimes(form, clock.now().wallMs / 1000, configuration);
@@ -109,11 +109,11 @@ export function createExternalTokenReader({
         // Perhaps only by a configuration that is no longer: identity is asked before anything is refused.
         const recent = await directory.recent();
         if (fingerprint(form, recent) !== fingerprint(form, list)) continue;
-        const code = refusalCode(error);
-        logger.debug({ err: error, code, issuer: form.issuer }, 'external token refused');
-        if (!keepable.has(code)) return { outcome: 'refused', code };
+        const refused = refusedBy(error);
+        logger.debug({ err: error, code: refused.code, issuer: form.issuer }, 'external token refused');
+        if (!keepable.has(refused.code)) return refused;
         const subjects = recent.ofIssuer(form.issuer).map(({ id }) => providerSubject(id));
-        return { outcome: 'refused', code, asOf: recent.asOf, subjects };
+        return { ...refused, asOf: recent.asOf, subjects };
       }
     }
     throw new ServiceError('provider_configuration_stale', { detail: 'changed again and again during one exchange' });
@@ -129,15 +129,17 @@ function fingerprint(form: JwtForm, list: ProviderList): string {
 /** By issuer and audience; a token that two providers would take is of neither. */
 function chooseProvider(form: JwtForm, list: ProviderList): Provider {
   const ofIssuer = list.ofIssuer(form.issuer);
-  if (ofIssuer.length === 0) throw new ServiceError('token_issuer_unknown');
-  const [provider, ...others] = ofIssuer.filter((candidate) => {
-    const audiences = audiencesOf(form.claims[configurationOf(candidate).audienceClaim]);
-    return candidate.audiences.some((audience) => audiences.includes(audience));
-  });
-  if (provider === undefined || others.length > 0) {
-    throw new ServiceError('token_audience_refused', { detail: provider === undefined ? 'none' : 'ambiguous' });
-  }
+  if (ofIssuer.length === 0) throw new ServiceError('token_issuer_unknown', { detail: 'iss is of no provider' });
+  const [provider, ...others] = ofIssuer.filter((candidate) => isFor(form, candidate));
+  if (provider === undefined) throw new ServiceError('token_audience_refused', { detail: 'for none of its audiences' });
+  if (others.length > 0) throw new ServiceError('token_audience_refused', { detail: 'for several providers' });
   return provider;
+}
+
+/** Whether a token of the provider's issuer has one of its audiences. */
+export function isFor(form: JwtForm, provider: Provider): boolean {
+  const audiences = audiencesOf(form.claims[configurationOf(provider).audienceClaim]);
+  return provider.audiences.some((audience) => audiences.includes(audience));
 }
 
 /** RFC 7519 section 4.1.3: one text, or a list of nothing else. */
@@ -157,7 +159,8 @@ function requireParty({ claims }: JwtForm, { authorizedParties }: ProviderConfig
   if (authorizedParties === null) return;
   const parties = partyClaims.filter((name) => Object.hasOwn(claims, name)).map((name) => claims[name]);
   const isAuthorized = (party: unknown): boolean => typeof party === 'string' && authorizedParties.has(party);
-  if (parties.length === 0 || !parties.every(isAuthorized)) throw new ServiceError('token_party_refused');
+  if (parties.length === 0) throw new ServiceError('token_party_refused', { detail: 'names no client' });
+  if (!parties.every(isAuthorized)) throw new ServiceError('token_party_refused', { detail: 'of another client' });
 }
 
 /** Throws for what has ended or not begun, by the provider's tolerance; without `iat` it was issued at 0. */

@@ -1,8 +1,8 @@
-import { type ErrorCode, ServiceError } from '@token-gateway/platform';
+import { ServiceError } from '@token-gateway/platform';
 import { isUnavailable } from '../http/oauth-error.ts';
 import type { InternalTokenReader } from './internal-credential.ts';
 import { type JwtForm, readJwtForm } from './jwt-form.ts';
-import type { CredentialReading } from './resolution.ts';
+import type { CredentialReading, Refused } from './resolution.ts';
 import type { TokenUse } from './token-use.ts';
 
 /** Reads a JWT whose form is sound. */
@@ -27,14 +27,15 @@ export function createJwtReader(
         throw new ServiceError('token_issuer_unknown');
       }
     } catch (error) {
-      return { outcome: 'refused', code: refusalCode(error) };
+      return refusedBy(error);
     }
     return form.issuer === config.issuer && internal !== undefined ? internal(token, form) : external(token, form, use);
   };
 }
 
-/** The code of a refusal; rethrows what is none. */
-export function refusalCode(error: unknown): ErrorCode {
-  if (error instanceof ServiceError && !isUnavailable(error.code)) return error.code;
-  throw error;
+/** The refusal that was thrown; rethrows what is none. */
+export function refusedBy(error: unknown): Refused {
+  if (!(error instanceof ServiceError) || isUnavailable(error.code)) throw error;
+  const { code, detail } = error;
+  return { outcome: 'refused', code, ...(detail === undefined ? {} : { detail }) };
 }

@@ -30,6 +30,8 @@ export interface Refused {
   readonly asOf?: Position;
   /** A change of any of these can make the refusal untrue. */
   readonly subjects?: readonly Subject[];
+  /** For who administers the provider; whoever presents a credential never sees it. */
+  readonly detail?: string;
 }
 
 /** A credential that was read: what identity has to be asked, and what only the credential itself says. */

@@ -10,6 +10,7 @@ import type { FormRequest } from './form-request.ts';
 import type { IntrospectionEndpoint } from './introspection-endpoint.ts';
 import { metadataOf, paths } from './metadata.ts';
 import { OAuthError, toOAuthError } from './oauth-error.ts';
+import { type PreviewEndpoint, previewRoute } from './preview-endpoint.ts';
 import type { RevocationEndpoint } from './revocation-endpoint.ts';
 import {
   IntrospectionSchema,
@@ -18,6 +19,8 @@ import {
   LogoutResponseSchema,
   MetadataSchema,
   OAuthErrorSchema,
+  PreviewRequestSchema,
+  PreviewSchema,
   RevocationSchema,
   SecurityEventErrorSchema,
   TokenQuestionSchema,
@@ -33,6 +36,7 @@ export interface AppDeps {
   readonly revocationEndpoint: RevocationEndpoint;
   readonly backChannelLogoutEndpoint: BackChannelLogoutEndpoint;
   readonly securityEventEndpoint: SecurityEventEndpoint;
+  readonly previewEndpoint: PreviewEndpoint;
   readonly publishedKeys: PublishedKeys;
   readonly logger: Logger;
 }
@@ -171,6 +175,32 @@ export async function createApp(
     },
   );
 
+  app.post(
+    previewRoute,
+    {
+      bodyLimit: bodyBytesMax,
+      schema: {
+        operationId: 'previewProvider',
+        summary: 'What a token of a provider would become, for who administers it',
+        params: Type.Object({ id: Type.String() }),
+        consumes: ['application/json'],
+        body: PreviewRequestSchema,
+        response: { 200: PreviewSchema, ...problemAnswers },
+      },
+    },
+    async (request, reply) => {
+      noStore(reply);
+      return deps.previewEndpoint.preview({
+        providerId: request.params.id,
+        authorizations: headerValuesOf(request, 'authorization'),
+        apiKeys: headerValuesOf(request, 'x-api-key'),
+        address: request.socket.remoteAddress ?? '',
+        // Parsed after the caller is known.
+        body: mediaTypeOf(request) === 'application/json' ? String(request.body ?? '') : null,
+      });
+    },
+  );
+
   app.get(
     paths.jwks,
     {
@@ -219,6 +249,11 @@ function formRequestOf(request: FastifyRequest): FormRequest {
     throw new OAuthError('invalid_request', `The body has to be ${formType}.`);
   }
   return { body, authorization: request.headers.authorization, certificate: certificateOf(request) };
+}
+
+/** Every value of a header, where fastify shows one. */
+function headerValuesOf({ raw: { rawHeaders } }: FastifyRequest, name: string): string[] {
+  return rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === name);
 }
 
 function mediaTypeOf(request: FastifyRequest): string {

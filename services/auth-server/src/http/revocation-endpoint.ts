@@ -48,6 +48,8 @@ export function createRevocationEndpoint(
       }
       // By its form it is no key here, nor a token.
       case 'importedKey':
+      // Nobody reads a token as one.
+      case 'preview':
       case undefined:
         return null;
     }

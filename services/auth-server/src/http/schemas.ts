@@ -1,5 +1,6 @@
 /** What the endpoints take and answer, for the OpenAPI document and for the types. */
-import { type Static, Type } from 'typebox';
+import { ClaimExpressions, ClaimPaths, providerRuleFields } from '@token-gateway/schemas';
+import { type Static, type TSchema, Type } from 'typebox';
 
 const PositionSchema = Type.Object(
   { epoch: Type.Integer({ minimum: 1 }), seq: Type.Integer({ minimum: 0 }) },
@@ -128,6 +129,18 @@ export const SecurityEventErrorSchema = Type.Object(
   { $id: 'SecurityEventError', additionalProperties: false },
 );
 
+const ConditionsSchema = Type.Object(
+  {
+    jkt: Type.Optional(Type.String({ description: 'Thumbprint of the key that a DPoP proof has to be made with.' })),
+    x5t_s256: Type.Optional(Type.String({ description: 'SHA-256 of the TLS client certificate.' })),
+    cidrs: Type.Optional(Type.Array(Type.String(), { description: 'Networks that a use has to come from.' })),
+  },
+  {
+    additionalProperties: false,
+    description: 'To be held against every use of the answer. Who does not understand a member must refuse.',
+  },
+);
+
 export const TokenResponseSchema = Type.Object(
   {
     access_token: Type.String(),
@@ -141,21 +154,7 @@ export const TokenResponseSchema = Type.Object(
     credential_expires_at_ms: Type.Optional(
       Type.Integer({ description: 'When the credential itself ends, Unix milliseconds; absent = no end.' }),
     ),
-    conditions: Type.Optional(
-      Type.Object(
-        {
-          jkt: Type.Optional(
-            Type.String({ description: 'Thumbprint of the key that a DPoP proof has to be made with.' }),
-          ),
-          x5t_s256: Type.Optional(Type.String({ description: 'SHA-256 of the TLS client certificate.' })),
-          cidrs: Type.Optional(Type.Array(Type.String(), { description: 'Networks that a use has to come from.' })),
-        },
-        {
-          additionalProperties: false,
-          description: 'To be held against every use of the answer. Who does not understand a member must refuse.',
-        },
-      ),
-    ),
+    conditions: Type.Optional(ConditionsSchema),
     tenant_id: Type.String({ description: "Empty, as user_id, of a client's own token." }),
     user_id: Type.String(),
   },
@@ -203,4 +202,62 @@ export const MetadataSchema = Type.Object(
     revocation_endpoint_auth_signing_alg_values_supported: Type.Array(Type.String()),
   },
   { $id: 'AuthorizationServerMetadata', additionalProperties: false },
+);
+
+const orNull = <T extends TSchema>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));
+const rules = providerRuleFields;
+
+/** Of a provider, what decides how a token of it is read. Not where its keys are: nothing is fetched to try something. */
+export const ProviderChangesSchema = Type.Object(
+  {
+    audiences: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 500 }), { minItems: 1, maxItems: 50 })),
+    algorithms: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 20 }), { minItems: 1, maxItems: 20 })),
+    claimMapping: Type.Optional(ClaimPaths),
+    claimExpressions: Type.Optional(ClaimExpressions),
+    tokenType: orNull(rules.tokenType),
+    authorizedParties: orNull(rules.authorizedParties),
+    clockToleranceSeconds: orNull(rules.clockToleranceSeconds),
+    audienceClaim: orNull(rules.audienceClaim),
+    condition: orNull(rules.condition),
+    entitlementMapping: orNull(rules.entitlementMapping),
+    scopeAudiences: orNull(rules.scopeAudiences),
+  },
+  {
+    additionalProperties: false,
+    description: 'As if PATCH /v1/providers/{id} had been called with it; nothing is changed.',
+  },
+);
+
+export const PreviewRequestSchema = Type.Object(
+  {
+    token: Type.String({ minLength: 1, maxLength: 20_000, description: 'Of the provider.' }),
+    presentedAs: Type.Optional(Type.Enum(['access_token', 'id_token'], { description: 'Default access_token.' })),
+    audience: Type.Optional(
+      Type.String({ pattern: '^[\\x21-\\x7e]{1,255}$', description: 'Asked for; default that of the deployment.' }),
+    ),
+    changes: Type.Optional(ProviderChangesSchema),
+  },
+  { $id: 'PreviewRequest', additionalProperties: false },
+);
+
+export const PreviewSchema = Type.Object(
+  {
+    outcome: Type.Enum(['granted', 'refused', 'undecided'], {
+      description: 'undecided: a caller with this token gets 503.',
+    }),
+    code: Type.Optional(Type.String({ description: 'Of what is not granted: why, as in docs/errors.md.' })),
+    reason: Type.Optional(Type.String({ description: 'More of it, where there is more to say.' })),
+    claims: Type.Optional(
+      Type.Record(Type.String(), Type.Unknown(), {
+        description: 'Of the internal token, but for jti and client_id; without sub where the user is yet to be made.',
+      }),
+    ),
+    conditions: Type.Optional(ConditionsSchema),
+    firstUse: Type.Optional(
+      Type.Enum(['linked', 'created'], {
+        description: 'The first use links the subject to the user, or makes one; absent: the user is known.',
+      }),
+    ),
+  },
+  { $id: 'Preview', additionalProperties: false },
 );

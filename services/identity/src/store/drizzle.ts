@@ -1,7 +1,16 @@
 import { type Clock, type Database, type Drizzle, ServiceError, sqlStateOf } from '@token-gateway/platform';
 import { type ChangeRow, changePayload, genesisChain, type Position } from '@token-gateway/revocation';
 import { and, asc, eq, gt, gte, inArray, isNull, lt, lte, min, or, type SQL, sql } from 'drizzle-orm';
-import type { ApiKeyState, Head, NewChange, ProviderState, Store, TenantState, UserState } from './port.ts';
+import type {
+  ApiKeyState,
+  Head,
+  NewChange,
+  ProviderState,
+  Store,
+  TenantState,
+  UserState,
+  VerifiedEmail,
+} from './port.ts';
 import {
   apiKeys,
   changes,
@@ -378,25 +387,12 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
       }
     },
 
-    linkByEmail({ tenantId, providerId, subject, email }, changeOf) {
+    linkByEmail(verified, changeOf) {
+      const { providerId, subject } = verified;
       return transaction(async (tx) => {
         // Locked, so that of two subjects with the address one comes second, and sees the other's link.
-        const found = await tx
-          .select({ id: users.id, entitlements: users.entitlements })
-          .from(users)
-          .where(and(eq(users.tenantId, tenantId), sql`${emailKey} = lower(${email}::text COLLATE "C")`))
-          .limit(2)
-          .for('no key update');
-        const [user, ...others] = found;
-        if (user === undefined || others.length > 0) return false;
-        // What reaches that far is linked by hand alone.
-        if (user.entitlements.some((entitlement) => entitlement.startsWith('identity:'))) return false;
-        const [known] = await tx
-          .select({ subject: externalIdentities.subject })
-          .from(externalIdentities)
-          .where(and(eq(externalIdentities.providerId, providerId), eq(externalIdentities.userId, user.id)))
-          .limit(1);
-        if (known !== undefined) return false;
+        const user = await findLinkable(tx, verified, { isLocked: true });
+        if (user === null) return false;
         const createdAt = new Date(clock.now().wallMs);
         const linked = await tx
           .insert(externalIdentities)
@@ -407,6 +403,8 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
         return true;
       });
     },
+
+    linkableByEmail: (verified) => findLinkable(drizzle, verified),
 
     async credentialEnd(signingInputSha256) {
       const { head, rows } = await readWithHead((question) =>
@@ -511,6 +509,29 @@ function apiKeyState({ key, user, tenant }: KeyRow = { key: null, user: null, te
   if (key === null || user === null || tenant === null) return null;
   const { revokedSeq, expiresAt, ...rest } = key;
   return { ...rest, expiresAtMs: expiresAt?.getTime() ?? null, isRevoked: revokedSeq !== null, user, tenant };
+}
+
+/** The one user of the tenant with that address, if the provider may link it by that. */
+async function findLinkable(
+  handle: Drizzle,
+  { tenantId, providerId, email }: VerifiedEmail,
+  { isLocked = false } = {},
+): Promise<UserState | null> {
+  const withAddress = handle
+    .select(userColumns)
+    .from(users)
+    .where(and(eq(users.tenantId, tenantId), sql`${emailKey} = lower(${email}::text COLLATE "C")`))
+    .limit(2);
+  const [user, ...others] = await (isLocked ? withAddress.for('no key update') : withAddress);
+  if (user === undefined || others.length > 0) return null;
+  // What reaches that far is linked by hand alone.
+  if (user.entitlements.some((entitlement) => entitlement.startsWith('identity:'))) return null;
+  const [known] = await handle
+    .select({ subject: externalIdentities.subject })
+    .from(externalIdentities)
+    .where(and(eq(externalIdentities.providerId, providerId), eq(externalIdentities.userId, user.id)))
+    .limit(1);
+  return known === undefined ? user : null;
 }
 
 interface HeadRow {

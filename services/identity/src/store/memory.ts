@@ -216,6 +216,7 @@ function createFrom(origin: {
     },
     // Its users have no addresses.
     linkByEmail: async () => false,
+    linkableByEmail: async () => null,
     credentialEnd: async (signingInputSha256) => ({
       head: head(),
       state: state.revokedCredentials.has(signingInputSha256.toString('hex')),

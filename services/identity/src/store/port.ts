@@ -140,6 +140,8 @@ export interface CredentialStore {
    * user by another subject, or when the user is entitled to anything over identity.
    */
   linkByEmail(verified: VerifiedEmail, changeOf: (userId: string) => NewChange): Promise<boolean>;
+  /** Whom `linkByEmail` would link; null = nobody. Changes nothing. */
+  linkableByEmail(verified: VerifiedEmail): Promise<UserState | null>;
   /** Whether a JWT with this signing input was ended by itself, internal tokens among them. */
   credentialEnd(signingInputSha256: Buffer): Promise<Snapshot<boolean>>;
   /** Ends a JWT, with the change about it; resolves as well when it has ended by now. */

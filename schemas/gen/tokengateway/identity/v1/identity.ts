@@ -97,6 +97,9 @@ export interface ResolveRequest {
     | { $case: "internal"; value: InternalCredential }
     | { $case: "client"; value: ClientCredential }
     | { $case: "importedKey"; value: ImportedKeyCredential }
+    | //
+    /** The same as `external`, looked at and not used: nobody is linked or made by it. */
+    { $case: "preview"; value: ExternalCredential }
     | undefined;
 }
 
@@ -122,6 +125,11 @@ export interface Granted {
   allowedCidrs: string[];
   /** JSON object: those attributes of the user that the tenant wants in its tokens; empty = none. */
   attributesJson: string;
+  /**
+   * Of a preview alone: at its first use the credential's subject would be `linked` to this user, or a user `created`,
+   * who then has no id here; empty: neither.
+   */
+  firstUse?: string | undefined;
 }
 
 export interface Refused {
@@ -1172,6 +1180,9 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
       case "importedKey":
         ImportedKeyCredential.encode(message.credential.value, writer.uint32(42).fork()).join();
         break;
+      case "preview":
+        ExternalCredential.encode(message.credential.value, writer.uint32(50).fork()).join();
+        break;
     }
     return writer;
   },
@@ -1229,6 +1240,14 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
             message.credential = { $case: "importedKey", value: ImportedKeyCredential.decode(reader, reader.uint32()) };
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.credential = { $case: "preview", value: ExternalCredential.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1257,6 +1276,8 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
         ? { $case: "importedKey", value: ImportedKeyCredential.fromJSON(object.importedKey) }
         : isSet(object.imported_key)
         ? { $case: "importedKey", value: ImportedKeyCredential.fromJSON(object.imported_key) }
+        : isSet(object.preview)
+        ? { $case: "preview", value: ExternalCredential.fromJSON(object.preview) }
         : undefined,
     };
   },
@@ -1273,6 +1294,8 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
       obj.client = ClientCredential.toJSON(message.credential.value);
     } else if (message.credential?.$case === "importedKey") {
       obj.importedKey = ImportedKeyCredential.toJSON(message.credential.value);
+    } else if (message.credential?.$case === "preview") {
+      obj.preview = ExternalCredential.toJSON(message.credential.value);
     }
     return obj;
   },
@@ -1316,6 +1339,12 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
         }
         break;
       }
+      case "preview": {
+        if (object.credential?.value !== undefined && object.credential?.value !== null) {
+          message.credential = { $case: "preview", value: ExternalCredential.fromPartial(object.credential.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -1336,6 +1365,7 @@ function createBaseGranted(): Granted {
     subjects: [],
     allowedCidrs: [],
     attributesJson: "",
+    firstUse: undefined,
   };
 }
 
@@ -1379,6 +1409,9 @@ export const Granted: MessageFns<Granted> = {
     }
     if (message.attributesJson !== "") {
       writer.uint32(106).string(message.attributesJson);
+    }
+    if (message.firstUse !== undefined) {
+      writer.uint32(114).string(message.firstUse);
     }
     return writer;
   },
@@ -1500,6 +1533,14 @@ export const Granted: MessageFns<Granted> = {
             message.attributesJson = reader.string();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.firstUse = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1569,6 +1610,11 @@ export const Granted: MessageFns<Granted> = {
         : isSet(object.attributes_json)
         ? globalThis.String(object.attributes_json)
         : "",
+      firstUse: isSet(object.firstUse)
+        ? globalThis.String(object.firstUse)
+        : isSet(object.first_use)
+        ? globalThis.String(object.first_use)
+        : undefined,
     };
   },
 
@@ -1613,6 +1659,9 @@ export const Granted: MessageFns<Granted> = {
     if (message.attributesJson !== "") {
       obj.attributesJson = message.attributesJson;
     }
+    if (message.firstUse !== undefined) {
+      obj.firstUse = message.firstUse;
+    }
     return obj;
   },
 
@@ -1634,6 +1683,7 @@ export const Granted: MessageFns<Granted> = {
     message.subjects = object.subjects?.map((e) => e) || [];
     message.allowedCidrs = object.allowedCidrs?.map((e) => e) || [];
     message.attributesJson = object.attributesJson ?? "";
+    message.firstUse = object.firstUse ?? undefined;
     return message;
   },
 };
