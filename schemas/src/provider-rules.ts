@@ -49,6 +49,34 @@ export const providerRuleFields = {
     },
     { ...strict, description: 'The provider may say by signed events whose access is over; absent = it is not heard.' },
   ),
+  introspection: Type.Object(
+    {
+      endpoint: Type.String({
+        pattern: '^https?://[^\\s#]+$',
+        maxLength: 2000,
+        description: 'Of the provider, where it is asked about opaque tokens (RFC 7662).',
+      }),
+      clientId: Type.String({
+        pattern: '^[\\x20-\\x7e]{1,200}$',
+        description: 'As whom it is asked. The secret is told to the auth server.',
+      }),
+      tokenPrefix: Type.String({
+        pattern: '^[A-Za-z0-9][A-Za-z0-9._~-]{1,30}[._~-]$',
+        description: 'What its opaque tokens, and those of nobody else, begin with.',
+      }),
+      isPrefixAdded: Type.Optional(
+        Type.Boolean({ description: 'Callers put the prefix before the token; the provider does not know it.' }),
+      ),
+      lifeSeconds: Type.Optional(
+        Type.Integer({
+          minimum: 5,
+          maximum: 3600,
+          description: 'For how long an answer is good, if the token is; default 60.',
+        }),
+      ),
+    },
+    { ...strict, description: 'Opaque tokens are taken as well. Only an operator may say so.' },
+  ),
   clockToleranceSeconds: Type.Integer({
     minimum: 0,
     maximum: 60,
@@ -73,9 +101,9 @@ export const providerRuleFields = {
   }),
 } as const;
 
-const { tokenType, authorizedParties, logoutAudiences, securityEvents, clockToleranceSeconds, audienceClaim } =
+const { tokenType, authorizedParties, logoutAudiences, securityEvents, introspection } = providerRuleFields;
+const { clockToleranceSeconds, audienceClaim, condition, entitlementMapping, scopeAudiences, linkBy } =
   providerRuleFields;
-const { condition, entitlementMapping, scopeAudiences, linkBy } = providerRuleFields;
 
 export const ProviderRules = Type.Object(
   {
@@ -83,6 +111,7 @@ export const ProviderRules = Type.Object(
     authorizedParties: Type.Optional(authorizedParties),
     logoutAudiences: Type.Optional(logoutAudiences),
     securityEvents: Type.Optional(securityEvents),
+    introspection: Type.Optional(introspection),
     clockToleranceSeconds: Type.Optional(clockToleranceSeconds),
     audienceClaim: Type.Optional(audienceClaim),
     condition: Type.Optional(condition),

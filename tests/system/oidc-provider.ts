@@ -9,12 +9,13 @@ export interface OidcProvider extends AsyncDisposable {
 
 /**
  * `oidc-provider` with its own login pages: whoever logs in is the subject of that name. A resource `urn:NAME` gives an
- * access token for the audience NAME.
+ * access token for the audience NAME, and `urn:opaque:NAME` one that only the introspection endpoint understands.
  */
-export async function startOidcProvider(client: {
-  readonly clientId: string;
-  readonly redirectUri: string;
-}): Promise<OidcProvider> {
+export async function startOidcProvider(
+  client: { readonly clientId: string; readonly redirectUri: string },
+  /** Who may ask about tokens; with it there are refresh tokens as well. */
+  introspecting?: { readonly clientId: string; readonly clientSecret: string },
+): Promise<OidcProvider> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const issuer = `http://127.0.0.1:${(server.address() as { port: number }).port}`;
@@ -28,10 +29,23 @@ export async function startOidcProvider(client: {
         application_type: 'native',
         token_endpoint_auth_method: 'none',
         redirect_uris: [client.redirectUri],
+        ...(introspecting === undefined ? {} : { grant_types: ['authorization_code', 'refresh_token'] }),
       },
+      ...(introspecting === undefined
+        ? []
+        : [
+            {
+              client_id: introspecting.clientId,
+              client_secret: introspecting.clientSecret,
+              grant_types: [],
+              response_types: [],
+              redirect_uris: [],
+            },
+          ]),
     ],
     scopes: ['openid', 'orders'],
     ttl: { Interaction: 600, Session: 600, Grant: 600, AccessToken: 300, IdToken: 300 },
+    ...(introspecting === undefined ? {} : { issueRefreshToken: async () => true }),
     findAccount: (_ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
     features: {
       devInteractions: { enabled: true },
@@ -39,11 +53,14 @@ export async function startOidcProvider(client: {
         enabled: true,
         getResourceServerInfo: (_ctx, resource) => ({
           scope: 'orders',
-          audience: resource.slice('urn:'.length),
-          accessTokenFormat: 'jwt',
-          jwt: { sign: { alg: 'RS256' } },
+          audience: resource.slice(resource.lastIndexOf(':') + 1),
+          ...(resource.startsWith('urn:opaque:')
+            ? { accessTokenFormat: 'opaque' }
+            : { accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } } }),
         }),
       },
+      introspection: { enabled: introspecting !== undefined },
+      revocation: { enabled: introspecting !== undefined },
     },
   });
   const handle = provider.callback();

@@ -69,6 +69,7 @@ export const errorTable = {
   token_issuer_unknown: { ...refused },
   token_key_unknown: { ...refused },
   token_signature_invalid: { ...refused },
+  token_inactive: { ...refused },
   token_expired: { ...refused },
   token_not_yet_valid: { ...refused },
   token_audience_refused: { ...refused },

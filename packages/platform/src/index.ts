@@ -55,3 +55,4 @@ export * from './telemetry.ts';
 export * from './token-cache/memory.ts';
 export * from './token-cache/port.ts';
 export * from './token-cache/redis.ts';
+export * from './token-prefixes.ts';

@@ -510,6 +510,7 @@ suite('metadata', () => {
       '/oauth2/token',
       '/signals/back-channel-logout',
       '/signals/security-events',
+      '/v1/providers/{id}/introspection-secret',
       '/v1/providers/{id}/preview',
     ]);
   });

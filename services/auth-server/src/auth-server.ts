@@ -10,6 +10,7 @@ import {
   type KeyVault,
   type Logger,
   noAuditTrail,
+  parseStrictJson,
   type Registry,
   type TlsOptions,
 } from '@token-gateway/platform';
@@ -21,10 +22,12 @@ import { createExchangeOf, type Exchange } from './exchange/exchange.ts';
 import { measureExchange } from './exchange/measurement.ts';
 import { createPreview } from './exchange/preview.ts';
 import { createCredentialReader, createCredentialResolver } from './exchange/resolution.ts';
+import { createAdministration } from './http/administration.ts';
 import { createAdministratorReader } from './http/administrator.ts';
 import { createApp } from './http/app.ts';
 import { createBackChannelLogoutEndpoint } from './http/back-channel-logout-endpoint.ts';
 import { createIntrospectionEndpoint } from './http/introspection-endpoint.ts';
+import { createIntrospectionSecretEndpoint } from './http/introspection-secret-endpoint.ts';
 import { paths } from './http/metadata.ts';
 import { createPreviewEndpoint } from './http/preview-endpoint.ts';
 import { auditRefusals } from './http/refusal-audit.ts';
@@ -32,6 +35,8 @@ import { createRevocationEndpoint } from './http/revocation-endpoint.ts';
 import { createSecurityEventEndpoint } from './http/security-event-endpoint.ts';
 import { createTokenEndpoint, defaultGrantTypes } from './http/token-endpoint.ts';
 import { createDocumentFetcher, createDocumentPoster } from './providers/document-fetcher.ts';
+import { createIntrospectionSecrets } from './providers/introspection-secrets.ts';
+import { createIntrospector } from './providers/introspector.ts';
 import { keyOwnersOf } from './providers/provider-configuration.ts';
 import { createProviderDirectory } from './providers/provider-directory.ts';
 import { createProviderKeys } from './providers/provider-keys.ts';
@@ -92,6 +97,11 @@ export interface AuthServer {
 
 const migrationsFolder = fileURLToPath(new URL('../migrations', import.meta.url));
 const documentBytesMax = 512 * 1024;
+const introspectionBytesMax = 64 * 1024;
+/** No gateway waits longer for an exchange. */
+const introspectionTimeoutMaxMs = 1000;
+/** At one provider: fewer than a gateway's exchanges at a time, so that one that hangs holds up no other. */
+const introspectionsMax = 16;
 const pollBytesMax = 4 * 1024 * 1024;
 const providerListCooldownMs = 250;
 const generationCooldownMs = 250;
@@ -134,10 +144,29 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     widestAudience: config.audience,
     importedKeyPrefixes: config.importedKeyPrefixes ?? [],
   };
+  const secrets = createIntrospectionSecrets(deps);
+  await secrets.sealAnew();
+  const introspect = createIntrospector(
+    {
+      post: createDocumentPoster({
+        bytesMax: introspectionBytesMax,
+        allowInsecure: config.allowInsecureProviders,
+        parse: parseStrictJson,
+      }),
+      secrets,
+      logger,
+      registry,
+    },
+    {
+      timeoutMs: Math.min(config.providerTimeoutMs, introspectionTimeoutMaxMs),
+      concurrencyMax: introspectionsMax,
+    },
+  );
   const resolverDeps = {
     identity,
     directory,
     verifier: createJoseVerifier(keys),
+    introspect,
     ownKeys: createDatabaseOwnKeys({ database, clock }),
     clock,
     logger,
@@ -157,16 +186,12 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     { identity, directory, verifier: resolverDeps.verifier, audit, tally },
     exchangeConfig,
   );
-  const previewEndpoint = createPreviewEndpoint(
-    {
-      readAdministrator: createAdministratorReader(resolverDeps, { ...exchangeConfig, audience: config.audience }),
-      directory,
-      preview: createPreview(resolverDeps, exchangeConfig),
-      audit,
-      clock,
-    },
-    { audience: config.audience },
-  );
+  const administration = createAdministration({
+    readAdministrator: createAdministratorReader(resolverDeps, { ...exchangeConfig, audience: config.audience }),
+    directory,
+    audit,
+    clock,
+  });
   const app = await createApp(
     {
       tokenEndpoint: auditRefusals(
@@ -174,7 +199,11 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
         'token',
         tally,
       ),
-      previewEndpoint,
+      previewEndpoint: createPreviewEndpoint(
+        { administration, preview: createPreview(resolverDeps, exchangeConfig) },
+        { audience: config.audience },
+      ),
+      introspectionSecretEndpoint: createIntrospectionSecretEndpoint({ administration, secrets }),
       publishedKeys: createPublishedKeys(
         { identity, signer, clock, logger },
         { identityTimeoutMs, cooldownMs: generationCooldownMs },
@@ -209,7 +238,7 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
       await Promise.all(polling.map((each) => each.close()));
       await app.close();
       tally.flush();
-      previewEndpoint.flush();
+      administration.flush();
       await closeSigner();
     },
   };

@@ -201,11 +201,11 @@ suite('a preview', () => {
 });
 
 suite('tenants are walls at the auth server', () => {
-  test('which has one route of an administrator', async () => {
+  test('whose routes of administrators are tried here and for opaque tokens', async () => {
     const { paths } = (await buildOpenApi()) as { paths: object };
     assert.deepEqual(
       Object.keys(paths).filter((path) => path.startsWith('/v1')),
-      ['/v1/providers/{id}/preview'],
+      ['/v1/providers/{id}/preview', '/v1/providers/{id}/introspection-secret'],
     );
   });
 
@@ -232,7 +232,7 @@ suite('tenants are walls at the auth server', () => {
   });
 
   test('a credential that is none, has ended, or is for somewhere else learns nothing', async () => {
-    const { providerId, tenantId, sign } = await provided();
+    const { providerId, tenantId, sign, administrator } = await provided();
     const token = await sign();
     const revoked = await keyOf(tenantId, ['identity:admin']);
     const ofRevoked = await world.granted(
@@ -250,7 +250,7 @@ suite('tenants are walls at the auth server', () => {
       by(token),
       { authorization: `Bearer ${token}` },
       { authorization: `Bearer ${ofRevoked}` },
-      { ...by(unknown), 'x-api-key': unknown },
+      { ...by(administrator.key), 'x-api-key': administrator.key },
       { authorization: `Basic ${Buffer.from('gateway:x').toString('base64')}` },
     ]) {
       const { status, text } = await call(providerId, headers, { token });

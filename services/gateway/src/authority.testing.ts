@@ -36,6 +36,8 @@ export class Authority {
   readonly providersValve = new Valve();
   readonly disabled = new Set<string>();
   readonly issuers = new Set<string>();
+  /** Of every provider. */
+  rules: object = {};
   listIsBroken = false;
   /** What a broken exchange fails with. */
   exchangeFailure: ErrorCode = 'auth_server_unavailable';
@@ -95,6 +97,7 @@ export class Authority {
         algorithms: [],
         claimMappingJson: '',
         revision: 1,
+        rulesJson: JSON.stringify(this.rules),
       }));
       await this.providersValve.pass();
       return { epoch: this.log.epoch, seq: this.log.seq, providers };

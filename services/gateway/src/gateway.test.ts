@@ -11,6 +11,7 @@ import {
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { hasAllSubjects, providerSubject } from '@token-gateway/revocation';
 import { Authority } from './authority.testing.ts';
+import { defaultCredentialConfig } from './decision/credential.ts';
 import type { Decision } from './decision/decision.ts';
 import { createGateway, type GatewayConfig } from './gateway.ts';
 
@@ -96,6 +97,38 @@ describe('a gateway', () => {
     assert.deepEqual(first, { outcome: 'allow', token: 'token-1', kind: 'api-key' });
     assert.deepEqual(await ask(key), first);
     assert.equal(authority.exchangeCount, 1);
+    await gateway.close();
+  });
+
+  it('takes an opaque token where one provider has its prefix, and asks nobody about any other', async () => {
+    const clock = createTestClock();
+    const authority = new Authority(() => clock.now().wallMs);
+    authority.issuers.add('https://provider.example');
+    authority.rules = { introspection: { tokenPrefix: 'acme_' } };
+    const config = { credential: { ...defaultCredentialConfig, importedKeyPrefixes: ['acme_live_'] } };
+    const { gateway } = await started({ clock, authority, config });
+    const ask = async (authorization: string) => gateway.decide(requestWith({ authorization: [authorization] }));
+    const token = `acme_${'x'.repeat(32)}`;
+    for (const garbage of [
+      `Bearer other_${'x'.repeat(32)}`,
+      `Bearer acme${'x'.repeat(32)}`,
+      'Bearer acme_short',
+      `Bearer acme_live_${'x'.repeat(32)}`,
+      `DPoP ${'x'.repeat(32)}`,
+      `Bearer ${'x'.repeat(32)}.${'x'.repeat(32)}.${'x'.repeat(32)}`,
+    ]) {
+      assert.equal(outcomeOf(await ask(garbage)), 'credential_malformed', garbage);
+    }
+    assert.equal(outcomeOf(await ask(`Token ${token}`)), 'key_checksum_invalid');
+    assert.equal(authority.exchangeCount, 0);
+    assert.equal(outcomeOf(await ask(`Bearer ${token}`)), 'allow');
+    assert.equal(outcomeOf(await ask(`Bearer ${token}`)), 'allow');
+    assert.equal(authority.exchangeCount, 1);
+
+    authority.rules = {};
+    authority.log.append([providerSubject('p')], 'tg.provider.changed');
+    await clock.advance(1000);
+    assert.equal(outcomeOf(await ask(`Bearer acme_${'y'.repeat(32)}`)), 'credential_malformed');
     await gateway.close();
   });
 

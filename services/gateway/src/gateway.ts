@@ -80,7 +80,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
   const exchangesMax = config.exchangesMax ?? 64;
   const view = new RevocationView({ longestLifeMs });
   const receipts = config.id === undefined ? null : new ReceiptBook(config.id);
-  const providers = new ProviderDirectory({ identity, clock, logger });
+  const providers = new ProviderDirectory({ identity, clock, logger }, config.credential ?? defaultCredentialConfig);
   const metrics = createGatewayMetrics(registry, { view, clock, grantCount: () => core.grantCount });
   const audit = new DecisionAudit({ trail: deps.audit ?? noAuditTrail, clock });
   const closing = new AbortController();

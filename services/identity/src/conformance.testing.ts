@@ -329,6 +329,22 @@ export function identityConformance(name: string, createDatabase: () => Promise<
         assert.equal(outcomeOf(await resolve({ ...ada, subject: 'mallory' })), 'user_not_linked');
       });
 
+      it('of opaque tokens are of one provider by their prefix, also where several want it at once', async () => {
+        const { rest, tenantId } = await fixture(identity);
+        const prefix = randomBytes(6).toString('hex');
+        const answers = await Promise.all(
+          ['_', '_two_', '_two_three_', '_'].map((more) =>
+            rest('POST', `/v1/tenants/${tenantId}/providers`, {
+              issuer: `https://${randomBytes(6).toString('hex')}.example`,
+              audiences: ['api'],
+              provisioning: 'jit',
+              introspection: { endpoint: 'https://a.example/', clientId: 'c', tokenPrefix: `${prefix}${more}` },
+            }),
+          ),
+        );
+        assert.deepEqual(answers.map(({ status }) => status).sort(), [201, 409, 409, 409]);
+      });
+
       it('are looked at by a preview, which says what would be, and changes nothing', async () => {
         const { rest, resolve, preview, tenantId } = await provider('jit', { linkBy: 'verified_email' });
         const userId = await createUser(rest, tenantId, { email: 'ada@example.com', entitlements: ['read'] });

@@ -58,3 +58,12 @@ export const usedIds = pgTable(
   },
   (table) => [index('used_ids_by_expiry').on(table.expiresAt)],
 );
+
+/** By what the auth server is known where it asks a provider about tokens. */
+export const introspectionSecrets = pgTable('introspection_secrets', {
+  providerId: text('provider_id').primaryKey(),
+  /** What it is sealed for. */
+  context: text('context').notNull(),
+  sealed: bytea('sealed').notNull(),
+  updatedAt: timestamp('updated_at', { withTimezone: true }).notNull(),
+});

@@ -12,11 +12,14 @@ import type { SignatureVerifier } from '../verification/port.ts';
 import { evaluate, mapClaims } from './claim-mapping.ts';
 import { readConfirmation } from './confirmation.ts';
 import { enrich } from './enrichment.ts';
+import type { CredentialFacts } from './internal-token.ts';
 import type { JwtForm } from './jwt-form.ts';
 import { type FormedTokenReader, refusedBy } from './jwt-reader.ts';
 import { readMayAct } from './may-act.ts';
-import type { CredentialReading } from './resolution.ts';
+import type { CredentialReading, ReadCredential } from './resolution.ts';
 import { requireUse, type TokenUse } from './token-use.ts';
+
+type ExternalFacts = Extract<CredentialFacts, { kind: 'external' }>;
 
 export interface ExternalTokenReaderDeps {
   readonly directory: ProviderDirectory;
@@ -55,45 +58,9 @@ export function createExternalTokenReader({
       throw new ServiceError('token_algorithm_refused', { detail: `${form.header.alg} is none of the provider's` });
     }
     await verifier.verify(token, form, provider);
-    const { issuedAtSeconds, expiresAtMs } = checkTimes(form, clock.now().wallMs / 1000, configuration);
-    requireParty(form, configuration);
-    if (configuration.condition !== null && evaluate('condition', configuration.condition, form.claims) !== true) {
-      throw new ServiceError('token_claims_invalid', { detail: 'condition is not true' });
-    }
-    const { email, isEmailVerified, displayName, ...facts } = enrich(
-      mapClaims(form.claims, configuration.mapping),
-      configuration,
-    );
-    const confirmation = readConfirmation(form.claims);
-    const mayAct = readMayAct(form.claims);
-    const { signingInputSha256 } = form;
+    const nowSeconds = clock.now().wallMs / 1000;
     return {
-      question: {
-        credential: {
-          $case: 'external',
-          value: {
-            providerId: provider.id,
-            providerRevision: provider.revision,
-            providerEpoch: list.asOf.epoch,
-            subject: facts.subject,
-            sessionId: facts.sessionId ?? '',
-            signingInputSha256,
-            issuedAtSeconds,
-            email: email ?? '',
-            displayName: displayName ?? '',
-            emailVerified: isEmailVerified,
-          },
-        },
-      },
-      facts: {
-        kind: 'external',
-        providerId: provider.id,
-        ...facts,
-        signingInputSha256,
-        expiresAtMs,
-        ...(confirmation === undefined ? {} : { confirmation }),
-        ...(mayAct === undefined ? {} : { mayAct }),
-      },
+      ...readVerifiedClaims(form, { provider, configuration, list, nowSeconds }),
       renew: async () => {
         await directory.renew(list);
       },
@@ -120,6 +87,63 @@ export function createExternalTokenReader({
   };
 }
 
+/** What a provider says, by its signature or asked in person. */
+export type VerifiedClaims = Pick<JwtForm, 'claims' | 'signingInputSha256'>;
+
+interface Reading {
+  readonly provider: Provider;
+  readonly configuration: ProviderConfiguration;
+  readonly list: ProviderList;
+  readonly nowSeconds: number;
+}
+
+/** Holds them against the provider's rules, and brings them into the internal shape. */
+export function readVerifiedClaims(
+  verified: VerifiedClaims,
+  { provider, configuration, list, nowSeconds }: Reading,
+): Pick<ReadCredential, 'question'> & { readonly facts: ExternalFacts } {
+  const { claims, signingInputSha256 } = verified;
+  const { issuedAtSeconds, expiresAtMs } = checkTimes(verified, nowSeconds, configuration);
+  requireParty(verified, configuration);
+  if (configuration.condition !== null && evaluate('condition', configuration.condition, claims) !== true) {
+    throw new ServiceError('token_claims_invalid', { detail: 'condition is not true' });
+  }
+  const { email, isEmailVerified, displayName, ...facts } = enrich(
+    mapClaims(claims, configuration.mapping),
+    configuration,
+  );
+  const confirmation = readConfirmation(claims);
+  const mayAct = readMayAct(claims);
+  return {
+    question: {
+      credential: {
+        $case: 'external',
+        value: {
+          providerId: provider.id,
+          providerRevision: provider.revision,
+          providerEpoch: list.asOf.epoch,
+          subject: facts.subject,
+          sessionId: facts.sessionId ?? '',
+          signingInputSha256,
+          issuedAtSeconds,
+          email: email ?? '',
+          displayName: displayName ?? '',
+          emailVerified: isEmailVerified,
+        },
+      },
+    },
+    facts: {
+      kind: 'external',
+      providerId: provider.id,
+      ...facts,
+      signingInputSha256,
+      expiresAtMs,
+      ...(confirmation === undefined ? {} : { confirmation }),
+      ...(mayAct === undefined ? {} : { mayAct }),
+    },
+  };
+}
+
 /** Equal as long as a list says the same of the providers a token may be of. */
 function fingerprint(form: JwtForm, list: ProviderList): string {
   const revisions = list.ofIssuer(form.issuer).map(({ id, revision }) => `${id}:${revision}`);
@@ -137,7 +161,7 @@ function chooseProvider(form: JwtForm, list: ProviderList): Provider {
 }
 
 /** Whether a token of the provider's issuer has one of its audiences. */
-export function isFor(form: JwtForm, provider: Provider): boolean {
+export function isFor(form: Pick<JwtForm, 'claims'>, provider: Provider): boolean {
   const audiences = audiencesOf(form.claims[configurationOf(provider).audienceClaim]);
   return provider.audiences.some((audience) => audiences.includes(audience));
 }
@@ -155,7 +179,7 @@ export function audiencesOf(aud: unknown): readonly string[] {
 const partyClaims = ['azp', 'client_id', 'cid', 'appid'];
 
 /** Every name that a token gives of its client has to be an authorized one, and there has to be one. */
-function requireParty({ claims }: JwtForm, { authorizedParties }: ProviderConfiguration): void {
+function requireParty({ claims }: VerifiedClaims, { authorizedParties }: ProviderConfiguration): void {
   if (authorizedParties === null) return;
   const parties = partyClaims.filter((name) => Object.hasOwn(claims, name)).map((name) => claims[name]);
   const isAuthorized = (party: unknown): boolean => typeof party === 'string' && authorizedParties.has(party);
@@ -165,7 +189,7 @@ function requireParty({ claims }: JwtForm, { authorizedParties }: ProviderConfig
 
 /** Throws for what has ended or not begun, by the provider's tolerance; without `iat` it was issued at 0. */
 export function checkTimes(
-  { claims }: JwtForm,
+  { claims }: Pick<JwtForm, 'claims'>,
   nowSeconds: number,
   { clockToleranceSeconds }: ProviderConfiguration,
 ): { issuedAtSeconds: number; expiresAtMs: number } {

@@ -2,6 +2,7 @@ import { ServiceError } from '@token-gateway/platform';
 import { isUnavailable } from '../http/oauth-error.ts';
 import type { InternalTokenReader } from './internal-credential.ts';
 import { type JwtForm, readJwtForm } from './jwt-form.ts';
+import type { OpaqueTokenReader } from './opaque-token.ts';
 import type { CredentialReading, Refused } from './resolution.ts';
 import type { TokenUse } from './token-use.ts';
 
@@ -12,11 +13,13 @@ export interface JwtReaderDeps {
   readonly external: FormedTokenReader;
   /** Absent: our own tokens are those of an unknown issuer. */
   readonly internal?: InternalTokenReader | undefined;
+  /** Reads what is no JWT; absent: nothing else is taken. */
+  readonly opaque?: OpaqueTokenReader | undefined;
 }
 
-/** Tells internal tokens from those of providers, none of which can have our issuer. */
+/** Tells internal tokens from those of providers, none of which can have our issuer, and JWTs from what may be opaque. */
 export function createJwtReader(
-  { external, internal }: JwtReaderDeps,
+  { external, internal, opaque }: JwtReaderDeps,
   config: { readonly issuer: string },
 ): (token: string, use: TokenUse) => Promise<CredentialReading> {
   return async (token, use) => {
@@ -27,7 +30,9 @@ export function createJwtReader(
         throw new ServiceError('token_issuer_unknown');
       }
     } catch (error) {
-      return refusedBy(error);
+      const refused = refusedBy(error);
+      if (refused.code !== 'credential_malformed') return refused;
+      return (await opaque?.(token, use)) ?? refused;
     }
     return form.issuer === config.issuer && internal !== undefined ? internal(token, form) : external(token, form, use);
   };

@@ -9,8 +9,9 @@ import type { Provider } from '@token-gateway/schemas/identity';
 import type { JWTPayload } from 'jose';
 import type { ProviderDirectory, ProviderList } from '../providers/provider-directory.ts';
 import { type Conditions, conditionNames, createExchange, type ExchangeDeps } from './exchange.ts';
-import { type ExternalTokenReaderDeps, isFor } from './external-token.ts';
-import { readJwtForm } from './jwt-form.ts';
+import { isFor } from './external-token.ts';
+import { type JwtForm, readJwtForm } from './jwt-form.ts';
+import { refusedBy } from './jwt-reader.ts';
 import type { TokenUse } from './token-use.ts';
 
 export interface PreviewRequest {
@@ -35,13 +36,12 @@ export type PreviewResult =
 
 export type Preview = (providerId: string, request: PreviewRequest) => Promise<PreviewResult>;
 
-export interface PreviewDeps extends ExternalTokenReaderDeps {
-  readonly identity: Pick<ExchangeDeps['identity'], 'resolve'>;
-}
+export type PreviewDeps = Omit<ExchangeDeps, 'signer' | 'newTokenId'>;
 
 interface Config {
   readonly issuer: string;
   readonly identityTimeoutMs: number;
+  readonly importedKeyPrefixes?: readonly string[];
 }
 
 const nobody = 'preview';
@@ -116,8 +116,19 @@ export function createPreview(deps: PreviewDeps, config: Config): Preview {
 
 /** Whether another provider would take the token as well, whosever it is: then nobody does. */
 function isRivalled(token: string, provider: Provider, list: ProviderList): boolean {
-  const form = readJwtForm(token);
+  // An opaque token is of the one provider that has its prefix.
+  const form = formOf(token);
+  if (form === null) return false;
   return list.ofIssuer(form.issuer).some((other) => other.id !== provider.id && isFor(form, other));
+}
+
+function formOf(token: string): JwtForm | null {
+  try {
+    return readJwtForm(token);
+  } catch (error) {
+    refusedBy(error);
+    return null;
+  }
 }
 
 /** The same directory, as far as it has what is chosen. */

@@ -8,17 +8,19 @@ import type { Position, Subject } from '@token-gateway/revocation';
 import type { Granted, ResolveRequest } from '@token-gateway/schemas/identity';
 import type { ClientPermissions } from '../clients/client-registration.ts';
 import { isUnavailable } from '../http/oauth-error.ts';
+import type { Introspect } from '../providers/introspector.ts';
 import type { OwnKeys } from '../signing/own-keys.ts';
 import { createApiKeyReader } from './api-key.ts';
 import { createExternalTokenReader, type ExternalTokenReaderDeps } from './external-token.ts';
 import { createInternalTokenReader } from './internal-credential.ts';
 import type { CredentialFacts } from './internal-token.ts';
 import { createJwtReader } from './jwt-reader.ts';
+import { createOpaqueTokenReader } from './opaque-token.ts';
 import type { TokenUse } from './token-use.ts';
 
 export type Credential =
   | { readonly kind: 'api-key'; readonly value: string }
-  /** An external or an internal token. `use`: what it is presented as; absent, an access token. */
+  /** An external token, also one that is no JWT, or an internal one. `use`: what it is presented as; absent, an access token. */
   | { readonly kind: 'jwt'; readonly value: string; readonly use?: TokenUse }
   /** The client itself, by its id. */
   | { readonly kind: 'client'; readonly value: string };
@@ -64,6 +66,8 @@ export type CredentialResolver = (
 export interface ResolverDeps extends ExternalTokenReaderDeps {
   readonly identity: Pick<IdentityClient, 'resolve'>;
   readonly clock: Clock;
+  /** Absent: opaque tokens are not taken. */
+  readonly introspect?: Introspect | undefined;
   /** Absent: internal tokens are not taken as credentials. */
   readonly ownKeys?: OwnKeys | undefined;
 }
@@ -82,12 +86,17 @@ export function createCredentialReader(
   deps: ResolverDeps,
   config: Pick<ResolverConfig, 'issuer' | 'importedKeyPrefixes'>,
 ): CredentialReader {
-  const { ownKeys, clock } = deps;
-  const readApiKey = createApiKeyReader(config.importedKeyPrefixes ?? []);
+  const { ownKeys, introspect, clock } = deps;
+  const { importedKeyPrefixes = [] } = config;
+  const readApiKey = createApiKeyReader(importedKeyPrefixes);
   const readJwt = createJwtReader(
     {
       external: createExternalTokenReader(deps),
       internal: ownKeys === undefined ? undefined : createInternalTokenReader({ ownKeys, clock }),
+      opaque:
+        introspect === undefined
+          ? undefined
+          : createOpaqueTokenReader({ ...deps, introspect }, { importedKeyPrefixes }),
     },
     config,
   );

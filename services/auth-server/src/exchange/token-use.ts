@@ -20,7 +20,7 @@ const otherKinds: ReadonlySet<unknown> = new Set(['Refresh', 'Offline', 'Logout'
  * access to nothing: it passes for an access token only where a provider is said to have no other.
  */
 export function requireUse(
-  { header, claims }: JwtForm,
+  { header, claims }: { readonly header: Readonly<Record<string, unknown>> } & Pick<JwtForm, 'claims'>,
   use: TokenUse,
   tokenType: ProviderConfiguration['tokenType'],
 ): void {

@@ -5,15 +5,18 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import type { ClientCertificate } from '../clients/client-certificate.ts';
 import type { PublishedKeys } from '../signing/published-keys.ts';
+import type { AdministrativeCall } from './administration.ts';
 import type { BackChannelLogoutEndpoint } from './back-channel-logout-endpoint.ts';
 import type { FormRequest } from './form-request.ts';
 import type { IntrospectionEndpoint } from './introspection-endpoint.ts';
+import { type IntrospectionSecretEndpoint, introspectionSecretRoute } from './introspection-secret-endpoint.ts';
 import { metadataOf, paths } from './metadata.ts';
 import { OAuthError, toOAuthError } from './oauth-error.ts';
 import { type PreviewEndpoint, previewRoute } from './preview-endpoint.ts';
 import type { RevocationEndpoint } from './revocation-endpoint.ts';
 import {
   IntrospectionSchema,
+  IntrospectionSecretSchema,
   JwksSchema,
   LogoutRequestSchema,
   LogoutResponseSchema,
@@ -37,6 +40,7 @@ export interface AppDeps {
   readonly backChannelLogoutEndpoint: BackChannelLogoutEndpoint;
   readonly securityEventEndpoint: SecurityEventEndpoint;
   readonly previewEndpoint: PreviewEndpoint;
+  readonly introspectionSecretEndpoint: IntrospectionSecretEndpoint;
   readonly publishedKeys: PublishedKeys;
   readonly logger: Logger;
 }
@@ -190,14 +194,27 @@ export async function createApp(
     },
     async (request, reply) => {
       noStore(reply);
-      return deps.previewEndpoint.preview({
-        providerId: request.params.id,
-        authorizations: headerValuesOf(request, 'authorization'),
-        apiKeys: headerValuesOf(request, 'x-api-key'),
-        address: request.socket.remoteAddress ?? '',
-        // Parsed after the caller is known.
-        body: mediaTypeOf(request) === 'application/json' ? String(request.body ?? '') : null,
-      });
+      return deps.previewEndpoint(administrativeCallOf(request, request.params));
+    },
+  );
+
+  app.put(
+    introspectionSecretRoute,
+    {
+      bodyLimit: bodyBytesMax,
+      schema: {
+        operationId: 'putIntrospectionSecret',
+        summary: 'The secret by which a provider is asked about opaque tokens; it is never shown',
+        params: Type.Object({ id: Type.String() }),
+        consumes: ['application/json'],
+        body: IntrospectionSecretSchema,
+        response: { 204: Type.Null(), ...problemAnswers },
+      },
+    },
+    async (request, reply) => {
+      noStore(reply);
+      await deps.introspectionSecretEndpoint(administrativeCallOf(request, request.params));
+      return reply.code(204).send(null);
     },
   );
 
@@ -249,6 +266,17 @@ function formRequestOf(request: FastifyRequest): FormRequest {
     throw new OAuthError('invalid_request', `The body has to be ${formType}.`);
   }
   return { body, authorization: request.headers.authorization, certificate: certificateOf(request) };
+}
+
+/** The body as text: it is read after the caller is known. */
+function administrativeCallOf(request: FastifyRequest, { id }: { readonly id: string }): AdministrativeCall {
+  return {
+    providerId: id,
+    authorizations: headerValuesOf(request, 'authorization'),
+    apiKeys: headerValuesOf(request, 'x-api-key'),
+    address: request.socket.remoteAddress ?? '',
+    body: mediaTypeOf(request) === 'application/json' ? String(request.body ?? '') : null,
+  };
 }
 
 /** Every value of a header, where fastify shows one. */

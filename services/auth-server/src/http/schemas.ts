@@ -261,3 +261,13 @@ export const PreviewSchema = Type.Object(
   },
   { $id: 'Preview', additionalProperties: false },
 );
+
+export const IntrospectionSecretSchema = Type.Object(
+  {
+    clientSecret: Type.String({
+      pattern: '^[\\x20-\\x7e]{1,500}$',
+      description: 'Of the client that the rule `introspection` of the provider names (client_secret_basic).',
+    }),
+  },
+  { $id: 'IntrospectionSecret', additionalProperties: false },
+);

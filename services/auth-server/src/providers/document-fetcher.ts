@@ -15,10 +15,10 @@ export interface Question {
   readonly body: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly timeoutMs: number;
-  readonly signal: AbortSignal;
+  readonly signal?: AbortSignal;
 }
 
-/** The same for what is answered to a JSON document that is posted. */
+/** The same for what is answered to a document that is posted; of JSON, unless the headers say otherwise. */
 export type PostDocument = (url: string, question: Question) => Promise<unknown>;
 
 /** The parsed JSON of a document. Rejects with `provider_unavailable`, whatever went wrong. */
@@ -29,6 +29,8 @@ interface Config {
   readonly bytesMax: number;
   /** Allows http and private addresses: for tests and demonstrations. */
   readonly allowInsecure: boolean;
+  /** Default: JSON.parse. */
+  readonly parse?: (text: string) => unknown;
 }
 
 const privateAddresses = new BlockList();
@@ -113,7 +115,10 @@ function createRequester(config: Config): (url: string, question: Question | nul
         : {
             method: 'POST',
             headers: { accept: 'application/json', 'content-type': 'application/json', ...question.headers },
-            signal: AbortSignal.any([AbortSignal.timeout(question.timeoutMs), question.signal]),
+            signal: AbortSignal.any([
+              AbortSignal.timeout(question.timeoutMs),
+              ...(question.signal === undefined ? [] : [question.signal]),
+            ]),
           }),
       agent: false,
       ...(config.allowInsecure ? {} : { lookup: lookupPublic }),
@@ -145,7 +150,7 @@ function createRequester(config: Config): (url: string, question: Question | nul
         if (bytes > config.bytesMax) throw new Error(`more than ${config.bytesMax} bytes`);
         chunks.push(chunk);
       }
-      return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+      return (config.parse ?? JSON.parse)(Buffer.concat(chunks).toString('utf8'));
     } finally {
       response.destroy();
     }

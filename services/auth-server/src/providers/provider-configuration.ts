@@ -15,6 +15,8 @@ export interface ProviderConfiguration {
   readonly logoutAudiences: ReadonlySet<string>;
   /** Null = the provider's security events are not heard. */
   readonly securityEvents: SecurityEventRules | null;
+  /** Null = its opaque tokens are not taken. */
+  readonly introspection: IntrospectionRules | null;
   /** Subjects are linked by addresses that the provider has verified. */
   readonly isLinkedByEmail: boolean;
   readonly condition: ClaimExpression | null;
@@ -24,6 +26,8 @@ export interface ProviderConfiguration {
   /** Null = scopes narrow no audience. */
   readonly scopeAudiences: ReadonlyMap<string, readonly string[]> | null;
 }
+
+export type IntrospectionRules = NonNullable<ProviderRules['introspection']>;
 
 export interface SecurityEventRules {
   /** Who signs them: the provider as it is, or under the issuer and the keys that its events have. */
@@ -53,6 +57,7 @@ function compile(provider: Provider): ProviderConfiguration {
     authorizedParties: rules.authorizedParties === undefined ? null : new Set(rules.authorizedParties),
     logoutAudiences,
     securityEvents: securityEventsOf(provider, rules, logoutAudiences),
+    introspection: rules.introspection ?? null,
     isLinkedByEmail: rules.linkBy === 'verified_email',
     condition: rules.condition === undefined ? null : compileExpression(rules.condition, provider),
     mapping: parseClaimMapping(provider.claimMappingJson),

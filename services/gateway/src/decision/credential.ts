@@ -6,7 +6,7 @@ import { apiKeyIdOf, type ErrorCode, importedKeySha256, parseStrictJson } from '
 
 /** Where a credential may stand. Header names in lower case. */
 export interface CredentialConfig {
-  /** Carries `Bearer <JWT>`, `DPoP <JWT>` or `<apiKeyScheme> <API key>`. */
+  /** Carries `Bearer <token>`, `DPoP <token>` or `<apiKeyScheme> <API key>`. */
   readonly header: string;
   readonly apiKeyScheme: string;
   /** Carries an API key alone. */
@@ -22,6 +22,7 @@ export const defaultCredentialConfig: CredentialConfig = {
   importedKeyPrefixes: [],
 };
 
+/** `jwt`: a token of a provider, or of ours; whether an opaque one may be, the providers say. */
 export type CredentialKind = 'api-key' | 'jwt';
 
 /** How it was presented; `dpop` (RFC 9449 section 7.1) comes with a proof. */

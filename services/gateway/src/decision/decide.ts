@@ -57,7 +57,7 @@ export interface DecideConfig {
 
 export interface DecideDeps {
   readonly view: RevocationView;
-  readonly providers: Pick<ProviderDirectory, 'isCurrent' | 'isKnown'>;
+  readonly providers: Pick<ProviderDirectory, 'isCurrent' | 'isKnown' | 'isOpaqueToken'>;
   readonly exchange: ExchangeClient;
   readonly conditions: ConditionsChecker;
   /** L2; null = none. */
@@ -229,6 +229,8 @@ export class DecisionCore {
   }
 
   #checkStructure(credential: Credential, now: Instant): Decision | null {
+    // What begins like no provider's is garbage until the list says otherwise: nobody could be asked about it.
+    if (credential.kind === 'jwt' && this.#deps.providers.isOpaqueToken(credential.value)) return null;
     const structure = checkStructure(
       credential.kind,
       credential.value,

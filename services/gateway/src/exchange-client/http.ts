@@ -98,7 +98,7 @@ function requestBody(request: ExchangeRequest): URLSearchParams {
       : {
           grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
           subject_token: request.credential,
-          subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
+          subject_token_type: 'urn:ietf:params:oauth:token-type:access_token',
         };
   return new URLSearchParams({ ...grant, audience: request.audience, conditions: heededConditions.join(' ') });
 }

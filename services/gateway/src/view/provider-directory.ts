@@ -1,23 +1,35 @@
-import type { Clock, IdentityClient, Logger } from '@token-gateway/platform';
+import {
+  type Clock,
+  type IdentityClient,
+  indexTokenPrefixes,
+  type Logger,
+  tokenPrefixOf,
+} from '@token-gateway/platform';
 import type { Change } from '@token-gateway/revocation';
 
 const retryMinMs = 100;
 const retryMaxMs = 1000;
 const timeoutMs = 1000;
 
-/** The issuers of all enabled providers, read from identity and read again after every change that concerns them. */
+/** The issuers of all enabled providers, and what their opaque tokens begin with, read from identity and read again after every change that concerns them. */
 export class ProviderDirectory {
   readonly #identity: Pick<IdentityClient, 'listProviders'>;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #closing = new AbortController();
+  readonly #importedKeyPrefixes: readonly string[];
   #issuers: ReadonlySet<string> = new Set();
+  #ownerOf: (token: string) => object | null = () => null;
   /** Counts what makes the list outdated; the list is current when it was asked for after the last one. */
   #outdated = 1;
   #readAt = 0;
   #reading: Promise<void> | null = null;
 
-  constructor(deps: { identity: Pick<IdentityClient, 'listProviders'>; clock: Clock; logger: Logger }) {
+  constructor(
+    deps: { identity: Pick<IdentityClient, 'listProviders'>; clock: Clock; logger: Logger },
+    config: { readonly importedKeyPrefixes: readonly string[] },
+  ) {
+    this.#importedKeyPrefixes = config.importedKeyPrefixes;
     this.#identity = deps.identity;
     this.#clock = deps.clock;
     this.#logger = deps.logger;
@@ -35,6 +47,11 @@ export class ProviderDirectory {
 
   isKnown(issuer: string): boolean {
     return this.#issuers.has(issuer);
+  }
+
+  /** Whether it begins as the opaque tokens of one provider do, so that this one can be asked about it. */
+  isOpaqueToken(token: string): boolean {
+    return this.#ownerOf(token) !== null;
   }
 
   note(change: Pick<Change, 'type'>): void {
@@ -61,6 +78,11 @@ export class ProviderDirectory {
       try {
         const { providers } = await this.#identity.listProviders({ timeoutMs });
         this.#issuers = new Set(providers.map((provider) => provider.issuer));
+        const prefixes = providers.flatMap((provider) => {
+          const prefix = tokenPrefixOf(provider.rulesJson);
+          return prefix === null ? [] : [[prefix, provider] as const];
+        });
+        this.#ownerOf = indexTokenPrefixes(prefixes, this.#importedKeyPrefixes);
         this.#readAt = outdated;
         delayMs = retryMinMs;
         // Changes that come faster than the list can be read cost one read in a while, not one after another.

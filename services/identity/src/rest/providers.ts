@@ -1,15 +1,18 @@
 import {
+  areRivalPrefixes,
   ClaimExpressionError,
   compileClaimExpression,
   type Drizzle,
   type HttpApp,
   RequestInvalid,
+  reservedTokenPrefixes,
+  ServiceError,
 } from '@token-gateway/platform';
 import { providerSubject } from '@token-gateway/revocation';
-import type { ClaimMapping } from '@token-gateway/schemas';
-import { and, asc, eq, gt, inArray, sql } from 'drizzle-orm';
+import type { ClaimMapping, ProviderRules } from '@token-gateway/schemas';
+import { and, asc, eq, gt, inArray, ne, sql } from 'drizzle-orm';
 import { providerAudiences, providers, tenants } from '../store/schema.ts';
-import { requireAdminOf } from './caller.ts';
+import { type Caller, requireAdminOf, requirePlatform } from './caller.ts';
 import {
   append,
   changeStatus,
@@ -122,6 +125,41 @@ function checkExpressions(body: { claimExpressions?: Names; condition?: string |
   if (errors.length > 0) throw new RequestInvalid(errors);
 }
 
+interface Introspected {
+  readonly introspection?: ProviderRules['introspection'] | null;
+}
+
+/**
+ * Whoever has a prefix is sent every token that begins with it, so that only an operator says whose it is; a tenant may
+ * give it up. Throws RequestInvalid for what begins like a credential that is no provider's.
+ */
+function checkIntrospection(caller: Caller, { introspection }: Introspected): void {
+  if (introspection == null) return;
+  requirePlatform(caller);
+  const { tokenPrefix } = introspection;
+  if (!reservedTokenPrefixes.some((reserved) => areRivalPrefixes(tokenPrefix, reserved))) return;
+  throw new RequestInvalid([{ in: 'body', field: '/introspection/tokenPrefix', message: 'is reserved' }]);
+}
+
+/** Any number that nothing else locks by. */
+const prefixesLock = 7_662_001;
+
+/** Of no two providers, enabled or not, the prefix of one begins that of the other. */
+async function requireOwnPrefix(tx: Drizzle, id: string, { introspection }: Introspected): Promise<void> {
+  if (introspection == null) return;
+  // Two calls at once would not see each other.
+  await tx.execute(sql`SELECT pg_advisory_xact_lock(${prefixesLock})`);
+  const others = await tx
+    .select({ id: providers.id, rules: providers.rules })
+    .from(providers)
+    .where(and(ne(providers.id, id), sql`jsonb_exists(${providers.rules}, 'introspection')`));
+  for (const { rules } of others) {
+    if (areRivalPrefixes(rules.introspection?.tokenPrefix ?? '', introspection.tokenPrefix)) {
+      throw new ServiceError('conflict', { detail: 'the token prefix is not its own' });
+    }
+  }
+}
+
 export function providerRoutes(app: HttpApp, context: RestContext): void {
   const { drizzle, callers } = context;
 
@@ -143,6 +181,7 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
       const tenantId = request.params.id;
       requireAdminOf(caller, tenantId);
       checkExpressions(request.body);
+      checkIntrospection(caller, request.body);
       const answer = await create(context, request, caller, async (tx) => {
         const {
           audiences,
@@ -158,6 +197,7 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
         const base = preset === undefined ? null : presets[preset];
         const id = newId(context, 'prv');
         found((await tx.select().from(tenants).where(eq(tenants.id, tenantId)))[0], `tenant ${tenantId}`);
+        await requireOwnPrefix(tx, id, rules);
         const [created] = await tx
           .insert(providers)
           .values({
@@ -214,10 +254,12 @@ export function providerRoutes(app: HttpApp, context: RestContext): void {
     async (request) => {
       const { caller, provider } = await readOwn(request, request.params.id);
       checkExpressions(request.body);
+      checkIntrospection(caller, request.body);
       const { audiences, jwksUri, algorithms, provisioning, claimMapping, claimExpressions, ...rules } = request.body;
       const values = defined({ jwksUri, algorithms, provisioning });
       await commit(context, async (tx) => {
         const [current] = await tx.select().from(providers).where(eq(providers.id, provider.id)).for('no key update');
+        await requireOwnPrefix(tx, provider.id, rules);
         const merged = Object.entries({ ...current?.rules, ...rules }).filter(([, value]) => value !== null);
         await tx
           .update(providers)

@@ -145,6 +145,7 @@ export const ProviderPatch = Type.Object(
     authorizedParties: orNull(rules.authorizedParties),
     logoutAudiences: orNull(rules.logoutAudiences),
     securityEvents: orNull(rules.securityEvents),
+    introspection: orNull(rules.introspection),
     clockToleranceSeconds: orNull(rules.clockToleranceSeconds),
     audienceClaim: orNull(rules.audienceClaim),
     condition: orNull(rules.condition),
@@ -283,7 +284,7 @@ export const CredentialRevoke = Type.Union([
   Type.Object(
     {
       issuer: Uri,
-      signingInputSha256: Sha256('Of a JWT without its signature: header, dot, payload.'),
+      signingInputSha256: Sha256('Of a JWT without its signature: header, dot, payload; of an opaque token all of it.'),
       ...CredentialReason,
     },
     strict,
