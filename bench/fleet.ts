@@ -3,7 +3,7 @@
  * holds for all of them, and what one more gateway costs identity and Redis.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createGateway, createHttpExchangeClient, type Decision, type Gateway } from '@token-gateway/gateway';
+import { createGateway, createHttpExchangeClient, type Gateway, type RuledDecision } from '@token-gateway/gateway';
 import { systemClock as clock, createRedisPubSubSource, createRedisTokenCache } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { openParts } from '../tests/parts/index.ts';
@@ -121,7 +121,7 @@ async function revocations({ admin }: System, fleet: readonly Gateway[], tenantI
     const user = await admin.createUser(tenantId);
     const { id, key } = await admin.createKey(user.id);
     const request = { method: 'GET', path: '/', header: (name: string) => (name === 'x-api-key' ? [key] : []) };
-    const ask = async (gateway: Gateway): Promise<Decision['outcome']> => {
+    const ask = async (gateway: Gateway): Promise<RuledDecision['outcome']> => {
       decisions += 1;
       return (await gateway.decide(request)).outcome;
     };

@@ -192,6 +192,41 @@ export const guards: readonly Guard[] = [
     ],
   },
   {
+    name: 'a cached decision of another epoch is not used',
+    patches: [{ file: view, find: "if (decision.asOf.epoch !== this.#epoch) return 'other-epoch';", replace: '' }],
+  },
+  {
+    name: 'decisions read before the first change loaded are refused',
+    patches: [
+      {
+        file: view,
+        find: "if (this.#isClosed || decision.asOf.seq < this.#floor) return 'below-floor';",
+        replace: "if (this.#isClosed) return 'below-floor';",
+      },
+      { file: view, find: 'return isProof && asOf.seq >= this.#floor && ', replace: 'return isProof && ' },
+    ],
+  },
+  {
+    name: 'claims of signals are kept apart from confirmed tombstones',
+    patches: [
+      {
+        file: view,
+        find: "if (!this.#tombstones.claim(subjects, change.seq, now)) return 'dropped';",
+        replace: 'this.#tombstones.confirm(subjects, change.seq, now);',
+      },
+    ],
+  },
+  {
+    name: 'the wall clock counts as well',
+    patches: [
+      {
+        file: 'packages/revocation/src/instant.ts',
+        find: 'return Math.max(now.monotonicMs - since.monotonicMs, now.wallMs - since.wallMs);',
+        replace: 'return now.monotonicMs - since.monotonicMs;',
+      },
+    ],
+  },
+  {
     name: 'refusals make nothing fresh',
     patches: [
       {

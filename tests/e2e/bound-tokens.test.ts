@@ -13,7 +13,8 @@ import type { Conditions } from '../../services/gateway/src/conditions/condition
 import { ConditionsChecker, defaultConditionsConfig } from '../../services/gateway/src/conditions/presentation.ts';
 import { createProofHolder } from '../../services/gateway/src/conditions/proof.testing.ts';
 import { defaultCredentialConfig, findCredential } from '../../services/gateway/src/decision/credential.ts';
-import type { Decision, DecisionRequest } from '../../services/gateway/src/decision/decision.ts';
+import type { DecisionRequest } from '../../services/gateway/src/decision/decision.ts';
+import type { RuledDecision } from '../../services/gateway/src/rules/rules.ts';
 import { createExtAuthzServer } from '../../services/gateway/src/transports/ext-authz.ts';
 import { type EnvoyAddress, partsSuite } from '../parts/index.ts';
 
@@ -123,7 +124,7 @@ await partsSuite('bound tokens', ['envoy'], (parts) => {
     let conditions: Conditions = {};
     let source: CertificateSource = 'peer';
     let seen: DecisionRequest | undefined;
-    function decide(asked: DecisionRequest): Decision {
+    function decide(asked: DecisionRequest): RuledDecision {
       seen = asked;
       const deps = { clock: systemClock, usedProofs: null };
       const config = { ...defaultConditionsConfig, clientCertificate: source };
@@ -131,7 +132,14 @@ await partsSuite('bound tokens', ['envoy'], (parts) => {
       const found = findCredential(asked.header, defaultCredentialConfig);
       if ('refused' in found) return { outcome: 'deny', code: found.refused };
       const unmet = checker.present(asked, found).unmet(conditions, systemClock.now());
-      return unmet ?? { outcome: 'allow', token: 'internal', kind: 'jwt' };
+      return (
+        unmet ?? {
+          outcome: 'allow',
+          token: 'internal',
+          kind: 'jwt',
+          headers: [['authorization', 'Bearer internal']],
+        }
+      );
     }
     const gateway = await createExtAuthzServer(
       { decide, ...createSilentTelemetry(), clock: systemClock, random: Math.random },

@@ -1,6 +1,6 @@
 /** One seed: requests and revocations all the time, faults by schedule, and after each step what must hold. */
 import { hash } from 'node:crypto';
-import type { Decision, DecisionRequest } from '@token-gateway/gateway';
+import type { DecisionRequest, RuledDecision } from '@token-gateway/gateway';
 import {
   allSubject,
   type ChangeRow,
@@ -110,7 +110,8 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
       const gateway = gateways.get(gatewayName);
       if (gateway === undefined) return;
       const askedAtMs = world.nowMs;
-      const answered = (decision: Decision) => check(gatewayName, gateway.applied(), credential, audience, decision);
+      const answered = (decision: RuledDecision) =>
+        check(gatewayName, gateway.applied(), credential, audience, decision);
       const decision = gateway.decide(requestOf(credential, audience));
       if (decision instanceof Promise) {
         void decision.then((later) => {
@@ -144,7 +145,7 @@ export async function simulate(seed: number, faults: readonly Fault[] = drawFaul
     applied: Position,
     credential: Credential,
     audience: string,
-    decision: Decision,
+    decision: RuledDecision,
   ): void {
     const { nowMs } = world;
     trace.push(`${nowMs.toFixed(3)} ${gatewayName} ${credential.name} ${decision.outcome}`);

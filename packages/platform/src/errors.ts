@@ -117,6 +117,33 @@ export const errorTable = {
     publicMessage: 'The credential does not give access to this.',
     challenge: 'insufficient_scope',
   },
+  route_denied: {
+    http: 403,
+    grpc: 7,
+    publicCode: 'access_denied',
+    publicMessage: 'The credential does not give access to this.',
+  },
+  credential_kind_not_allowed: {
+    http: 403,
+    grpc: 7,
+    publicCode: 'access_denied',
+    publicMessage: 'The credential does not give access to this.',
+    challenge: 'insufficient_scope',
+  },
+  scope_missing: {
+    http: 403,
+    grpc: 7,
+    publicCode: 'access_denied',
+    publicMessage: 'The credential does not give access to this.',
+    challenge: 'insufficient_scope',
+  },
+  entitlement_missing: {
+    http: 403,
+    grpc: 7,
+    publicCode: 'access_denied',
+    publicMessage: 'The credential does not give access to this.',
+    challenge: 'insufficient_scope',
+  },
   scope_not_allowed: {
     http: 403,
     grpc: 7,
@@ -171,6 +198,12 @@ export const errorTable = {
     challenge: 'insufficient_scope',
   },
   not_found: { http: 404, grpc: 5, publicCode: 'not_found', publicMessage: 'There is no such resource.' },
+  path_ambiguous: {
+    http: 400,
+    grpc: 3,
+    publicCode: 'path_ambiguous',
+    publicMessage: 'The path can be read in more than one way.',
+  },
   method_not_allowed: {
     http: 405,
     grpc: 12,

@@ -55,6 +55,7 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       externalScheme: optional(choice('TG_EXTERNAL_SCHEME', ['http', 'https'] as const)),
       clientCertificate: choice('TG_CLIENT_CERTIFICATE', certificateSources, 'none'),
       requireNonce: flag('TG_DPOP_NONCE', false),
+      rulesFile: optional(text('TG_RULES_FILE')),
     },
     env,
   );

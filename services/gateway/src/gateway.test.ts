@@ -12,8 +12,8 @@ import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/
 import { hasAllSubjects, providerSubject } from '@token-gateway/revocation';
 import { Authority } from './authority.testing.ts';
 import { defaultCredentialConfig } from './decision/credential.ts';
-import type { Decision } from './decision/decision.ts';
 import { createGateway, type GatewayConfig } from './gateway.ts';
+import type { RuledDecision } from './rules/rules.ts';
 
 interface Options {
   readonly tokenCache?: TokenCache | null;
@@ -66,7 +66,7 @@ async function started(options: Options = {}) {
       return (await telemetry.registry.metrics()).includes(`${line}\n`);
     },
     /** Decides for a request with the key, and moves the clock until it is decided. */
-    async ask(key: string): Promise<Decision> {
+    async ask(key: string): Promise<RuledDecision> {
       return gateway.decide(requestWith({ authorization: [`Token ${key}`] }));
     },
   };
@@ -87,14 +87,20 @@ function newKey(): { id: string; key: string } {
   return { id: keyId, key };
 }
 
-const outcomeOf = (decision: Decision) => (decision.outcome === 'allow' ? 'allow' : decision.code);
+const allowWith = (token: string, kind: 'api-key' | 'jwt'): RuledDecision => ({
+  outcome: 'allow',
+  token,
+  kind,
+  headers: [['authorization', `Bearer ${token}`]],
+});
+const outcomeOf = (decision: RuledDecision) => ('code' in decision ? decision.code : decision.outcome);
 
 describe('a gateway', () => {
   it('asks once, and decides from L1 from then on', async () => {
     const { authority, ask, gateway } = await started();
     const { key } = newKey();
     const first = await ask(key);
-    assert.deepEqual(first, { outcome: 'allow', token: 'token-1', kind: 'api-key' });
+    assert.deepEqual(first, allowWith('token-1', 'api-key'));
     assert.deepEqual(await ask(key), first);
     assert.equal(authority.exchangeCount, 1);
     await gateway.close();
@@ -262,7 +268,7 @@ describe('a gateway', () => {
     await clock.advance(905);
     authority.exchangeValve.open();
     // Neither uses the first answer: both ask once more, together.
-    const allowed = { outcome: 'allow', token: 'token-2', kind: 'api-key' };
+    const allowed = allowWith('token-2', 'api-key');
     assert.deepEqual([await first, await joined], [allowed, allowed]);
     assert.equal(authority.exchangeCount, 2);
     await gateway.close();

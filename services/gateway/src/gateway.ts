@@ -15,10 +15,10 @@ import type { Registry } from 'prom-client';
 import { ConditionsChecker, type ConditionsConfig, defaultConditionsConfig } from './conditions/presentation.ts';
 import { type CredentialConfig, defaultCredentialConfig } from './decision/credential.ts';
 import { DecisionCore } from './decision/decide.ts';
-import type { Decide } from './decision/decision.ts';
 import { DecisionAudit } from './decision-audit.ts';
 import type { ExchangeClient } from './exchange-client/port.ts';
 import { createGatewayMetrics } from './metrics.ts';
+import { createDecideByRules, type DecideByRules, noRules, type RuleSet } from './rules/rules.ts';
 import { ProviderDirectory } from './view/provider-directory.ts';
 import { ReceiptBook } from './view/receipts.ts';
 import { WatermarkLoop } from './view/watermark-loop.ts';
@@ -38,6 +38,8 @@ export interface GatewayDeps {
   readonly registry: Registry;
   /** Absent: nothing is audited. */
   readonly audit?: AuditTrail;
+  /** Those in force now; absent: none. */
+  readonly rules?: () => RuleSet;
 }
 
 export interface GatewayConfig {
@@ -59,7 +61,7 @@ export interface GatewayConfig {
 }
 
 export interface Gateway {
-  readonly decide: Decide;
+  readonly decide: DecideByRules;
   /** Subscribes, and asks for the first watermark; resolves at once. */
   start(): void;
   /** Up to where changes are confirmed and applied; epoch 0 before the first watermark. */
@@ -133,6 +135,15 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
     },
   );
 
+  const decide = createDecideByRules({
+    decide: (request) => core.decide(request),
+    rules: deps.rules ?? (() => noRules),
+    onRuled(decision) {
+      metrics.ruled(decision.outcome === 'public' ? 'public' : decision.code);
+      if (decision.outcome === 'deny') audit.note(decision);
+    },
+  });
+
   function learn(learned: Learned): void {
     metrics.watermark(learned.outcome === 'ignored' ? learned.why : learned.outcome);
     if (learned.outcome === 'reset') {
@@ -186,7 +197,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
   }
 
   return {
-    decide: (request) => core.decide(request),
+    decide,
     start() {
       if (isStarted) return;
       isStarted = true;

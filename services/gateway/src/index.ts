@@ -6,5 +6,6 @@ export { readExchangeAnswer } from './exchange-client/answer.ts';
 export { createHttpExchangeClient } from './exchange-client/http.ts';
 export type { ExchangeClient, ExchangeRequest, ExchangeResult } from './exchange-client/port.ts';
 export { createGateway, type Gateway, type GatewayConfig, type GatewayDeps } from './gateway.ts';
+export { type DecideByRules, noRules, type RuledDecision, type RuledRequest, RuleSet } from './rules/rules.ts';
 export { createExtAuthzServer } from './transports/ext-authz.ts';
 export { createReverseProxy } from './transports/reverse-proxy.ts';

@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import {
   ConfigError,
   connectIdentity,
@@ -18,6 +19,8 @@ import { loadGatewayConfig, readClientKey, type Trigger } from './config.ts';
 import { defaultCredentialConfig } from './decision/credential.ts';
 import { createHttpExchangeClient } from './exchange-client/http.ts';
 import { createGateway } from './gateway.ts';
+import { openRuleFile } from './rules/file.ts';
+import { noRules } from './rules/rules.ts';
 import { createExtAuthzServer } from './transports/ext-authz.ts';
 import { createReverseProxy } from './transports/reverse-proxy.ts';
 
@@ -48,6 +51,13 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
     redisUrl === undefined ? null : createRedisSingleUse({ url: redisUrl, logger, lifeMs: proofLifeMs });
   if (usedProofs !== null) lifecycle.onClose('used proofs', () => usedProofs.close());
   const { externalScheme, clientCertificate, requireNonce } = config;
+  const { rulesFile } = config;
+  const file =
+    rulesFile === undefined
+      ? null
+      : await openRuleFile({ read: () => readFile(rulesFile, 'utf8'), clock, logger, registry });
+  if (file !== null) lifecycle.onClose('rules', () => file.close());
+  const rules = () => file?.current() ?? noRules;
 
   const gateway = createGateway(
     {
@@ -61,6 +71,7 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
       random: Math.random,
       logger,
       registry,
+      rules,
     },
     {
       id: config.gatewayId ?? randomUUID(),
@@ -78,14 +89,14 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
 
   const { decide } = gateway;
   const extAuthz = await createExtAuthzServer(
-    { decide, logger, registry, clock, random: Math.random },
+    { decide, rules, logger, registry, clock, random: Math.random },
     { host, port: config.extAuthzPort, removeHeaders, grpcTransport: config.grpcTransport },
   );
   lifecycle.onClose('ext_authz server', () => extAuthz.close());
   logger.info({ host, port: extAuthz.port }, 'ext_authz listening');
   if (upstreamUrl !== undefined) {
     const proxy = await createReverseProxy(
-      { decide, logger, registry },
+      { decide, rules, logger, registry },
       { host, port: config.edgePort, upstreamUrl, removeHeaders },
     );
     lifecycle.onClose('reverse proxy', () => proxy.close());

@@ -19,6 +19,12 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
     labelNames: ['source', 'outcome', 'code'],
     registers,
   });
+  const ruled = new Counter({
+    name: 'tg_gateway_rules_total',
+    help: 'Requests that a rule let in as public, or refused whatever their credential was worth: `public`, or the code.',
+    labelNames: ['outcome'],
+    registers,
+  });
   const unusable = new Counter({
     name: 'tg_gateway_cached_unusable_total',
     help: 'Cached decisions that were not used, by what the use-check said.',
@@ -91,6 +97,9 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
   return {
     decision(source: DecisionSource, decision: Decision): void {
       decisions.inc({ source, outcome: decision.outcome, code: decision.outcome === 'allow' ? '' : decision.code });
+    },
+    ruled(outcome: string): void {
+      ruled.inc({ outcome });
     },
     unusable(check: UseCheck): void {
       unusable.inc({ check });

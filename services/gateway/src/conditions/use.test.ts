@@ -10,8 +10,9 @@ import {
 } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { Authority } from '../authority.testing.ts';
-import type { Decision, DecisionRequest } from '../decision/decision.ts';
+import type { DecisionRequest } from '../decision/decision.ts';
 import { createGateway } from '../gateway.ts';
+import type { RuledDecision } from '../rules/rules.ts';
 import type { Conditions } from './conditions.ts';
 import { type ConditionsConfig, defaultConditionsConfig, proofLifeMs } from './presentation.ts';
 import { createProofHolder } from './proof.testing.ts';
@@ -85,7 +86,7 @@ function ask(
   authorization: string,
   dpop: readonly string[] = [],
   more: More = {},
-): Decision | Promise<Decision> {
+): RuledDecision | Promise<RuledDecision> {
   const headers: Readonly<Record<string, readonly string[]>> = { authorization: [authorization], dpop };
   return gateways[at].decide({
     method: 'GET',
@@ -97,12 +98,12 @@ function ask(
   });
 }
 
-async function codeOf(decision: Decision | Promise<Decision>): Promise<string> {
+async function codeOf(decision: RuledDecision | Promise<RuledDecision>): Promise<string> {
   const settled = await decision;
-  return settled.outcome === 'allow' ? 'allow' : settled.code;
+  return 'code' in settled ? settled.code : settled.outcome;
 }
 
-async function nonceOf(decision: Decision | Promise<Decision>): Promise<string> {
+async function nonceOf(decision: RuledDecision | Promise<RuledDecision>): Promise<string> {
   const settled = await decision;
   assert.ok(settled.outcome === 'deny' && settled.code === 'proof_nonce_required');
   return settled.dpopNonce ?? assert.fail('no nonce');

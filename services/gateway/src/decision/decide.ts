@@ -81,6 +81,8 @@ interface Grant extends CachedDecision {
   readonly kind: 'api-key' | 'jwt';
   readonly token: string;
   readonly conditions: Conditions | null;
+  /** One for every use, so that others can keep with it what they make of it. */
+  readonly decision: Extract<Decision, { outcome: 'allow' }>;
 }
 
 interface Refusal extends CachedDecision {
@@ -164,7 +166,7 @@ export class DecisionCore {
       const cacheKey = cacheKeyOf(found.kind, audience, found.value);
       const now = this.#deps.clock.now();
       const grant = this.#take(this.#grants, cacheKey, now);
-      if (grant?.conditions === null && found.scheme !== 'dpop') return this.#report('l1', allow(grant));
+      if (grant?.conditions === null && found.scheme !== 'dpop') return this.#report('l1', grant.decision);
       const presented = this.#deps.conditions.present(request, found);
       const credential = { kind: found.kind, value: found.value, audience, cacheKey, presented };
       const decision = grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
@@ -197,7 +199,7 @@ export class DecisionCore {
   #hit(credential: Credential, grant: Grant, now: Instant): Decision | Promise<Decision> {
     const unmet = credential.presented.unmet(grant.conditions, now);
     if (unmet !== null) return this.#report('l1', unmet);
-    return credential.presented.isSettled ? this.#report('l1', allow(grant)) : this.#claimed(credential);
+    return credential.presented.isSettled ? this.#report('l1', grant.decision) : this.#claimed(credential);
   }
 
   /** After the proof was claimed, which took time, the entry is looked for again. */
@@ -258,7 +260,12 @@ export class DecisionCore {
     const meeting = this.#meet(credential, value.conditions);
     const unmet = meeting instanceof Promise ? await meeting : meeting;
     const now = clock.now();
-    const read = { ...value, asOf: opened.asOf, expiresAt: instantOfWall(value.expiresAtMs, now) };
+    const read = {
+      ...value,
+      asOf: opened.asOf,
+      expiresAt: instantOfWall(value.expiresAtMs, now),
+      decision: allow(value),
+    };
     const known = this.#grants.get(credential.cacheKey);
     // The read may have been slow, and something newer filled meanwhile.
     if (known === undefined || comparePositions(known.asOf, read.asOf) < 0) this.#keep(credential.cacheKey, read);
@@ -266,7 +273,7 @@ export class DecisionCore {
     if (grant === null) return null;
     this.#standing.set(credential.cacheKey, grant.maxStalenessMs);
     // What was filled meanwhile may have other conditions.
-    return unmet ?? credential.presented.unmet(grant.conditions, now) ?? allow(grant);
+    return unmet ?? credential.presented.unmet(grant.conditions, now) ?? grant.decision;
   }
 
   /** A result that something overtook, or that came too late, is asked for once more. */
@@ -336,11 +343,11 @@ export class DecisionCore {
         return null;
       case 'usable-once':
         this.#standing.set(credential.cacheKey, result.facts.maxStalenessMs);
-        return { outcome: 'allow', token: result.token, kind: credential.kind };
+        return allow({ kind: credential.kind, token: result.token });
       case 'cacheable': {
         const grant = this.#grantOf(credential, flight, result, now);
         if (this.#grants.get(credential.cacheKey)?.token !== grant.token) this.#fill(credential, grant, now);
-        return allow(grant);
+        return grant.decision;
       }
     }
   }
@@ -365,6 +372,7 @@ export class DecisionCore {
       token: result.token,
       conditions: result.conditions,
       expiresAt,
+      decision: allow({ kind: credential.kind, token: result.token }),
     };
   }
 
@@ -418,8 +426,8 @@ function sealContext({ value, cacheKey }: Credential) {
   return { credential: value, cacheKey };
 }
 
-function allow(grant: Grant): Decision {
-  return { outcome: 'allow', token: grant.token, kind: grant.kind };
+function allow({ kind, token }: Pick<Grant, 'kind' | 'token'>): Grant['decision'] {
+  return { outcome: 'allow', token, kind };
 }
 
 function later(instant: Instant, byMs: number): Instant {

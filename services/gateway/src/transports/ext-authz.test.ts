@@ -8,19 +8,20 @@ import { errorEntry, errorTable, isErrorCode, systemClock } from '@token-gateway
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { AuthorizationClient, CheckRequest, CheckResponse } from '@token-gateway/schemas/ext-authz';
 import { defaultCredentialConfig, findCredential } from '../decision/credential.ts';
-import type { Decide, DecisionRequest } from '../decision/decision.ts';
+import { parseRules } from '../rules/file.ts';
+import type { DecideByRules, RuledDecision, RuledRequest } from '../rules/rules.ts';
 import { createExtAuthzServer, type ExtAuthzConfig } from './ext-authz.ts';
 import { grpcTransports, type TransportServer } from './grpc-server.ts';
 
 /** Allows whatever has one credential of the right form. */
-const allowOne: Decide = ({ header }) => {
+const allowOne: DecideByRules = ({ header }) => {
   const found = findCredential(header, defaultCredentialConfig);
   if ('refused' in found) return { outcome: 'deny', code: found.refused };
-  return { outcome: 'allow', token: 'internal', kind: found.kind };
+  return { outcome: 'allow', token: 'internal', kind: found.kind, headers: [['authorization', 'Bearer internal']] };
 };
-let decide: Decide = allowOne;
+let decide: DecideByRules = allowOne;
 
-const deps = { decide: (request: DecisionRequest) => decide(request), clock: systemClock, random: () => 0.5 };
+const deps = { decide: (request: RuledRequest) => decide(request), clock: systemClock, random: () => 0.5 };
 const config = { host: '127.0.0.1', port: 0, removeHeaders: ['X-Role', 'x-company-*'] };
 
 const serve = (more: Partial<ExtAuthzConfig>): Promise<TransportServer> =>
@@ -119,13 +120,80 @@ for (const grpcTransport of grpcTransports)
       }
     });
 
+    describe('with rules', () => {
+      const rules = parseRules(
+        'rules: [{ name: a, paths: [/**], tokenHeader: { name: X-Token }, claimHeaders: { x-subject: sub } }]',
+      );
+      let ruled: TransportServer;
+      before(async () => {
+        ruled = await createExtAuthzServer(
+          { ...deps, rules: () => rules, ...createSilentTelemetry() },
+          { grpcTransport, ...config },
+        );
+      });
+      after(() => ruled.close());
+
+      async function decided(decision: RuledDecision, headers: Record<string, string>) {
+        decide = () => decision;
+        const asking = new AuthorizationClient(`127.0.0.1:${ruled.port}`, credentials.createInsecure());
+        try {
+          const request = CheckRequest.fromPartial({
+            attributes: { request: { http: { method: 'GET', path: '/', headers } } },
+          });
+          const asked = promisify((done: (error: Error | null, response: CheckResponse) => void) =>
+            asking.check(request, done),
+          );
+          const { headers: given, headersToRemove } = allowed(await asked());
+          return {
+            given: given.map(({ header }) => [header?.key, header?.value]),
+            removed: headersToRemove.toSorted(),
+          };
+        } finally {
+          asking.close();
+        }
+      }
+
+      it('takes off what a client sent under the name of a header of theirs, and the credential', async () => {
+        const headers = [['x-token', 'internal']] as const;
+        assert.deepEqual(
+          await decided(
+            { outcome: 'allow', kind: 'jwt', token: 'internal', headers },
+            { authorization: 'Bearer a', x_subject: 'forged', 'x-token': 'forged' },
+          ),
+          { given: [['x-token', 'internal']], removed: ['authorization', 'x-api-key', 'x-subject', 'x_subject'] },
+        );
+      });
+
+      it('takes off every credential and every such header on a public path', async () => {
+        assert.deepEqual(
+          await decided({ outcome: 'public' }, { authorization: 'Bearer a', 'x-user': 'forged', a: 'b' }),
+          {
+            given: [],
+            removed: ['authorization', 'x-api-key', 'x-subject', 'x-token', 'x-user'],
+          },
+        );
+      });
+    });
+
+    it('tells what Envoy says of the route, and refuses what is none', async () => {
+      let seen: RuledRequest | undefined;
+      decide = (request) => {
+        seen = request;
+        return allowOne(request);
+      };
+      const headers = { authorization: 'Token a' };
+      allowed(await check({ headers }, { audience: 'orders', scopes: 'a b', access: 'token' }));
+      assert.deepEqual([seen?.audience, seen?.route], ['orders', { scopes: ['a', 'b'], access: 'token' }]);
+      assert.equal(denied(await check({ headers }, { access: 'open' })).http, 503);
+    });
+
     it('takes the proof off the request', async () => {
       const ok = allowed(await check({ headers: { authorization: 'DPoP a.b.c', dpop: 'd.e.f', DPoP_: 'x' } }));
       assert.ok(ok.headersToRemove.includes('dpop'));
     });
 
     it('tells where a request was sent, where it came from, and by whose certificate', async () => {
-      let seen: DecisionRequest | undefined;
+      let seen: RuledRequest | undefined;
       decide = (request) => {
         seen = request;
         return { outcome: 'deny', code: 'proof_nonce_required', dpopNonce: 'nonce' };
@@ -182,7 +250,7 @@ for (const grpcTransport of grpcTransports)
     });
 
     it('takes method, path and the audience of the route as they were sent', async () => {
-      let seen: DecisionRequest | null = null;
+      let seen: RuledRequest | null = null;
       decide = (request) => {
         seen = request;
         return allowOne(request);
@@ -215,7 +283,7 @@ for (const grpcTransport of grpcTransports)
     });
 
     it('never allows when something fails, at once or later', async () => {
-      const failures: Decide[] = [
+      const failures: DecideByRules[] = [
         () => {
           throw new Error('broken');
         },

@@ -22,13 +22,23 @@ import {
 } from '@token-gateway/schemas/ext-authz';
 import { Counter } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
-import type { Decide, Decision, DecisionRequest } from '../decision/decision.ts';
+import { readRouteDemand } from '../rules/route-demand.ts';
+import {
+  type DecideByRules,
+  noRules,
+  type RuledDecision,
+  type RuledRequest,
+  type RuleSet,
+  type UpstreamHeaders,
+} from '../rules/rules.ts';
 import { type GrpcTransport, serveUnary, type TransportServer } from './grpc-server.ts';
-import { createHeaderTest, identityHeaders } from './identity-headers.ts';
+import { createRuledHeaderTest, identityHeaders } from './identity-headers.ts';
 import { logRefusal } from './refusal-log.ts';
 
 export interface ExtAuthzDeps {
-  readonly decide: Decide;
+  readonly decide: DecideByRules;
+  /** Those that `decide` goes by; absent: none. */
+  readonly rules?: () => RuleSet;
   readonly logger: Logger;
   readonly registry: Registry;
   readonly clock: Clock;
@@ -47,16 +57,13 @@ export interface ExtAuthzConfig {
 
 /** Serves until it is closed. */
 export async function createExtAuthzServer(
-  { decide, logger, registry, clock, random }: ExtAuthzDeps,
+  { decide, rules = () => noRules, logger, registry, clock, random }: ExtAuthzDeps,
   { host, port, removeHeaders, credential = defaultCredentialConfig, grpcTransport }: ExtAuthzConfig,
 ): Promise<TransportServer> {
-  const isRemoved = createHeaderTest([
-    ...identityHeaders,
-    ...removeHeaders,
-    credential.header,
-    credential.apiKeyHeader,
-    'dpop',
-  ]);
+  const removed = createRuledHeaderTest(
+    [...identityHeaders, ...removeHeaders, credential.header, credential.apiKeyHeader, 'authorization', 'dpop'],
+    rules,
+  );
   const failures = new Counter({
     name: 'tg_gateway_ext_authz_failures_total',
     help: 'Requests that ended in an unforeseen error, and were not allowed.',
@@ -69,28 +76,31 @@ export async function createExtAuthzServer(
     return refusal('decision_unavailable', { retryAfterSeconds: 1 });
   }
 
-  /** What Envoy takes off the request; `Authorization` is overwritten instead. */
-  function headersToRemove(headers: Headers): string[] {
-    const names = new Set([...headers.keys()].filter(isRemoved)).add(credential.header).add(credential.apiKeyHeader);
-    names.delete('authorization');
+  /** What Envoy takes off the request; what is overwritten stays. */
+  function headersToRemove(headers: Headers, overwritten: UpstreamHeaders): string[] {
+    const names = new Set([...headers.keys()].filter(removed()));
+    // Also what Envoy does not show, by its `allowed_headers`.
+    for (const name of [credential.header, credential.apiKeyHeader, ...rules().upstreamHeaders]) names.add(name);
+    for (const [name] of overwritten) names.delete(name);
     return [...names];
   }
 
-  function answer(decision: Decision, request: DecisionRequest, headers: Headers): CheckResponse {
-    if (decision.outcome !== 'allow') logRefusal(logger, request, decision.code);
+  function ok(request: Headers, upstream: UpstreamHeaders): CheckResponse {
+    const value = {
+      headers: upstream.map(([name, text]) => overwrite(name, text)),
+      headersToRemove: headersToRemove(request, upstream),
+      responseHeadersToAdd: [],
+    };
+    return { status: { code: 0, message: '' }, httpResponse: { $case: 'okResponse', value } };
+  }
+
+  function answer(decision: RuledDecision, request: RuledRequest, headers: Headers): CheckResponse {
+    if (decision.outcome === 'deny' || decision.outcome === 'unavailable') logRefusal(logger, request, decision.code);
     switch (decision.outcome) {
       case 'allow':
-        return {
-          status: { code: 0, message: '' },
-          httpResponse: {
-            $case: 'okResponse',
-            value: {
-              headers: [overwrite('authorization', `Bearer ${decision.token}`)],
-              headersToRemove: headersToRemove(headers),
-              responseHeadersToAdd: [],
-            },
-          },
-        };
+        return ok(headers, decision.headers);
+      case 'public':
+        return ok(headers, []);
       case 'deny':
         return refusal(decision.code, { dpopNonce: decision.dpopNonce });
       case 'unavailable':
@@ -106,8 +116,8 @@ export async function createExtAuthzServer(
       // It would bring the internal token back to the caller.
       if (http.method === 'TRACE') return refusal('method_not_allowed');
       const headers = readHeaders(http);
-      const audience = attributes.contextExtensions['audience'];
-      const request: DecisionRequest = {
+      const { audience, route } = readRouteDemand(attributes.contextExtensions);
+      const request: RuledRequest = {
         method: http.method,
         path: http.path,
         header: (name) => headers.get(name) ?? [],
@@ -115,7 +125,8 @@ export async function createExtAuthzServer(
         host: http.host,
         sourceAddress: attributes.source?.address?.socketAddress?.address ?? '',
         peerCertificate: attributes.source?.certificate ?? '',
-        ...(audience === undefined || audience === '' ? {} : { audience }),
+        ...(audience === undefined ? {} : { audience }),
+        ...(route === undefined ? {} : { route }),
       };
       const decision = decide(request);
       if (!(decision instanceof Promise)) return answer(decision, request, headers);

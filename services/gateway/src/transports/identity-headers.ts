@@ -1,3 +1,5 @@
+import type { RuleSet } from '../rules/rules.ts';
+
 /** Headers by which services believe who is calling; what a client sends under such a name never reaches an upstream. */
 export const identityHeaders: readonly string[] = ['x-forwarded-user', 'x-user*', 'x-auth-*', 'x-tenant*'];
 
@@ -8,7 +10,7 @@ const patternSyntax = /^[!#$%&'+.^_`|~0-9A-Za-z-]+\*?$/;
  * Tells headers by name, in any case. Upstreams that map names to variables cannot tell `_`, `.` and the like from `-`, so
  * here they are the same. Throws when a pattern is none.
  */
-export function createHeaderTest(patterns: readonly string[]): (name: string) => boolean {
+function createHeaderTest(patterns: readonly string[]): (name: string) => boolean {
   const exact = new Set<string>();
   const prefixes: string[] = [];
   for (const pattern of patterns) {
@@ -19,6 +21,23 @@ export function createHeaderTest(patterns: readonly string[]): (name: string) =>
   return (name) => {
     const candidate = normalize(name);
     return exact.has(candidate) || prefixes.some((prefix) => candidate.startsWith(prefix));
+  };
+}
+
+/** As createHeaderTest, of the patterns given and of what the rules in force give to an upstream. */
+export function createRuledHeaderTest(
+  patterns: readonly string[],
+  rules: () => RuleSet,
+): () => (name: string) => boolean {
+  let of = rules();
+  let test = createHeaderTest([...patterns, ...of.upstreamHeaders]);
+  return () => {
+    const inForce = rules();
+    if (inForce !== of) {
+      test = createHeaderTest([...patterns, ...inForce.upstreamHeaders]);
+      of = inForce;
+    }
+    return test;
   };
 }
 

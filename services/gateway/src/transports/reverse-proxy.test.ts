@@ -5,15 +5,16 @@ import { type AddressInfo, connect } from 'node:net';
 import { after, beforeEach, describe, it } from 'node:test';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { defaultCredentialConfig, findCredential } from '../decision/credential.ts';
-import type { Decide } from '../decision/decision.ts';
+import { parseRules } from '../rules/file.ts';
+import { type DecideByRules, noRules, type RuledDecision } from '../rules/rules.ts';
 import { createReverseProxy } from './reverse-proxy.ts';
 
-const allowOne: Decide = ({ header }) => {
+const allowOne: DecideByRules = ({ header }) => {
   const found = findCredential(header, defaultCredentialConfig);
   if ('refused' in found) return { outcome: 'deny', code: found.refused };
-  return { outcome: 'allow', token: 'internal', kind: found.kind };
+  return { outcome: 'allow', token: 'internal', kind: found.kind, headers: [['authorization', 'Bearer internal']] };
 };
-let decide: Decide = allowOne;
+let decide: DecideByRules = allowOne;
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => unknown;
 const echo: Handler = (incoming, response) => {
@@ -103,6 +104,60 @@ function assertProblem(
   assert.equal((answer.headers as Record<string, unknown>)['content-type'], 'application/problem+json');
   assert.equal((JSON.parse(answer.body) as { code: string }).code, code);
 }
+
+describe('the built-in reverse proxy with rules', () => {
+  const rules = parseRules(
+    'rules: [{ name: a, paths: [/**], tokenHeader: { name: X-Token }, claimHeaders: { x-subject: sub } }]',
+  );
+  const forged = { authorization: 'Bearer a', 'x-api-key': 'k', 'X-Token': 'forged', X_Subject: 'forged', a: 'b' };
+
+  async function forwarded(decision: RuledDecision) {
+    const ruled = await createReverseProxy(
+      { decide: () => decision, rules: () => rules, ...createSilentTelemetry() },
+      { host: '127.0.0.1', port: 0, upstreamUrl, removeHeaders: [] },
+    );
+    try {
+      const { status, body } = await send({ headers: forged }, ruled.port);
+      assert.equal(status, 200);
+      const raw = JSON.parse(body) as string[];
+      const names = raw.filter((_text, index) => index % 2 === 0).map((name) => name.toLowerCase());
+      return new Map(names.map((name, index) => [name, raw[index * 2 + 1]]));
+    } finally {
+      await ruled.close();
+    }
+  }
+
+  it('gives the headers of a rule alone, and nothing that a client sent under their names', async () => {
+    const headers = [['x-token', 'internal']] as const;
+    const got = await forwarded({ outcome: 'allow', kind: 'jwt', token: 'internal', headers });
+    assert.equal(got.get('x-token'), 'internal');
+    for (const name of ['authorization', 'x-api-key', 'x-subject', 'x_subject']) assert.equal(got.has(name), false);
+    assert.equal(got.get('a'), 'b');
+  });
+
+  it('takes off the headers of rules that came later', async () => {
+    let inForce = noRules;
+    const ruled = await createReverseProxy(
+      { decide: () => ({ outcome: 'public' }), rules: () => inForce, ...createSilentTelemetry() },
+      { host: '127.0.0.1', port: 0, upstreamUrl, removeHeaders: [] },
+    );
+    const isForwarded = async () =>
+      (await send({ headers: { 'X-Token': 'forged' } }, ruled.port)).body.includes('forged');
+    try {
+      assert.equal(await isForwarded(), true);
+      inForce = rules;
+      assert.equal(await isForwarded(), false);
+    } finally {
+      await ruled.close();
+    }
+  });
+
+  it('gives no credential on a public path', async () => {
+    const got = await forwarded({ outcome: 'public' });
+    for (const name of ['authorization', 'x-api-key', 'x-token', 'x_subject']) assert.equal(got.has(name), false);
+    assert.equal(got.get('a'), 'b');
+  });
+});
 
 describe('the reverse proxy', () => {
   it('gives the upstream the internal token, and nothing of the original credential', async () => {

@@ -18,13 +18,15 @@ import {
 } from '@token-gateway/platform';
 import { Counter } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
-import type { Decide, DecisionRequest } from '../decision/decision.ts';
+import { type DecideByRules, noRules, type RuledRequest, type RuleSet, type UpstreamHeaders } from '../rules/rules.ts';
 import type { TransportServer } from './grpc-server.ts';
-import { createHeaderTest, identityHeaders } from './identity-headers.ts';
+import { createRuledHeaderTest, identityHeaders } from './identity-headers.ts';
 import { logRefusal } from './refusal-log.ts';
 
 export interface ReverseProxyDeps {
-  readonly decide: Decide;
+  readonly decide: DecideByRules;
+  /** Those that `decide` goes by; absent: none. */
+  readonly rules?: () => RuleSet;
   readonly logger: Logger;
   readonly registry: Registry;
 }
@@ -68,7 +70,7 @@ type Headers = ReadonlyMap<string, { readonly name: string; readonly values: rea
 
 /** An HTTP server that forwards what the decision core allows, streaming both ways. */
 export async function createReverseProxy(
-  { decide, logger, registry }: ReverseProxyDeps,
+  { decide, rules = () => noRules, logger, registry }: ReverseProxyDeps,
   config: ReverseProxyConfig,
 ): Promise<TransportServer> {
   const { host, port, removeHeaders, credential = defaultCredentialConfig, upstreamTimeoutMs = 60_000 } = config;
@@ -77,18 +79,21 @@ export async function createReverseProxy(
   const isHttps = upstreamBase.protocol === 'https:';
   const agent = isHttps ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
   // What says where a request came from is said anew, or not at all.
-  const isRemoved = createHeaderTest([
-    ...identityHeaders,
-    ...removeHeaders,
-    credential.header,
-    credential.apiKeyHeader,
-    'authorization',
-    'dpop',
-    'forwarded',
-    'x-forwarded-*',
-    'x-real-ip',
-    'host',
-  ]);
+  const removed = createRuledHeaderTest(
+    [
+      ...identityHeaders,
+      ...removeHeaders,
+      credential.header,
+      credential.apiKeyHeader,
+      'authorization',
+      'dpop',
+      'forwarded',
+      'x-forwarded-*',
+      'x-real-ip',
+      'host',
+    ],
+    rules,
+  );
   const failures = new Counter({
     name: 'tg_gateway_upstream_failures_total',
     help: 'Requests that were allowed, and that the upstream did not answer.',
@@ -108,7 +113,7 @@ export async function createReverseProxy(
     if (!hasHost || !isReadable || !pathSyntax.test(url)) return refuse(response, 'request_invalid');
     // It would bring the internal token back to the caller.
     if (method === 'TRACE') return refuse(response, 'method_not_allowed', { allow: allowedMethods });
-    const asked: DecisionRequest = {
+    const asked: RuledRequest = {
       method,
       path: url,
       // There is no TLS here, so nobody but the client can have written it.
@@ -119,23 +124,24 @@ export async function createReverseProxy(
     };
     const decision = await decide(asked);
     if (response.destroyed) return undefined;
-    if (decision.outcome !== 'allow') logRefusal(logger, asked, decision.code);
+    if (decision.outcome === 'deny' || decision.outcome === 'unavailable') logRefusal(logger, asked, decision.code);
     switch (decision.outcome) {
       case 'deny':
         return refuse(response, decision.code, nonceHeader(decision.dpopNonce));
       case 'unavailable':
         return refuse(response, decision.code, { 'retry-after': String(decision.retryAfterSeconds) });
       case 'allow':
+      case 'public':
         // Other protocols, such as h2c, a server may leave unheard (RFC 9110 section 7.8).
         if (valuesOf('upgrade').some((protocol) => /websocket/i.test(protocol))) {
           return refuse(response, 'upgrade_unsupported');
         }
-        return forward(request, response, headers, decision.token);
+        return forward(request, response, headers, decision.outcome === 'allow' ? decision.headers : []);
     }
   }
 
-  function forward(request: IncomingMessage, response: ServerResponse, headers: Headers, token: string): void {
-    const upstream = openUpstream(request, headers, token);
+  function forward(request: IncomingMessage, response: ServerResponse, headers: Headers, given: UpstreamHeaders): void {
+    const upstream = openUpstream(request, headers, given);
     let isAnswered = false;
     let isLate = false;
 
@@ -161,7 +167,7 @@ export async function createReverseProxy(
       if (isAnswered || response.destroyed) return;
       // The upstream closed an idle connection as it was taken again; what is safe is sent once more.
       if (upstream.reusedSocket && !isLate && isSafe(request, headers)) {
-        forward(request, response, headers, token);
+        forward(request, response, headers, given);
         return;
       }
       failures.inc();
@@ -177,7 +183,7 @@ export async function createReverseProxy(
     else upstream.end();
   }
 
-  function openUpstream(request: IncomingMessage, headers: Headers, token: string): ClientRequest {
+  function openUpstream(request: IncomingMessage, headers: Headers, given: UpstreamHeaders): ClientRequest {
     const upstream = (isHttps ? requestHttps : requestHttp)({
       agent,
       hostname: upstreamBase.hostname.replace(/^\[(.*)\]$/, '$1'),
@@ -188,13 +194,14 @@ export async function createReverseProxy(
       timeout: upstreamTimeoutMs,
     });
     const isHopByHop = hopByHopTest(headers);
+    const isRemoved = removed();
     for (const [key, { name, values }] of headers) {
       if (!isRemoved(key) && !isHopByHop(key)) upstream.setHeader(name, [...values]);
     }
     // Node frames a body by the method unless told: unframed, it would be read as the next request.
     if (headers.has('transfer-encoding')) upstream.setHeader('transfer-encoding', 'chunked');
     upstream.setHeader('host', upstreamBase.host);
-    upstream.setHeader('authorization', `Bearer ${token}`);
+    for (const [name, value] of given) upstream.setHeader(name, value);
     upstream.setHeader('x-forwarded-for', request.socket.remoteAddress ?? 'unknown');
     upstream.setHeader('x-forwarded-proto', 'http');
     // RFC 9110 section 7.6.3

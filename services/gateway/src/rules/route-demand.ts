@@ -1,0 +1,33 @@
+/** What Envoy's `context_extensions` say of a route. @module */
+import { type Static, Type } from 'typebox';
+import { Compile } from 'typebox/compile';
+import type { RouteDemand } from './demand.ts';
+import { RuleSchema } from './rule.ts';
+
+const form = Compile(Type.Pick(RuleSchema, ['access', 'credentials', 'scopes', 'entitlements']));
+const lists = ['credentials', 'scopes', 'entitlements'] as const;
+
+export interface OfRoute {
+  readonly audience?: string;
+  /** Absent: nothing but, perhaps, the audience is said. */
+  readonly route?: RouteDemand;
+}
+
+/**
+ * `audience`, `access` (`token`, `public`, `deny`), and lists with spaces between: `credentials`, `scopes`, `entitlements`.
+ * Others are somebody else's. What is empty is as if it were absent. Throws when a value is none.
+ */
+export function readRouteDemand(extensions: Readonly<Record<string, string>>): OfRoute {
+  const { audience = '', access = '' } = extensions;
+  const demand: Record<string, unknown> = access === '' ? {} : { access };
+  for (const name of lists) {
+    const items = extensions[name]?.split(' ').filter((item) => item !== '') ?? [];
+    if (items.length > 0) demand[name] = items;
+  }
+  if (!form.Check(demand))
+    throw new Error(`context_extensions say of the route what is none: ${JSON.stringify(demand)}`);
+  return {
+    ...(audience === '' ? {} : { audience }),
+    ...(Object.keys(demand).length === 0 ? {} : { route: demand satisfies Static<typeof form> }),
+  };
+}

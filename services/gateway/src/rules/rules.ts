@@ -1,0 +1,151 @@
+/** Decides by rules: before the credential is looked at, and on what was decided of it, whether a cache knew it or not. @module */
+import type { ErrorCode } from '@token-gateway/platform';
+import type { Decide, Decision, DecisionRequest } from '../decision/decision.ts';
+import { type Allowed, type Claims, claimsOf, headerValueOf, type RouteDemand, unmetDemand } from './demand.ts';
+import type { Rule, Rules } from './rule.ts';
+import { type Found, RuleTable } from './table.ts';
+
+/** Headers for the upstream: these alone, by names in lower case. */
+export type UpstreamHeaders = readonly (readonly [name: string, value: string])[];
+
+export type RuledDecision =
+  | Exclude<Decision, { outcome: 'allow' }>
+  | (Allowed & { readonly headers: UpstreamHeaders })
+  /** Let in without a credential, and without a word of who it is. */
+  | { readonly outcome: 'public' };
+
+export interface RuledRequest extends DecisionRequest {
+  /** What the proxy says of the route; holds beside the rules, and the stricter of both counts. */
+  readonly route?: RouteDemand;
+}
+
+export type DecideByRules = (request: RuledRequest) => RuledDecision | Promise<RuledDecision>;
+
+/** Rules that are in force together. */
+export class RuleSet {
+  readonly #table: RuleTable;
+  readonly #otherwise: 'token' | 'deny';
+  /** Every header that a rule gives to an upstream: from a client none of them is passed on, wherever it goes. */
+  readonly upstreamHeaders: readonly string[];
+  readonly #isEmpty: boolean;
+
+  /** Throws when a pattern is none, or when two rules are for the same requests. */
+  constructor({ rules, otherwise = 'token' }: Rules) {
+    this.#table = new RuleTable(rules);
+    this.#otherwise = otherwise;
+    this.#isEmpty = rules.length === 0;
+    const names = rules.flatMap(({ tokenHeader, claimHeaders = {} }) => [
+      ...(tokenHeader === undefined ? [] : [tokenHeader.name]),
+      ...Object.keys(claimHeaders),
+    ]);
+    this.upstreamHeaders = [...new Set(names.map((name) => name.toLowerCase()))];
+  }
+
+  find(request: Pick<RuledRequest, 'host' | 'path' | 'method'>): Found {
+    // The proxy that says what a route demands has found it itself.
+    if (this.#isEmpty) return { outcome: 'none' };
+    return this.#table.find({ ...request, host: request.host ?? '' });
+  }
+
+  /** What a request needs at least, whatever its credential. */
+  accessOf(found: Found, route: RouteDemand | undefined): 'token' | 'public' | 'deny' {
+    const byRule = found.outcome === 'rule' ? (found.rule.access ?? 'token') : null;
+    if (byRule === 'deny' || route?.access === 'deny') return 'deny';
+    // Who says nothing of the route does not make it public, nor keep another from it.
+    if (byRule === null && route?.access !== 'public' && this.#otherwise === 'deny') return 'deny';
+    const isPublic = (byRule ?? 'public') === 'public' && (route === undefined ? byRule : route.access) === 'public';
+    return isPublic ? 'public' : 'token';
+  }
+}
+
+export const noRules = new RuleSet({ rules: [] });
+
+interface Deps {
+  readonly decide: Decide;
+  /** Those in force now. */
+  readonly rules: () => RuleSet;
+  /** What the rules themselves said, beside what was decided of a credential. */
+  readonly onRuled: (decision: Extract<RuledDecision, { outcome: 'deny' | 'public' }>) => void;
+}
+
+type Judgement = Extract<RuledDecision, { outcome: 'allow' | 'deny' }>;
+
+/** One decision is the answer to many requests: what is made of it is kept with it. */
+class Judged {
+  readonly #decision: Allowed;
+  #claims: Claims | null = null;
+  /** null: no rule is for it. */
+  readonly #byRule = new Map<Rule | null, Judgement>();
+
+  constructor(decision: Allowed) {
+    this.#decision = decision;
+  }
+
+  unmet(demand: RouteDemand): ErrorCode | null {
+    this.#claims ??= claimsOf(this.#decision);
+    return unmetDemand(this.#decision, this.#claims, demand);
+  }
+
+  by(rule: Rule | null): Judgement {
+    const known = this.#byRule.get(rule);
+    if (known !== undefined) return known;
+    const judgement = this.#judge(rule);
+    this.#byRule.set(rule, judgement);
+    return judgement;
+  }
+
+  #judge(rule: Rule | null): Judgement {
+    const decision = this.#decision;
+    if (rule === null) return { ...decision, headers: [['authorization', `Bearer ${decision.token}`]] };
+    const unmet = this.unmet(rule);
+    return unmet === null ? { ...decision, headers: this.#headersBy(rule) } : { outcome: 'deny', code: unmet };
+  }
+
+  #headersBy({ tokenHeader, claimHeaders = {} }: Rule): UpstreamHeaders {
+    const { name, prefix = '' } = tokenHeader ?? { name: 'authorization', prefix: 'Bearer ' };
+    const claims = this.#claims ?? claimsOf(this.#decision);
+    const ofClaims = Object.entries(claimHeaders).flatMap(([header, claim]) => {
+      const value = headerValueOf(claims, claim);
+      return value === null ? [] : [[header.toLowerCase(), value] as const];
+    });
+    return [[name.toLowerCase(), prefix + this.#decision.token], ...ofClaims];
+  }
+}
+
+export function createDecideByRules({ decide, rules, onRuled }: Deps): DecideByRules {
+  const judgedBefore = new WeakMap<Allowed, Judged>();
+
+  function judge(decision: Decision, rule: Rule | null, route: RouteDemand | undefined): RuledDecision {
+    if (decision.outcome !== 'allow') return decision;
+    const judged = judgedBefore.get(decision) ?? new Judged(decision);
+    judgedBefore.set(decision, judged);
+    const unmet = route === undefined ? null : judged.unmet(route);
+    const judgement: Judgement = unmet === null ? judged.by(rule) : { outcome: 'deny', code: unmet };
+    return judgement.outcome === 'deny' ? said(judgement) : judgement;
+  }
+
+  function said(decision: Extract<RuledDecision, { outcome: 'deny' | 'public' }>): RuledDecision {
+    onRuled(decision);
+    return decision;
+  }
+
+  return (request) => {
+    const { route } = request;
+    const inForce = rules();
+    const found = inForce.find(request);
+    if (found.outcome === 'ambiguous') return said({ outcome: 'deny', code: 'path_ambiguous' });
+    if (found.outcome === 'other-method') return said({ outcome: 'deny', code: 'method_not_allowed' });
+    const access = inForce.accessOf(found, route);
+    if (access === 'deny') return said({ outcome: 'deny', code: 'route_denied' });
+    if (access === 'public') return said({ outcome: 'public' });
+    const rule = found.outcome === 'rule' ? found.rule : null;
+    const audience = request.audience ?? rule?.audience;
+    const decision = decide(audience === request.audience ? request : withAudience(request, audience));
+    if (!(decision instanceof Promise)) return judge(decision, rule, route);
+    return decision.then((later) => judge(later, rule, route));
+  };
+}
+
+function withAudience(request: RuledRequest, audience: string | undefined): RuledRequest {
+  return audience === undefined ? request : { ...request, audience };
+}
