@@ -9,6 +9,7 @@ const benchmarks: Record<string, () => Promise<Benchmark>> = {
   fleet: async () => (await import('./fleet.ts')).benchmarkFleet,
   'mass-revocation': async () => (await import('./mass-revocation.ts')).benchmarkMassRevocation,
   revocation: async () => (await import('./revocation.ts')).benchmarkRevocation,
+  transport: async () => (await import('./transport.ts')).benchmarkTransport,
 };
 
 const { values, positionals } = parseArgs({
