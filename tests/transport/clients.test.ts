@@ -29,7 +29,8 @@ await partsSuite('a server of gRPC', ['envoy'], (parts) => {
           for (const isStrict of [false, true]) {
             const { isContent, output } = await h2spec(served.port, isStrict);
             assert.ok(isContent, output);
-            assert.match(output, /\b14[67] tests, 14[67] passed, 0 skipped, 0 failed/);
+            // 145 cases, and one more where it is strict.
+            assert.match(output, /\b(14[56]) tests, \1 passed, 0 skipped, 0 failed/);
           }
         });
       }
