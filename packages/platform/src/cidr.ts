@@ -61,12 +61,27 @@ export function isCidr(text: string): boolean {
   return parseNetwork(text) !== null;
 }
 
-/** Whether an address is within one of the networks. What is no address is not, and nothing is where one is no network. */
+/** A list is kept with a decision, and asked about on every use: it is read once. Null where one is no network. */
+const networksOf = new WeakMap<readonly string[], readonly Network[] | null>();
+
+function readNetworks(cidrs: readonly string[]): readonly Network[] | null {
+  let networks = networksOf.get(cidrs);
+  if (networks === undefined) {
+    const parsed = cidrs.map(parseNetwork);
+    networks = parsed.every((network) => network !== null) ? parsed : null;
+    networksOf.set(cidrs, networks);
+  }
+  return networks;
+}
+
+/**
+ * Whether an address is within one of the networks, a list that does not change. What is no address is not, and nothing is
+ * where one is no network.
+ */
 export function isAddressWithin(address: string, cidrs: readonly string[]): boolean {
-  const parsed = parseAddress(address);
-  const networks = cidrs.map(parseNetwork);
-  if (parsed === null || !networks.every((network) => network !== null)) return false;
-  return networks.some((network) => holds(network, parsed));
+  const networks = readNetworks(cidrs);
+  const parsed = networks === null ? null : parseAddress(address);
+  return parsed !== null && networks?.some((network) => holds(network, parsed)) === true;
 }
 
 /** Whether each network is within one of `limits`. */

@@ -24,6 +24,11 @@ export function parseStrictJson(text: string): unknown {
   return value;
 }
 
+/** JSON of that kind: neither null nor a list. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
 /** The members of all objects in a value. Throws for text that no UTF-8 can hold. */
 function countMembers(value: unknown): number {
   if (typeof value === 'string' && !value.isWellFormed()) throw new SyntaxError('half of a surrogate pair');

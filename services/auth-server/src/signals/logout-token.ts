@@ -3,13 +3,13 @@
  * named, all that a subject was given.
  * @module
  */
-import { type Clock, ServiceError } from '@token-gateway/platform';
+import { type Clock, isObject, ServiceError } from '@token-gateway/platform';
 import type { Provider } from '@token-gateway/schemas/identity';
 import { evaluate, textOf } from '../exchange/claim-mapping.ts';
 import { audiencesOf, checkTimes } from '../exchange/external-token.ts';
 import { type JwtForm, readLogoutForm } from '../exchange/jwt-form.ts';
 import { configurationOf } from '../providers/provider-configuration.ts';
-import { invalid, isObject } from './claims.ts';
+import { invalid } from './claims.ts';
 import type { SignalContent, SignalKind } from './signal-receiver.ts';
 
 const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout';

@@ -4,13 +4,13 @@
  * @module
  */
 import { hash, timingSafeEqual } from 'node:crypto';
-import { type Clock, ServiceError } from '@token-gateway/platform';
+import { type Clock, isObject, ServiceError } from '@token-gateway/platform';
 import type { AccountName, Provider, Signal } from '@token-gateway/schemas/identity';
 import { textOf } from '../exchange/claim-mapping.ts';
 import { audiencesOf, checkIssued } from '../exchange/external-token.ts';
 import { type JwtForm, readSecurityEventForm } from '../exchange/jwt-form.ts';
 import { configurationOf, type SecurityEventRules } from '../providers/provider-configuration.ts';
-import { invalid, isObject } from './claims.ts';
+import { invalid } from './claims.ts';
 import { type EventEffect, effectNameOf } from './event-types.ts';
 import type { SignalContent, SignalKind } from './signal-receiver.ts';
 import { type SubjectName, subjectOf } from './subject-identifier.ts';

@@ -3,11 +3,11 @@
  * only, and of an address only where addresses that it has verified are what links them.
  * @module
  */
-import { ServiceError } from '@token-gateway/platform';
+import { isObject, ServiceError } from '@token-gateway/platform';
 import type { AccountName, Provider } from '@token-gateway/schemas/identity';
 import { evaluate, textOf } from '../exchange/claim-mapping.ts';
 import type { ProviderConfiguration } from '../providers/provider-configuration.ts';
-import { invalid, isObject } from './claims.ts';
+import { invalid } from './claims.ts';
 
 export interface SubjectName {
   readonly sessionId: string | null;

@@ -7,7 +7,7 @@
  * @module
  */
 import { createPublicKey, hash, type KeyObject, verify } from 'node:crypto';
-import { type dpopAlgorithms, parseStrictJson } from '@token-gateway/platform';
+import { type dpopAlgorithms, isObject, parseStrictJson } from '@token-gateway/platform';
 import { LRUCache } from 'lru-cache';
 
 /** The request a proof has to be made for. */
@@ -174,10 +174,6 @@ function normalizeUri(text: string): string | null {
 
 function isText(value: unknown, lengthMax: number): value is string {
   return typeof value === 'string' && value !== '' && value.length <= lengthMax;
-}
-
-function isObject(value: unknown): value is Members {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function readPart(part: string): Members | null {

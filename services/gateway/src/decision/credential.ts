@@ -2,7 +2,7 @@
  * What a request's credential is, by its form alone: nothing here asks anyone, and nothing here accepts a credential.
  * @module
  */
-import { apiKeyIdOf, type ErrorCode, importedKeySha256, parseStrictJson } from '@token-gateway/platform';
+import { apiKeyIdOf, type ErrorCode, importedKeySha256, isObject, parseStrictJson } from '@token-gateway/platform';
 
 /** Where a credential may stand. Header names in lower case. */
 export interface CredentialConfig {
@@ -175,7 +175,7 @@ function readPart(part: string): Readonly<Record<string, unknown>> | null {
   if (!partSyntax.test(part)) return null;
   try {
     const value = parseStrictJson(utf8.decode(Buffer.from(part, 'base64url')));
-    return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : null;
+    return isObject(value) ? value : null;
   } catch {
     return null;
   }

@@ -86,6 +86,6 @@ async function endAll(tx: Drizzle, userId: string, until: Date): Promise<Subject
     .from(externalIdentities)
     .where(eq(externalIdentities.userId, userId))
     .orderBy(asc(externalIdentities.providerId), asc(externalIdentities.subject));
-  for (const { providerId, subject } of links) await endIssued(tx, providerId, subject, until);
+  for (const { providerId, subject } of links) await endIssued(tx, [providerId], subject, until);
   return links.map(({ providerId, subject }) => externalSubject(providerId, subject));
 }

@@ -5,6 +5,7 @@ import { providers, revokedSessions } from '../store/schema.ts';
 import { isPlatform, requireAdminOf } from './caller.ts';
 import { changeStatus, now, type RestContext, reasonOf } from './context.ts';
 import { Effect, SessionsRevoke, WaitQuery } from './schemas.ts';
+import { endIssued } from './user-changes.ts';
 
 export function sessionRoutes(app: HttpApp, context: RestContext): void {
   app.post(
@@ -41,7 +42,7 @@ export function sessionRoutes(app: HttpApp, context: RestContext): void {
           already: null,
           tenantIds,
           change: { ...about, subjects: ids.map((id) => externalSubject(id, subject)), details: { issuer } },
-          apply: endIssued(ids, subject, now(context)),
+          apply: endIssued(tx, ids, subject, now(context)).getSQL(),
         };
       });
     },
@@ -53,12 +54,4 @@ export function endSession(providerIds: readonly string[], sid: string, at: Date
   return sql`INSERT INTO revoked_sessions (provider_id, session_id, epoch, seq, revoked_at)
     SELECT providers.id, ${sid}::text, head.epoch, head.seq, ${at.toISOString()}::timestamptz FROM head, providers
     WHERE ${inArray(providers.id, providerIds)} ON CONFLICT DO NOTHING`;
-}
-
-/** Refuses everything that was issued to a subject until a moment. */
-function endIssued(providerIds: readonly string[], subject: string, at: Date): SQL {
-  return sql`INSERT INTO session_cutoffs (provider_id, subject, issued_until)
-    SELECT providers.id, ${subject}::text, ${at.toISOString()}::timestamptz FROM head, providers
-    WHERE ${inArray(providers.id, providerIds)} ON CONFLICT (provider_id, subject)
-    DO UPDATE SET issued_until = greatest(session_cutoffs.issued_until, excluded.issued_until)`;
 }

@@ -94,10 +94,13 @@ async function unlink(tx: Drizzle, user: Owned, which: SQL | undefined): Promise
   return unlinked.map(({ providerId, subject }) => externalSubject(providerId, subject));
 }
 
-/** The user a subject of an issuer is linked to within a tenant. */
+/**
+ * The user a subject of an issuer is linked to within a tenant. Several providers of the issuer may have linked it to several:
+ * then whom it means is a conflict.
+ */
 export async function linkedUser(tx: Drizzle, tenantId: string, name: ExternalName): Promise<UserRow | null> {
-  const [row] = await tx
-    .select({ user: users })
+  const rows = await tx
+    .selectDistinctOn([users.id], { user: users })
     .from(externalIdentities)
     .innerJoin(providers, eq(providers.id, externalIdentities.providerId))
     .innerJoin(users, eq(users.id, externalIdentities.userId))
@@ -109,7 +112,8 @@ export async function linkedUser(tx: Drizzle, tenantId: string, name: ExternalNa
         isNotNull(externalIdentities.userId),
       ),
     );
-  return row?.user ?? null;
+  if (rows.length > 1) throw new ServiceError('conflict', { detail: 'linked to several users' });
+  return rows[0]?.user ?? null;
 }
 
 /** The user, until the end of the transaction nobody else's to change. */
@@ -212,11 +216,11 @@ export async function forgetSignals(tx: Drizzle, { id }: Pick<Owned, 'id'>): Pro
   await tx.delete(signalDisables).where(eq(signalDisables.userId, id));
 }
 
-/** Refuses everything that a provider issued to a subject until then. */
-export async function endIssued(tx: Drizzle, providerId: string, subject: string, issuedUntil: Date): Promise<void> {
-  await tx
+/** Refuses everything that providers issued to a subject until then; a statement, to await or to stamp a change with. */
+export function endIssued(tx: Drizzle, providerIds: readonly string[], subject: string, issuedUntil: Date) {
+  return tx
     .insert(sessionCutoffs)
-    .values({ providerId, subject, issuedUntil })
+    .values(providerIds.map((providerId) => ({ providerId, subject, issuedUntil })))
     .onConflictDoUpdate({
       target: [sessionCutoffs.providerId, sessionCutoffs.subject],
       set: { issuedUntil: sql`greatest(${sessionCutoffs.issuedUntil}, excluded.issued_until)` },

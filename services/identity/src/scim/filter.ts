@@ -1,3 +1,4 @@
+import { isObject } from '@token-gateway/platform';
 import { ScimError } from './scim-error.ts';
 
 /** `attribute eq value`; the attribute as it was written. */
@@ -36,7 +37,8 @@ export function parseFilter(text: string): readonly Comparison[] {
 function literalOf(text: string): Comparison['value'] {
   try {
     const value: unknown = JSON.parse(/^(?:true|false|null)$/i.test(text) ? text.toLowerCase() : text);
-    if (typeof value === 'string' && !value.isWellFormed()) throw new SyntaxError('half of a surrogate pair');
+    // What no row can hold.
+    if (typeof value === 'string' && (!value.isWellFormed() || value.includes('\0'))) throw new SyntaxError('no text');
     return value as Comparison['value'];
   } catch {
     throw new ScimError('invalidFilter', 'The filter has a value that is not JSON.');
@@ -60,8 +62,4 @@ export function memberOf(value: unknown, name: string): unknown {
 export function nameIn(object: object, name: string): string {
   const lower = name.toLowerCase();
   return Object.keys(object).find((key) => key.toLowerCase() === lower) ?? name;
-}
-
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,6 +1,7 @@
 /** A group as SCIM has it (RFC 7643 section 4.2), and the entitlement it gives. */
+import { isObject } from '@token-gateway/platform';
 import { groupSchema } from './discovery.ts';
-import { isObject, memberOf } from './filter.ts';
+import { memberOf } from './filter.ts';
 import type { Resource } from './patch.ts';
 import { ScimError } from './scim-error.ts';
 

@@ -4,7 +4,8 @@
  * matches nothing yet, members to remove in the value.
  * @module
  */
-import { type Comparison, isMatch, isObject, nameIn, parseFilter } from './filter.ts';
+import { isObject } from '@token-gateway/platform';
+import { type Comparison, isMatch, nameIn, parseFilter } from './filter.ts';
 import { ScimError } from './scim-error.ts';
 
 export type Resource = Record<string, unknown>;

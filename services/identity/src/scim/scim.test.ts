@@ -2,11 +2,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
-import { createApiKey, type Database, parseApiKey, systemClock } from '@token-gateway/platform';
-import { createSilentTelemetry, createTestDatabase } from '@token-gateway/platform/testing';
-import { createIdentity, type Identity } from '../identity.ts';
+import { parseApiKey } from '@token-gateway/platform';
+import { eq } from 'drizzle-orm';
+import { startTestIdentity, type TestIdentity } from '../identity.testing.ts';
+import type { Identity } from '../identity.ts';
+import { externalIdentities } from '../store/schema.ts';
 
-const operatorKey = createApiKey(randomBytes, Date.now()).key;
+let operatorKey: string;
 const patchSchema = 'urn:ietf:params:scim:api:messages:2.0:PatchOp';
 const userSchema = 'urn:ietf:params:scim:schemas:core:2.0:User';
 const groupSchema = 'urn:ietf:params:scim:schemas:core:2.0:Group';
@@ -23,25 +25,14 @@ interface LoggedChange {
 }
 
 describe('SCIM', () => {
-  let database: Database;
+  let started: TestIdentity;
   let identity: Identity;
 
   before(async () => {
-    database = await createTestDatabase();
-    identity = await createIdentity(
-      { database, eventLog: null, clock: systemClock, ...createSilentTelemetry() },
-      {
-        issuer: 'http://127.0.0.1:1',
-        jwksUrl: 'http://127.0.0.1:1',
-        audience: 'internal',
-        bootstrapAdminKey: operatorKey,
-      },
-    );
+    started = await startTestIdentity();
+    ({ identity, operatorKey } = started);
   });
-  after(async () => {
-    await identity.close();
-    await database.close();
-  });
+  after(() => started[Symbol.asyncDispose]());
 
   async function send(authorization: string, method: Method, url: string, payload?: object, type = 'application/json') {
     const answer = await identity.app.inject({
@@ -121,6 +112,30 @@ describe('SCIM', () => {
     groups: [],
     password: '1mz050nq',
     active: true,
+  });
+
+  it('a subject that two providers of one issuer linked to two users is neither', async () => {
+    const { scim, tenantId, providers } = await fixture();
+    const [provider] = providers;
+    const externalId = randomUUID();
+    const issuer = provider?.issuer;
+    const one = await operator('POST', `/v1/tenants/${tenantId}/users`, {
+      externalIdentities: [{ issuer, subject: externalId }],
+    });
+    // A provider of before has no link yet to whom one of now links.
+    const another = { issuer, audiences: ['other'], provisioning: 'jit' };
+    const { id: providerId } = await operator('POST', `/v1/tenants/${tenantId}/providers`, another);
+    const { database } = started;
+    const other = await operator('POST', `/v1/tenants/${tenantId}/users`, {});
+    await database.drizzle
+      .insert(externalIdentities)
+      .values({ providerId, subject: externalId, userId: other.id, createdAt: new Date() });
+    const sent = oktaUser(externalId);
+    const { result, changes } = await changesOf(() => scim('POST', '/Users', sent));
+    assert.deepEqual([result.status, result.body['scimType'], changes], [409, 'uniqueness', []]);
+    await operator('POST', `/v1/users/${other.id}/disable`);
+    await database.drizzle.delete(externalIdentities).where(eq(externalIdentities.userId, other.id));
+    assert.equal((await scim('POST', '/Users', sent)).body.id, one.id);
   });
 
   it('a directory and the signals of a provider undo only their own word', async () => {
@@ -549,6 +564,8 @@ describe('SCIM', () => {
       ['POST', '/Users', [], 'invalidSyntax'],
       ['GET', `/Users?filter=${encodeURIComponent('emails co "x"')}`, undefined, 'invalidFilter'],
       ['GET', `/Users?filter=${encodeURIComponent('title eq "x"')}`, undefined, 'invalidFilter'],
+      ['GET', `/Users?filter=${encodeURIComponent('userName eq "\\u0000"')}`, undefined, 'invalidFilter'],
+      ['GET', `/Groups?filter=${encodeURIComponent('members eq "\\u0000"')}`, undefined, 'invalidFilter'],
       ['GET', '/Users?count=x', undefined, 'invalidValue'],
       ['POST', '/Groups', { displayName: 'g', members: [{ value: 'grp_1', type: 'Group' }] }, 'invalidValue'],
     ];
@@ -567,6 +584,9 @@ describe('SCIM', () => {
       payload: '{"userName":"a","userName":"b"}',
     });
     assert.equal(twice.statusCode, 400);
+    for (const path of ['/providers/%00/Users', '/providers/prv_x/Users', '/Users/%00', '/Groups/%00']) {
+      assert.equal((await scim('GET', path)).status, 404, path);
+    }
     assert.equal(await newSeq(), after);
   });
 });

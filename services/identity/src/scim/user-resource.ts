@@ -1,6 +1,7 @@
 /** A user as SCIM has it (RFC 7643 section 4.1), and what of it is the user's here. */
+import { isObject } from '@token-gateway/platform';
 import type { scimUsers } from '../store/schema.ts';
-import { isObject, memberOf } from './filter.ts';
+import { memberOf } from './filter.ts';
 import type { Resource } from './patch.ts';
 import { ScimError } from './scim-error.ts';
 

@@ -128,7 +128,7 @@ async function effectOn(
 ): Promise<Effect> {
   const own = externalSubject(provider.id, subject);
   if (effect === 'enable') return enabling(tx, provider, user, at, cause);
-  await endIssued(tx, provider.id, subject, at);
+  await endIssued(tx, [provider.id], subject, at);
   const ended = sessionRevoked(provider, own, cause);
   if (effect === 'purge') await unlinkForGood(tx, provider, subject, at);
   if (user === null) return { changes: [ended] };
