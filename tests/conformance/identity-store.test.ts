@@ -26,9 +26,11 @@ import type {
   WatermarkRequest,
   WatermarkResponse,
 } from '@token-gateway/schemas/identity';
-import { sql } from 'drizzle-orm';
+import { eq, sql } from 'drizzle-orm';
 import { identityConformance } from '../../services/identity/src/conformance.testing.ts';
 import { keyConformance } from '../../services/identity/src/keys/conformance.testing.ts';
+import { signalConformance } from '../../services/identity/src/signals/conformance.testing.ts';
+import { signalDisables } from '../../services/identity/src/store/schema.ts';
 import { type PostgresPart, partsSuite } from '../parts/index.ts';
 
 const timeout = { timeoutMs: 10_000 };
@@ -224,6 +226,7 @@ await partsSuite('identity on Postgres', ['postgres'], (parts) => {
   const createDatabase = async () => createPostgresDatabase(await postgres.createDatabase(), createSilentTelemetry());
   identityConformance('Postgres', createDatabase);
   keyConformance('Postgres', createDatabase);
+  signalConformance('Postgres', createDatabase);
 
   async function openReplica(
     test: TestContext,
@@ -367,6 +370,40 @@ await partsSuite('identity on Postgres', ['postgres'], (parts) => {
       await held;
       const { effectiveBy } = await revocation;
       assert.ok(Date.parse(effectiveBy) >= beforeCommitMs + 1000, `${Date.parse(effectiveBy) - beforeCommitMs} ms`);
+    });
+  });
+
+  describe('signals of two providers about one user', { timeout: 60_000 }, () => {
+    it('leave the user disabled exactly as long as one of them says so, however they meet', async (test) => {
+      const replicas = await open(test);
+      const [one] = replicas;
+      const tenantId = await one.tenant();
+      const userId = await one.user(tenantId);
+      const subject = randomUUID();
+      const providerIds: string[] = [];
+      for (const { id, issuer } of [await one.provider(tenantId), await one.provider(tenantId)]) {
+        await one.done('POST', `/v1/users/${userId}/external-identities`, { issuer, subject });
+        providerIds.push(id);
+      }
+      const said = { disable: 0, enable: 0 };
+      const speak = async (providerId: string, replica: Replica): Promise<void> => {
+        for (let count = 0; count < 20; count += 1) {
+          const $case = count % 2 === 0 ? 'disable' : 'enable';
+          const atMs = Date.now();
+          const about = { providerId, idSha256: randomBytes(32), event: $case, issuedAtMs: atMs, atMs };
+          const effect = { $case, value: { subject, email: '' } } as const;
+          const { outcome } = await replica.identity.client.receiveSignal({ ...about, effect }, timeout);
+          if (outcome === 'applied') said[$case] += 1;
+        }
+      };
+      for (let round = 0; round < 3; round += 1) {
+        await Promise.all(providerIds.flatMap((id) => replicas.map((replica) => speak(id, replica))));
+        const { body } = await one.call<{ status: string }>('GET', `/v1/users/${userId}`);
+        const holders = await one.database.drizzle.$count(signalDisables, eq(signalDisables.userId, userId));
+        assert.equal(body.status, holders === 0 ? 'active' : 'disabled');
+      }
+      assert.ok(said.disable > 0);
+      await one.log();
     });
   });
 
