@@ -116,6 +116,40 @@ suite('polling for security events', () => {
     assert.ok(transmitter.polls.some(({ ack }) => ack.includes('good')));
   });
 
+  test('an event whose key is not published yet comes again until it is, and holds up no other', async () => {
+    const { audience } = await world.createProvider({ securityEvents: {} });
+    const access = await world.provider.sign({ aud: audience, exp: world.clock.now().wallMs / 1000 + 86_400 });
+    await world.granted(world.exchange('gateway', access));
+    const good = await eventToken(audience, 'known-key', { sub_id: { format: 'opaque', id: 'another' } });
+    world.provider.publishedKeys = [world.provider.publicJwk()];
+    await world.provider.rotate();
+    const polls = transmitter.polls.length;
+    transmitter.sets.set('new-key', await eventToken(audience, 'new-key'));
+    await until('asked again', () => transmitter.polls.length >= polls + 5);
+    transmitter.sets.set('known-key', good);
+    await until('the other is heard', () => !transmitter.sets.has('known-key'));
+    assert.ok(transmitter.sets.has('new-key'));
+    world.provider.publishedKeys = null;
+    await until('heard', () => transmitter.polls.some(({ ack }) => ack.includes('new-key')));
+    const errors = transmitter.polls.slice(polls).flatMap(({ setErrs }) => Object.keys(setErrs));
+    assert.deepEqual(errors, []);
+  });
+
+  test('an event whose key is never published is refused in the end, having been asked for at a pause', async () => {
+    const { audience } = await world.createProvider({ securityEvents: {} });
+    const token = await eventToken(audience, 'unknown-key');
+    const [, payload = '', signature = ''] = token.split('.');
+    const header = { alg: 'ES256', kid: 'nobody', typ: 'secevent+jwt' };
+    const encoded = Buffer.from(JSON.stringify(header)).toString('base64url');
+    const [polls, sinceMs] = [transmitter.polls.length, world.clock.now().wallMs];
+    transmitter.sets.set('unknown-key', `${encoded}.${payload}.${signature}`);
+    await until('told', () => !transmitter.sets.has('unknown-key'));
+    const waitedMs = world.clock.now().wallMs - sinceMs;
+    assert.ok(waitedMs >= 10_000 && waitedMs < 15_000, `${waitedMs} ms`);
+    assert.ok(transmitter.polls.length - polls <= waitedMs / 250 + 3, `${transmitter.polls.length - polls} polls`);
+    assert.equal(transmitter.polls.at(-1)?.setErrs['unknown-key']?.err, 'invalid_key');
+  });
+
   test('a transmitter that was away is asked again', async () => {
     const { audience } = await world.createProvider({ securityEvents: {} });
     transmitter.state.isDown = true;

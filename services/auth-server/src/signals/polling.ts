@@ -1,10 +1,20 @@
 /**
  * Asks a transmitter for its security events (RFC 8936), again as soon as it answered, and it holds the answer until it has
- * some. What is acknowledged is a change in the log already; what could not be decided or done is not, and comes again. Each
- * replica asks for itself: an event that two of them get is done once.
+ * some. What is acknowledged is a change in the log already; what could not be decided or done is not, and comes again, and
+ * for a while so is what is signed by a key that is not known, or not yet. Each replica asks for itself: an event that two of
+ * them get is done once.
  * @module
  */
-import { type Clock, type Logger, type Secret, ServiceError, toServiceError } from '@token-gateway/platform';
+import {
+  type Clock,
+  type Instant,
+  isObject,
+  type Logger,
+  type Secret,
+  ServiceError,
+  toServiceError,
+} from '@token-gateway/platform';
+import { ageMs } from '@token-gateway/revocation';
 import { isUnavailable } from '../http/oauth-error.ts';
 import { toSecurityEventAnswer } from '../http/security-event-endpoint.ts';
 import type { PostDocument } from '../providers/document-fetcher.ts';
@@ -30,6 +40,8 @@ const timeoutMs = 30_000;
 /** A transmitter that holds nothing back is not asked more often. */
 const pauseMs = 250;
 const failurePauseMsMax = 30_000;
+/** For how long after an event came the key that signed it may still be published, and be fetched, here. */
+const keyWaitMs = 10_000;
 
 /** What is told with the next question; once it was answered, the transmitter has heard it. */
 interface Told {
@@ -50,6 +62,9 @@ export function startPolling(
   const headers: Record<string, string> =
     bearerToken === null ? {} : { authorization: `Bearer ${bearerToken.reveal()}` };
 
+  /** Since when events have been here whose keys are unknown, of those that the last answer had. */
+  let awaited: ReadonlyMap<string, Instant> = new Map();
+
   async function ask({ ack, setErrs }: Told): Promise<ReadonlyMap<string, string>> {
     const told = { ack, setErrs: Object.fromEntries(setErrs) };
     const body = JSON.stringify({ maxEvents: eventsMax, returnImmediately: false, ...told });
@@ -59,16 +74,21 @@ export function startPolling(
   /** Resolves with how many of them could not be decided. */
   async function receive(sets: ReadonlyMap<string, string>, told: Told): Promise<number> {
     let undecided = 0;
+    const stillAwaited = new Map<string, Instant>();
     for (const [id, token] of sets) {
       if (signal.aborted) break;
       try {
         await receiveSignal(token, kind);
         told.ack.push(id);
       } catch (error) {
-        if (isUnavailable(toServiceError(error).code)) undecided += 1;
+        const { code } = toServiceError(error);
+        const since = awaited.get(id) ?? clock.now();
+        if (isUnavailable(code)) undecided += 1;
+        else if (code === 'token_key_unknown' && ageMs(since, clock.now()) < keyWaitMs) stillAwaited.set(id, since);
         else told.setErrs.set(id, toSecurityEventAnswer(error).body);
       }
     }
+    awaited = stillAwaited;
     return undecided;
   }
 
@@ -112,11 +132,11 @@ const nothingToTell = (): Told => ({ ack: [], setErrs: new Map() });
 
 /** RFC 8936 section 2.3: `sets`, by their ids. */
 function setsOf(answer: unknown): ReadonlyMap<string, string> {
-  const sets: unknown = typeof answer === 'object' && answer !== null && 'sets' in answer ? answer.sets : null;
-  if (typeof sets !== 'object' || sets === null || Array.isArray(sets)) {
+  const sets = isObject(answer) ? answer['sets'] : null;
+  if (!isObject(sets)) {
     throw new ServiceError('provider_unavailable', { detail: 'no answer of RFC 8936' });
   }
-  const entries: [string, unknown][] = Object.entries(sets).slice(0, eventsMax);
+  const entries = Object.entries(sets).slice(0, eventsMax);
   // What is no text is no token, and refused as such.
   return new Map(entries.map(([id, token]) => [id, typeof token === 'string' ? token : '']));
 }
