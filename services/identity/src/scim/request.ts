@@ -24,6 +24,7 @@ export async function readCall(context: RestContext, request: FastifyRequest): P
   requireScim(caller);
   const { tenantId } = caller;
   const { providerId } = request.params as { providerId?: string };
+  if (providerId !== undefined) requireId(providerId);
   const named = providerId === undefined ? undefined : eq(providers.id, providerId);
   const rows = await context.drizzle
     .select({ issuer: providers.issuer })
@@ -39,8 +40,12 @@ export async function readCall(context: RestContext, request: FastifyRequest): P
 /** The id in the path, in a form that the database can be asked for. */
 export function idOf(request: FastifyRequest): string {
   const { id = '' } = request.params as { id?: string };
-  if (!/^\w{1,100}$/.test(id)) throw new ServiceError('not_found', { detail: 'an id that cannot be' });
+  requireId(id);
   return id;
+}
+
+function requireId(id: string): void {
+  if (!/^\w{1,100}$/.test(id)) throw new ServiceError('not_found', { detail: 'an id that cannot be' });
 }
 
 export interface Paging {
