@@ -78,8 +78,6 @@ export interface DecideDeps {
 export type DecisionSource = 'request' | 'l1' | 'negative' | 'l2' | 'exchange';
 
 interface Grant extends CachedDecision {
-  readonly kind: 'api-key' | 'jwt';
-  readonly token: string;
   readonly conditions: Conditions | null;
   /** One for every use, so that others can keep with it what they make of it. */
   readonly decision: Extract<Decision, { outcome: 'allow' }>;
@@ -260,11 +258,12 @@ export class DecisionCore {
     const meeting = this.#meet(credential, value.conditions);
     const unmet = meeting instanceof Promise ? await meeting : meeting;
     const now = clock.now();
-    const read = {
-      ...value,
+    const { kind, token, ...facts } = value;
+    const read: Grant = {
+      ...facts,
       asOf: opened.asOf,
       expiresAt: instantOfWall(value.expiresAtMs, now),
-      decision: allow(value),
+      decision: { outcome: 'allow', kind, token },
     };
     const known = this.#grants.get(credential.cacheKey);
     // The read may have been slow, and something newer filled meanwhile.
@@ -343,10 +342,11 @@ export class DecisionCore {
         return null;
       case 'usable-once':
         this.#standing.set(credential.cacheKey, result.facts.maxStalenessMs);
-        return allow({ kind: credential.kind, token: result.token });
+        return { outcome: 'allow', kind: credential.kind, token: result.token };
       case 'cacheable': {
         const grant = this.#grantOf(credential, flight, result, now);
-        if (this.#grants.get(credential.cacheKey)?.token !== grant.token) this.#fill(credential, grant, now);
+        if (this.#grants.get(credential.cacheKey)?.decision.token !== grant.decision.token)
+          this.#fill(credential, grant, now);
         return grant.decision;
       }
     }
@@ -368,11 +368,9 @@ export class DecisionCore {
     };
     return {
       ...result.facts,
-      kind: credential.kind,
-      token: result.token,
       conditions: result.conditions,
       expiresAt,
-      decision: allow({ kind: credential.kind, token: result.token }),
+      decision: { outcome: 'allow', kind: credential.kind, token: result.token },
     };
   }
 
@@ -383,8 +381,8 @@ export class DecisionCore {
     const lifeMs = Math.floor(grant.expiresAt.wallMs - now.wallMs);
     if (tokenCache === null || lifeMs < 1 || grant.maxStalenessMs === 0) return;
     const plaintext = JSON.stringify({
-      kind: grant.kind,
-      token: grant.token,
+      kind: grant.decision.kind,
+      token: grant.decision.token,
       subjects: grant.subjects,
       maxStalenessMs: grant.maxStalenessMs,
       expiresAtMs: grant.expiresAt.wallMs,
@@ -424,10 +422,6 @@ export class DecisionCore {
 
 function sealContext({ value, cacheKey }: Credential) {
   return { credential: value, cacheKey };
-}
-
-function allow({ kind, token }: Pick<Grant, 'kind' | 'token'>): Grant['decision'] {
-  return { outcome: 'allow', token, kind };
 }
 
 function later(instant: Instant, byMs: number): Instant {

@@ -2,7 +2,7 @@
  * What a route demands of the internal token, whether a rule of the file says it or the proxy does.
  * @module
  */
-import type { ErrorCode } from '@token-gateway/platform';
+import { type ErrorCode, isObject } from '@token-gateway/platform';
 import type { Decision } from '../decision/decision.ts';
 import type { Rule } from './rule.ts';
 
@@ -15,7 +15,7 @@ export type Claims = Readonly<Record<string, unknown>>;
 export function claimsOf({ token }: Pick<Allowed, 'token'>): Claims {
   try {
     const claims: unknown = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
-    return typeof claims === 'object' && claims !== null ? { ...claims } : {};
+    return isObject(claims) ? claims : {};
   } catch {
     return {};
   }

@@ -81,9 +81,14 @@ class Judged {
     this.#decision = decision;
   }
 
-  unmet(demand: RouteDemand): ErrorCode | null {
+  /** Read once, and only where something is asked of them. */
+  #claimsOnce(): Claims {
     this.#claims ??= claimsOf(this.#decision);
-    return unmetDemand(this.#decision, this.#claims, demand);
+    return this.#claims;
+  }
+
+  unmet(demand: RouteDemand): ErrorCode | null {
+    return unmetDemand(this.#decision, this.#claimsOnce(), demand);
   }
 
   by(rule: Rule | null): Judgement {
@@ -103,7 +108,7 @@ class Judged {
 
   #headersBy({ tokenHeader, claimHeaders = {} }: Rule): UpstreamHeaders {
     const { name, prefix = '' } = tokenHeader ?? { name: 'authorization', prefix: 'Bearer ' };
-    const claims = this.#claims ?? claimsOf(this.#decision);
+    const claims = this.#claimsOnce();
     const ofClaims = Object.entries(claimHeaders).flatMap(([header, claim]) => {
       const value = headerValueOf(claims, claim);
       return value === null ? [] : [[header.toLowerCase(), value] as const];
