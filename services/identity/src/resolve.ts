@@ -361,6 +361,7 @@ function grant(user: UserState, tenant: TenantState, rest: Partial<Granted>): De
       tokenTtlSeconds: tenant.tokenTtlSeconds,
       maxStalenessMs: tenant.maxStalenessMs,
       credentialExpiresAtMs: 0,
+      firstUse: undefined,
       attributesJson: attributesOf(user, tenant),
       subjects: [],
       ...rest,
