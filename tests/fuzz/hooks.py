@@ -19,14 +19,19 @@ def is_chosen(value):
 def before_call(context, case, kwargs):
     if authorization is not None:
         case.headers = {**(case.headers or {}), "Authorization": authorization}
-    # The path is /v1/KIND/{id}...
-    kind = case.operation.path.split("/")[2]
-    if case.path_parameters and kind in known["ids"]:
-        given = case.path_parameters.get("id")
-        # Whoever ends its own access is refused from then on, and nothing behind that is seen any more.
+    # A path is /v1/KIND/{id}..., or /scim/v2/providers/{providerId}/KIND/{id}.
+    segments = case.operation.path.split("/")
+    for kind, segment in zip(segments, segments[1:]):
+        name = segment.strip("{}")
+        if not segment.startswith("{") or kind not in known["ids"] or name not in (case.path_parameters or {}):
+            continue
+        given = case.path_parameters[name]
+        # Whoever ends its own access is refused from then on, and nothing behind that is seen any more; what a directory
+        # deletes is found by nothing else.
         ends_itself = case.method != "GET" and given in known["own"]
-        if ends_itself or is_chosen(given):
-            case.path_parameters["id"] = known["ids"][kind]
+        deletes = case.method == "DELETE" and segments[1] == "scim" and name == "id"
+        if ends_itself or (is_chosen(given) and not deletes):
+            case.path_parameters[name] = known["ids"][kind]
     # It would wait for the bound of a tenant, which may be an hour; the answer is that of the same call without.
     if case.query and case.query.get("wait") in ("effective", ["effective"]):
         del case.query["wait"]
@@ -34,6 +39,10 @@ def before_call(context, case, kwargs):
         for name, value in known["credentials"].items():
             if name in case.body and is_chosen(case.body[name]):
                 case.body[name] = value
+        members = case.body.get("members")
+        for member in members if isinstance(members, list) else []:
+            if isinstance(member, dict) and is_chosen(member.get("value")):
+                member["value"] = known["ids"]["Users"]
 
 
 @schemathesis.serializer("application/secevent+jwt")

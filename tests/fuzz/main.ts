@@ -98,12 +98,23 @@ try {
   const { id: providerId } = await admin.createProvider(tenantId, { issuer });
   const administrator = await admin.createUser(tenantId, { entitlements: ['identity:admin'] });
   const { id: tenantKeyId, key: tenantKey } = await admin.createKey(administrator.id);
+  const directory = new Admin(identityUrl, tenantKey);
+  const scimUser = await directory.call<{ id: string }>('POST', '/scim/v2/Users', { userName: 'somebody' });
+  const group = { displayName: 'some', members: [{ value: scimUser.id }] };
+  const scimGroup = await directory.call<{ id: string }>('POST', '/scim/v2/Groups', group);
   const { items: ownKeys } = await admin.call<{ items: { id: string; userId: string }[] }>('GET', '/v1/me/api-keys');
   // Of another tenant, that whatever identity was asked to end leaves alone.
   const other = await admin.tenantFixture();
   const token = await exchangeKey(system, other.key, 'internal');
   const known = {
-    ids: { tenants: tenantId, users: userId, providers: providerId, 'api-keys': keyId },
+    ids: {
+      tenants: tenantId,
+      users: userId,
+      providers: providerId,
+      'api-keys': keyId,
+      Users: scimUser.id,
+      Groups: scimGroup.id,
+    },
     own: [administrator.id, tenantKeyId, ...ownKeys.flatMap(({ id, userId }) => [id, userId])],
     credentials: { issuer, api_key: other.key, subject_token: token, token: key },
   };

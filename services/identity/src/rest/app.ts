@@ -19,9 +19,8 @@ import { userRoutes } from './users.ts';
 export async function createRestApp(logger: Logger, given: RestContext): Promise<HttpApp> {
   const app = await createHttpApp({ logger, title: 'Token gateway: identity', version: '1' });
   app.addHook('onRoute', (route) => {
-    // SCIM refuses in terms of its own.
-    if (route.schema?.hide === true) return;
-    route.schema = { ...route.schema, response: { ...(route.schema?.response ?? {}), ...problemAnswers } };
+    // SCIM says of itself how it refuses.
+    route.schema = { ...route.schema, response: { ...problemAnswers, ...(route.schema?.response ?? {}) } };
   });
   const context = { ...given, callers: auditCalls(app, given) };
   tenantRoutes(app, context);

@@ -5,14 +5,14 @@
 import assert from 'node:assert/strict';
 import { hash, randomBytes, randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
-import { createApiKey, type Database, systemClock } from '@token-gateway/platform';
-import { createSilentTelemetry, createTestDatabase } from '@token-gateway/platform/testing';
+import { createApiKey, type Database } from '@token-gateway/platform';
 import { is } from 'drizzle-orm';
 import { PgTable } from 'drizzle-orm/pg-core';
-import { createIdentity, type Identity } from '../identity.ts';
+import { startTestIdentity, type TestIdentity } from '../identity.testing.ts';
+import type { Identity } from '../identity.ts';
 import * as schema from '../store/schema.ts';
 
-const operatorKey = createApiKey(randomBytes, Date.now()).key;
+let operatorKey: string;
 
 /** A tenant with one of everything a call can be about. */
 interface Things {
@@ -24,6 +24,9 @@ interface Things {
   readonly subject: string;
   /** Of a change that is about the user. */
   readonly seq: number;
+  /** What a directory keeps. */
+  readonly scimUserId: string;
+  readonly groupId: string;
 }
 
 interface Call {
@@ -32,8 +35,11 @@ interface Call {
 }
 
 interface Case {
-  /** Whose it is: a tenant's, the operators' alone, or the caller's own whatever the caller is. */
-  readonly of: 'tenant' | 'operators' | 'caller';
+  /**
+   * Whose it is: a tenant's, the operators' alone, the caller's own whatever the caller is, or of the caller's tenant,
+   * which the call does not name.
+   */
+  readonly of: 'tenant' | 'operators' | 'caller' | 'own tenant';
   /** A call about these things, which their own administrator, or an operator, may make. */
   readonly call: (things: Things) => Call;
   /** Whoever lacks the scope is told so before anything is looked for. */
@@ -45,7 +51,59 @@ interface Case {
 const name = () => `n-${randomUUID()}`;
 const newProvider = (): object => ({ issuer: `https://${name()}.example`, audiences: ['api'], provisioning: 'jit' });
 
+const scimUser = () => ({ userName: name() });
+const patchOf = (value: object) => ({
+  schemas: ['urn:ietf:params:scim:api:messages:2.0:PatchOp'],
+  Operations: [{ op: 'replace', value }],
+});
+
+/** Of both base URLs; all that they name is looked for in the caller's tenant alone. */
+function scimCases(base: string, urlOf: (things: Things) => string): Record<string, Case> {
+  const isProviderNamed = base.includes('{');
+  const about = (call: (things: Things) => Call): Case => ({
+    of: 'tenant',
+    needsScope: true,
+    call: (things) => ({ ...call(things), url: `${urlOf(things)}${call(things).url}` }),
+  });
+  const inOwn = (call: (things: Things) => Call): Case => ({
+    ...about(call),
+    of: isProviderNamed ? 'tenant' : 'own tenant',
+  });
+  const found = (kind: string, id: string): Call => ({ url: `/${kind}?filter=${encodeURIComponent(`id eq "${id}"`)}` });
+  const members = ({ scimUserId }: Things) => [{ value: scimUserId }];
+  return {
+    [`GET ${base}/ServiceProviderConfig`]: inOwn(() => ({ url: '/ServiceProviderConfig' })),
+    [`GET ${base}/ResourceTypes`]: inOwn(() => ({ url: '/ResourceTypes' })),
+    [`GET ${base}/ResourceTypes/{id}`]: inOwn(() => ({ url: '/ResourceTypes/User' })),
+    [`GET ${base}/Schemas`]: inOwn(() => ({ url: '/Schemas' })),
+    [`GET ${base}/Schemas/{id}`]: inOwn(() => ({ url: '/Schemas/urn:ietf:params:scim:schemas:core:2.0:User' })),
+    [`POST ${base}/Users`]: inOwn(({ subject }) => ({ url: '/Users', body: { ...scimUser(), externalId: subject } })),
+    [`GET ${base}/Users`]: inOwn(({ scimUserId }) => found('Users', scimUserId)),
+    [`GET ${base}/Users/{id}`]: about(({ scimUserId }) => ({ url: `/Users/${scimUserId}` })),
+    [`PUT ${base}/Users/{id}`]: about(({ scimUserId }) => ({ url: `/Users/${scimUserId}`, body: scimUser() })),
+    [`PATCH ${base}/Users/{id}`]: about(({ scimUserId }) => ({
+      url: `/Users/${scimUserId}`,
+      body: patchOf({ active: false }),
+    })),
+    [`DELETE ${base}/Users/{id}`]: about(({ scimUserId }) => ({ url: `/Users/${scimUserId}` })),
+    [`POST ${base}/Groups`]: inOwn((things) => ({
+      url: '/Groups',
+      body: { displayName: name(), members: members(things) },
+    })),
+    [`GET ${base}/Groups`]: inOwn(({ groupId }) => found('Groups', groupId)),
+    [`GET ${base}/Groups/{id}`]: about(({ groupId }) => ({ url: `/Groups/${groupId}` })),
+    [`PUT ${base}/Groups/{id}`]: about(({ groupId }) => ({ url: `/Groups/${groupId}`, body: { displayName: name() } })),
+    [`PATCH ${base}/Groups/{id}`]: about(({ groupId }) => ({
+      url: `/Groups/${groupId}`,
+      body: patchOf({ members: [] }),
+    })),
+    [`DELETE ${base}/Groups/{id}`]: about(({ groupId }) => ({ url: `/Groups/${groupId}` })),
+  };
+}
+
 const cases: Readonly<Record<string, Case>> = {
+  ...scimCases('/scim/v2', () => '/scim/v2'),
+  ...scimCases('/scim/v2/providers/{providerId}', ({ providerId }) => `/scim/v2/providers/${providerId}`),
   'POST /v1/tenants': { of: 'operators', call: () => ({ url: '/v1/tenants', body: { slug: name(), name: 'n' } }) },
   'GET /v1/tenants': { of: 'operators', call: () => ({ url: '/v1/tenants' }) },
   'GET /v1/tenants/{id}': { of: 'tenant', call: ({ tenantId }) => ({ url: `/v1/tenants/${tenantId}` }) },
@@ -181,28 +239,20 @@ const absent: Things = {
   issuer: 'https://nobody.example',
   subject: 'nobody',
   seq: 999_999,
+  scimUserId: `usr_${'y'.repeat(20)}`,
+  groupId: `grp_${'x'.repeat(20)}`,
 };
 
 describe('tenants are walls', () => {
   let database: Database;
+  let started: TestIdentity;
   let identity: Identity;
 
   before(async () => {
-    database = await createTestDatabase();
-    identity = await createIdentity(
-      { database, eventLog: null, clock: systemClock, ...createSilentTelemetry() },
-      {
-        issuer: 'http://127.0.0.1:1',
-        jwksUrl: 'http://127.0.0.1:1',
-        audience: 'internal',
-        bootstrapAdminKey: operatorKey,
-      },
-    );
+    started = await startTestIdentity();
+    ({ database, identity, operatorKey } = started);
   });
-  after(async () => {
-    await identity.close();
-    await database.close();
-  });
+  after(() => started[Symbol.asyncDispose]());
 
   async function send(key: string, method: string, { url, body }: Call, headers: Record<string, string> = {}) {
     const answer = await identity.app.inject({
@@ -214,8 +264,8 @@ describe('tenants are walls', () => {
     return { status: answer.statusCode, text: answer.body };
   }
 
-  async function made(url: string, body: object): Promise<{ id: string; key: string }> {
-    const { status, text } = await send(operatorKey, 'POST', { url, body });
+  async function made(url: string, body: object, by = operatorKey): Promise<{ id: string; key: string }> {
+    const { status, text } = await send(by, 'POST', { url, body });
     assert.equal(status, 201, text);
     return JSON.parse(text) as { id: string; key: string };
   }
@@ -236,7 +286,12 @@ describe('tenants are walls', () => {
     const { id: userId } = await made(`/v1/tenants/${tenantId}/users`, user);
     const { id: keyId } = await made(`/v1/users/${userId}/api-keys`, { name: 'n' });
     const { text } = await send(operatorKey, 'POST', { url: `/v1/users/${userId}/enable` });
-    return { tenantId, userId, keyId, providerId, issuer, subject, seq: (JSON.parse(text) as { seq: number }).seq };
+    const { seq } = JSON.parse(text) as { seq: number };
+    const { key } = await keyOf(tenantId, ['identity:scim']);
+    const { id: scimUserId } = await made('/scim/v2/Users', scimUser(), key);
+    const group = { displayName: name(), members: [{ value: scimUserId }] };
+    const { id: groupId } = await made('/scim/v2/Groups', group, key);
+    return { tenantId, userId, keyId, providerId, issuer, subject, seq, scimUserId, groupId };
   }
 
   /** Everything that is stored, but for what notes no more than that somebody called. */
@@ -288,8 +343,25 @@ describe('tenants are walls', () => {
     it(`for ${route}: nobody of another tenant learns or changes anything`, async () => {
       const [own, other] = [await newTenant(), await newThings()];
       const [admin, user] = [await keyOf(own.id, ['identity:admin']), await keyOf(own.id, [])];
+      const { key: ofOther } = await keyOf(other.tenantId, ['identity:scim']);
+      const kept = async () => [
+        await send(ofOther, 'GET', { url: '/scim/v2/Users' }),
+        await send(ofOther, 'GET', { url: '/scim/v2/Groups' }),
+      ];
+      const keptBefore = await kept();
+      if (of === 'own tenant') {
+        const [about, aboutAbsent] = [
+          await send(admin.key, method, call(other)),
+          await send(admin.key, method, call(absent)),
+        ];
+        assert.equal(about.status, aboutAbsent.status, about.text);
+        for (const id of Object.values(other))
+          assert.ok(!about.text.includes(`"${id}"`) || id === other.subject, about.text);
+        assert.equal((await send(user.key, method, call(other))).status, 403);
+        assert.deepEqual(await kept(), keptBefore);
+      }
       const before = await stored();
-      for (const { key } of of === 'caller' ? [] : [admin, user]) {
+      for (const { key } of of === 'tenant' || of === 'operators' ? [admin, user] : []) {
         const about = await send(key, method, call(other));
         const isHidden = of === 'tenant' && !(needsScope && key === user.key);
         assert.equal(about.status, isHidden ? 404 : 403, about.text);
@@ -327,7 +399,10 @@ describe('tenants are walls', () => {
 
   it('and every POST that creates takes an Idempotency-Key, and then creates once', async () => {
     await identity.app.ready();
-    const creating = routes().filter(({ route, answers }) => route.startsWith('POST ') && answers.includes('201'));
+    const creating = routes().filter(
+      // At SCIM, a name is taken once.
+      ({ route, answers }) => /^POST (?!\/scim\/)/.test(route) && answers.includes('201'),
+    );
     assert.ok(creating.length >= 7);
     for (const { route, headers } of creating) {
       assert.ok(headers.includes('idempotency-key'), route);

@@ -9,6 +9,7 @@ import type { NewChange } from '../store/port.ts';
 import { scimGroupMembers, scimGroups, scimUsers, users } from '../store/schema.ts';
 import { parseFilter } from './filter.ts';
 import { entitlementOf, groupAnswer, readGroup, type ScimGroup } from './group-resource.ts';
+import { documented } from './openapi.ts';
 import { applyPatch, parsePath, type Resource } from './patch.ts';
 import { idOf, listAnswer, narrowed, pagingOf, readCall, type ScimCall, textIn } from './request.ts';
 import { ScimError } from './scim-error.ts';
@@ -20,16 +21,16 @@ const subjectsMax = 100;
 
 export function scimGroupRoutes(app: HttpApp, context: RestContext, base: string): void {
   const { drizzle } = context;
-  const hidden = { schema: { hide: true } };
+  const routes = documented('Group', base);
 
-  app.post(`${base}/Groups`, hidden, async (request, reply) => {
+  app.post(`${base}/Groups`, routes.post, async (request, reply) => {
     const call = await readCall(context, request);
     const id = await createGroup(context, call, readGroup(request.body));
     const created = await answerOf(call, id, request);
     return reply.code(201).header('location', `${call.baseUrl}/Groups/${id}`).send(created);
   });
 
-  app.get(`${base}/Groups`, hidden, async (request) => {
+  app.get(`${base}/Groups`, routes.list, async (request) => {
     const call = await readCall(context, request);
     const { startIndex, count } = pagingOf(request);
     const where = and(eq(scimGroups.tenantId, call.tenantId), ...conditionsOf(drizzle, textIn(request, 'filter')));
@@ -44,11 +45,11 @@ export function scimGroupRoutes(app: HttpApp, context: RestContext, base: string
     return listAnswer(await answersOf(call, rows, request), total, startIndex);
   });
 
-  app.get(`${base}/Groups/:id`, hidden, async (request) => {
+  app.get(`${base}/Groups/:id`, routes.get, async (request) => {
     return answerOf(await readCall(context, request), idOf(request), request);
   });
 
-  app.put(`${base}/Groups/:id`, hidden, async (request) => {
+  app.put(`${base}/Groups/:id`, routes.put, async (request) => {
     const call = await readCall(context, request);
     const [id, wanted] = [idOf(request), readGroup(request.body)];
     await updateGroup(context, call, id, () => wanted);
@@ -56,7 +57,7 @@ export function scimGroupRoutes(app: HttpApp, context: RestContext, base: string
   });
 
   // Answered without the group, which may be large, as Entra ID and Okta have it.
-  app.patch(`${base}/Groups/:id`, hidden, async (request, reply) => {
+  app.patch(`${base}/Groups/:id`, routes.patchUnanswered, async (request, reply) => {
     const call = await readCall(context, request);
     await updateGroup(context, call, idOf(request), ({ displayName, externalId, members }) => {
       const held = { displayName, externalId, members: [...members].map((value) => ({ value })) };
@@ -65,7 +66,7 @@ export function scimGroupRoutes(app: HttpApp, context: RestContext, base: string
     return reply.code(204).send();
   });
 
-  app.delete(`${base}/Groups/:id`, hidden, async (request, reply) => {
+  app.delete(`${base}/Groups/:id`, routes.delete, async (request, reply) => {
     const call = await readCall(context, request);
     await deleteGroup(context, call, idOf(request));
     return reply.code(204).send();

@@ -8,17 +8,20 @@ import type { FastifyReply } from 'fastify';
 import type { RestContext } from '../rest/context.ts';
 import { resourceTypes, schemas, serviceProviderConfig } from './discovery.ts';
 import { scimGroupRoutes } from './groups.ts';
+import { documented, mediaType, mediaTypes } from './openapi.ts';
 import { listAnswer, readCall } from './request.ts';
 import { answer, ScimError, type ScimErrorAnswer, scimErrorOf } from './scim-error.ts';
 import { scimUserRoutes } from './users.ts';
 
 const bodyBytesMax = 1024 * 1024;
-const mediaType = 'application/scim+json';
 
 export function scimRoutes(app: HttpApp, context: RestContext, logger: Logger): void {
   void app.register(
     async (scim) => {
       const routes = scim as HttpApp;
+      // The schemas of the routes are for readers.
+      routes.setValidatorCompiler(() => () => true);
+      routes.setSerializerCompiler(() => JSON.stringify);
       installBodies(routes);
       installErrors(routes, logger);
       for (const base of ['', '/providers/:providerId']) {
@@ -33,18 +36,14 @@ export function scimRoutes(app: HttpApp, context: RestContext, logger: Logger): 
 
 function installBodies(app: HttpApp): void {
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser(
-    [mediaType, 'application/json'],
-    { parseAs: 'string', bodyLimit: bodyBytesMax },
-    (_request, text, done) => {
-      try {
-        // A DELETE may name a type and have no body.
-        done(null, text === '' ? null : parseStrictJson(text as string));
-      } catch {
-        done(new ScimError('invalidSyntax', 'The body is not JSON.'));
-      }
-    },
-  );
+  app.addContentTypeParser(mediaTypes, { parseAs: 'string', bodyLimit: bodyBytesMax }, (_request, text, done) => {
+    try {
+      // A DELETE may name a type and have no body.
+      done(null, text === '' ? null : parseStrictJson(text as string));
+    } catch {
+      done(new ScimError('invalidSyntax', 'The body is not JSON.'));
+    }
+  });
   app.addHook('onSend', async (_request, reply) => {
     if (reply.getHeader('content-type') !== undefined) void reply.header('content-type', `${mediaType}; charset=utf-8`);
     void reply.header('cache-control', 'no-store');
@@ -80,8 +79,8 @@ function isRequestError(error: unknown): error is { readonly statusCode: number 
 }
 
 function discoveryRoutes(app: HttpApp, context: RestContext, base: string): void {
-  const hidden = { schema: { hide: true } };
-  app.get(`${base}/ServiceProviderConfig`, hidden, async (request) => {
+  const { config } = documented('Any', base);
+  app.get(`${base}/ServiceProviderConfig`, config, async (request) => {
     await readCall(context, request);
     return serviceProviderConfig;
   });
@@ -89,11 +88,12 @@ function discoveryRoutes(app: HttpApp, context: RestContext, base: string): void
     ['ResourceTypes', resourceTypes],
     ['Schemas', schemas],
   ] as const) {
-    app.get(`${base}/${name}`, hidden, async (request) => {
+    const routes = documented('Any', base, { type: 'string' });
+    app.get(`${base}/${name}`, routes.list, async (request) => {
       await readCall(context, request);
       return listAnswer(list, list.length, 1);
     });
-    app.get(`${base}/${name}/:id`, hidden, async (request, reply) => {
+    app.get(`${base}/${name}/:id`, routes.get, async (request, reply) => {
       await readCall(context, request);
       const { id } = request.params as { id: string };
       return list.find((item) => item.id === id) ?? send(reply, answer(404, 'Not found.'));

@@ -24,6 +24,7 @@ import {
 import type { NewChange } from '../store/port.ts';
 import { scimGroupMembers, scimGroups, scimUsers, users } from '../store/schema.ts';
 import { parseFilter } from './filter.ts';
+import { documented } from './openapi.ts';
 import { applyPatch, parsePath, type Resource } from './patch.ts';
 import { idOf, listAnswer, narrowed, pagingOf, readCall, type ScimCall, textIn } from './request.ts';
 import { ScimError } from './scim-error.ts';
@@ -33,9 +34,9 @@ type Record = typeof scimUsers.$inferSelect;
 
 export function scimUserRoutes(app: HttpApp, context: RestContext, base: string): void {
   const { drizzle } = context;
-  const hidden = { schema: { hide: true } };
+  const routes = documented('User', base);
 
-  app.post(`${base}/Users`, hidden, async (request, reply) => {
+  app.post(`${base}/Users`, routes.post, async (request, reply) => {
     const call = await readCall(context, request);
     const created = await answerOf(call, await createUser(context, call, readUser(request.body)));
     return reply
@@ -44,7 +45,7 @@ export function scimUserRoutes(app: HttpApp, context: RestContext, base: string)
       .send(narrowed(request, created));
   });
 
-  app.get(`${base}/Users`, hidden, async (request) => {
+  app.get(`${base}/Users`, routes.list, async (request) => {
     const call = await readCall(context, request);
     const { startIndex, count } = pagingOf(request);
     const where = and(eq(scimUsers.tenantId, call.tenantId), ...conditionsOf(textIn(request, 'filter')));
@@ -67,26 +68,26 @@ export function scimUserRoutes(app: HttpApp, context: RestContext, base: string)
     );
   });
 
-  app.get(`${base}/Users/:id`, hidden, async (request) => {
+  app.get(`${base}/Users/:id`, routes.get, async (request) => {
     const call = await readCall(context, request);
     return narrowed(request, await answerOf(call, idOf(request)));
   });
 
-  app.put(`${base}/Users/:id`, hidden, async (request) => {
+  app.put(`${base}/Users/:id`, routes.put, async (request) => {
     const call = await readCall(context, request);
     const [id, wanted] = [idOf(request), readUser(request.body)];
     await updateUser(context, call, id, () => wanted);
     return narrowed(request, await answerOf(call, id));
   });
 
-  app.patch(`${base}/Users/:id`, hidden, async (request) => {
+  app.patch(`${base}/Users/:id`, routes.patch, async (request) => {
     const call = await readCall(context, request);
     const id = idOf(request);
     await updateUser(context, call, id, (record) => readUser(applyPatch(storedResource(record), request.body)));
     return narrowed(request, await answerOf(call, id));
   });
 
-  app.delete(`${base}/Users/:id`, hidden, async (request, reply) => {
+  app.delete(`${base}/Users/:id`, routes.delete, async (request, reply) => {
     const call = await readCall(context, request);
     await deleteUser(context, call, idOf(request));
     return reply.code(204).send();
