@@ -24,7 +24,7 @@ interface Group {
 
 const intervalMs = 1000;
 /** Told apart within an interval; the rest goes together. */
-const groupsMax = 64;
+const groupsMax = 128;
 
 /** What anybody may cause as often as they like: alike within a second, it is one event with a count. */
 export class AuditTally {
