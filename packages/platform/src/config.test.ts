@@ -112,7 +112,7 @@ describe('configuration', () => {
     const prefixed = { prefixes: keyPrefixes('TG_PREFIXES') };
     assert.deepEqual(loadConfig(prefixed, {}).prefixes, []);
     assert.deepEqual(loadConfig(prefixed, { TG_PREFIXES: 'acme_, sk-live-' }).prefixes, ['acme_', 'sk-live-']);
-    for (const bad of ['tgk_', 'tgk_0', 'tgk', 'a', 'a b', 'acme_,', '_acme', 'x'.repeat(33)]) {
+    for (const bad of ['tgk_', 'tgk_0', 'tgk', 'eyJ', 'ew', 'a', 'a b', 'acme_,', '_acme', 'x'.repeat(33)]) {
       assert.throws(() => loadConfig(prefixed, { TG_PREFIXES: bad }), ConfigError, bad);
     }
   });

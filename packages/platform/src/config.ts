@@ -181,16 +181,19 @@ export function urls(name: string, options: { readonly default?: readonly string
   };
 }
 
-/** Beginnings of API keys that another system made, separated by commas; none can be taken for a key of this product. */
+/**
+ * Beginnings of API keys that another system made, separated by commas; none can be taken for a key of this product, nor for
+ * a JWT, which begins with a brace in base64url.
+ */
 export function keyPrefixes(name: string): Field<readonly string[]> {
   const items = list(name, { default: [] });
   return {
     ...items,
     parse(value) {
       const found = items.parse(value);
-      const isGood = (item: string) => /^[A-Za-z0-9][A-Za-z0-9._~+-]{1,31}$/.test(item) && !item.startsWith('tgk');
+      const isGood = (item: string) => /^[A-Za-z0-9][A-Za-z0-9._~+-]{1,31}$/.test(item) && !/^(?:tgk|ew|ey)/.test(item);
       if (found instanceof Invalid || found.every(isGood)) return found;
-      return new Invalid('must be beginnings of keys, of 2 to 32 characters, none of them tgk');
+      return new Invalid('must be beginnings of keys, of 2 to 32 characters, none of them tgk, ew or ey');
     },
   };
 }

@@ -4,29 +4,13 @@ import { randomBytes } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
 import { createApiKey } from '@token-gateway/platform';
 import { isAuditEvent } from '@token-gateway/platform/testing';
-import { accessTokenType, exchangeGrant, keyGrant, type OAuthWorld, startOAuthWorld } from './oauth.testing.ts';
+import { accessTokenType, type OAuthWorld, service, startOAuthWorld } from './oauth.testing.ts';
 
 let world: OAuthWorld;
 before(async () => {
-  world = await startOAuthWorld({
-    gateway: {},
-    service: {
-      grantTypes: [exchangeGrant, 'client_credentials'],
-      internalTokens: true,
-      scopes: ['orders:read'],
-      introspection: true,
-      revocation: true,
-      mayActFor: ['*'],
-    },
-  });
+  world = await startOAuthWorld({ gateway: {}, service: { ...service, mayActFor: ['*'] } });
 });
 after(() => world[Symbol.asyncDispose]());
-
-const introspect = (token: string, clientId = 'service') => world.ask('/oauth2/introspect', clientId, { token });
-const revoke = (token: string, clientId = 'service') => world.ask('/oauth2/revoke', clientId, { token });
-const ownToken = () => world.granted(world.ask('/oauth2/token', 'service', { grant_type: 'client_credentials' }));
-const withKey = (key: string) =>
-  world.granted(world.ask('/oauth2/token', 'gateway', { grant_type: keyGrant, api_key: key }));
 
 /** What is audited of a call, without what the place in the log is. */
 async function auditedOf(call: () => Promise<unknown>): Promise<object[]> {
@@ -41,13 +25,13 @@ async function auditedOf(call: () => Promise<unknown>): Promise<object[]> {
 suite('the audit of clients', () => {
   test('has a token that a client gets for itself', async () => {
     const own = { clientId: 'service', credentialKind: 'client', audience: 'internal', scopes: ['orders:read'] };
-    assert.deepEqual(await auditedOf(ownToken), [{ type: 'tg.audit.exchange.granted', ...own }]);
+    assert.deepEqual(await auditedOf(() => world.ownToken()), [{ type: 'tg.audit.exchange.granted', ...own }]);
   });
 
   test('has who acts for a user, and who acted before', async () => {
     const { key } = await world.createKey();
-    const token = await withKey(key);
-    const actor = { actor_token: await ownToken(), actor_token_type: accessTokenType };
+    const token = await world.withKey(key);
+    const actor = { actor_token: await world.ownToken(), actor_token_type: accessTokenType };
     const delegated = await world.granted(world.exchange('service', token, actor));
     const [event] = await auditedOf(() => world.exchange('service', delegated, actor));
     assert.deepEqual((event as { actors: unknown }).actors, ['service', 'service']);
@@ -59,28 +43,32 @@ suite('the audit of clients', () => {
     const { key, keyId, userId, tenantId } = await world.createKey();
     const asked = { type: 'tg.audit.introspection', clientId: 'service' };
     const ofKey = { ...asked, credentialKind: 'api-key', keyId, userId, tenantId };
-    assert.deepEqual(await auditedOf(() => introspect(key)), [{ ...ofKey, isActive: true }]);
+    assert.deepEqual(await auditedOf(() => world.introspect(key)), [{ ...ofKey, isActive: true }]);
     await world.admin('POST', `/v1/api-keys/${keyId}/revoke`);
-    assert.deepEqual(await auditedOf(() => introspect(key)), [{ ...ofKey, isActive: false, code: 'key_revoked' }]);
+    assert.deepEqual(await auditedOf(() => world.introspect(key)), [
+      { ...ofKey, isActive: false, code: 'key_revoked' },
+    ]);
     const garbage = { ...asked, credentialKind: 'jwt', isActive: false, code: 'credential_malformed' };
-    assert.deepEqual(await auditedOf(() => introspect('garbage')), [garbage]);
+    assert.deepEqual(await auditedOf(() => world.introspect('garbage')), [garbage]);
   });
 
   test('has who ended whose token, and nobody of a token that is none', async () => {
     const { key, keyId, userId, tenantId } = await world.createKey();
-    const token = await withKey(key);
+    const token = await world.withKey(key);
     const ended = { type: 'tg.audit.revocation', clientId: 'service' };
-    assert.deepEqual(await auditedOf(() => revoke(token)), [
+    assert.deepEqual(await auditedOf(() => world.revoke(token)), [
       { ...ended, credentialKind: 'jwt', tenantId, userId, keyId, isFound: true },
     ]);
-    assert.deepEqual(await auditedOf(() => revoke(key)), [
+    assert.deepEqual(await auditedOf(() => world.revoke(key)), [
       { ...ended, credentialKind: 'api-key', keyId, isFound: true },
     ]);
     const { key: unknown } = createApiKey(randomBytes, 0);
-    assert.deepEqual(await auditedOf(() => revoke(unknown)), [{ ...ended, credentialKind: 'api-key', isFound: false }]);
+    assert.deepEqual(await auditedOf(() => world.revoke(unknown)), [
+      { ...ended, credentialKind: 'api-key', isFound: false },
+    ]);
     const { audience, providerId } = await world.createProvider();
     const external = await world.provider.sign({ aud: audience });
-    assert.deepEqual(await auditedOf(() => revoke(external)), [
+    assert.deepEqual(await auditedOf(() => world.revoke(external)), [
       { ...ended, credentialKind: 'jwt', providerId, isFound: true },
     ]);
   });
@@ -89,11 +77,11 @@ suite('the audit of clients', () => {
     await world.clock.advance(1000);
     const events = await auditedOf(async () => {
       const { key } = createApiKey(randomBytes, 0);
-      for (const clientId of [key, key, 'nobody']) await introspect('x', clientId);
+      for (const clientId of [key, key, 'nobody']) await world.introspect('x', clientId);
       const form = { client_assertion: 'none' };
       for (let sent = 0; sent < 3; sent += 1) await world.ask('/oauth2/token', 'service', form);
       await world.ask('/oauth2/token', 'service', { client_id: 'gateway' });
-      await revoke('x', 'gateway');
+      await world.revoke('x', 'gateway');
       await world.clock.advance(1000);
     });
     const refused = events.map(({ since: _since, ...rest }: { since?: string }) => rest);

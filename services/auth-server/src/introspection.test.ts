@@ -1,34 +1,30 @@
 /** Introspection and revocation, with the real identity service. */
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
 import { createApiKey } from '@token-gateway/platform';
 import { decodeJwt } from 'jose';
-import { exchangeGrant, issuer, keyGrant, type OAuthWorld, startOAuthWorld } from './oauth.testing.ts';
+import { issuer, keyGrant, type OAuthWorld, service, startOAuthWorld } from './oauth.testing.ts';
 
 let world: OAuthWorld;
 before(async () => {
-  world = await startOAuthWorld({
-    gateway: {},
-    service: {
-      grantTypes: [exchangeGrant, 'client_credentials'],
-      internalTokens: true,
-      scopes: ['orders:read'],
-      introspection: true,
-      revocation: true,
-    },
-    'one-provider': { providers: ['prv_of_nobody'], introspection: true },
-  });
+  const clients = { gateway: {}, service, 'one-provider': { providers: ['prv_of_nobody'], introspection: true } };
+  world = await startOAuthWorld(clients, { importedKeyPrefixes: ['acme_'] });
 });
 after(() => world[Symbol.asyncDispose]());
 
-const introspect = async (token: string, clientId = 'service') =>
-  (await world.ask('/oauth2/introspect', clientId, { token })).body;
-const revoke = (token: string) => world.ask('/oauth2/revoke', 'service', { token });
-const withKey = (key: string) =>
-  world.granted(world.ask('/oauth2/token', 'gateway', { grant_type: keyGrant, api_key: key }));
-const ownToken = () =>
-  world.granted(world.ask('/oauth2/token', 'service', { grant_type: 'client_credentials', audience: 'stock' }));
+const introspect = async (token: string, clientId?: string) => (await world.introspect(token, clientId)).body;
+const ownToken = () => world.ownToken({ audience: 'stock' });
+
+/** A key of another system, which was imported. */
+async function importedKey() {
+  const owner = await world.createKey();
+  const key = `acme_${randomBytes(20).toString('hex')}`;
+  const keys = [{ name: 'imported', sha256: hash('sha256', key) }];
+  const imported = await world.admin('POST', `/v1/users/${owner.userId}/api-keys/import`, { keys });
+  const [{ id: keyId } = { id: '' }] = imported['items'] as unknown as { id: string }[];
+  return { ...owner, key, keyId };
+}
 
 async function externalToken() {
   const { audience, providerId, tenantId } = await world.createProvider();
@@ -38,7 +34,7 @@ async function externalToken() {
 suite('introspection', () => {
   test('an internal token is told as it is, and its scope as it is now', async () => {
     const owner = await world.createKey({ user: { entitlements: ['identity:admin'] } });
-    const token = await withKey(owner.key);
+    const token = await world.withKey(owner.key);
     const { iat, exp, jti } = decodeJwt(token);
     const told = {
       active: true,
@@ -83,6 +79,17 @@ suite('introspection', () => {
     );
   });
 
+  test('a key of another system is told as a key of here is, and one that was not imported is nothing', async () => {
+    const { key, keyId, userId, tenantId } = await importedKey();
+    const told = { active: true, sub: userId, tenant: tenantId, scope: '', key_id: keyId, auth_source: 'api_key' };
+    assert.deepEqual(await introspect(key), told);
+    for (const other of [`${key}0`, `acme_${randomBytes(20).toString('hex')}`, 'acme_short', key.slice(0, -1)]) {
+      assert.deepEqual(await introspect(other), { active: false });
+    }
+    await world.admin('POST', `/v1/api-keys/${keyId}/revoke`);
+    assert.deepEqual(await introspect(key), { active: false });
+  });
+
   test('of a bound token the key is told that its holder has to prove', async () => {
     const { audience } = await world.createProvider();
     const cnf = { jkt: 'A'.repeat(43), 'x5t#S256': 'A'.repeat(43) };
@@ -92,7 +99,7 @@ suite('introspection', () => {
 
   test('whatever is not good is not active, and nothing else is said of it', async () => {
     const { key, keyId } = await world.createKey();
-    const token = await withKey(key);
+    const token = await world.withKey(key);
     await world.admin('POST', `/v1/api-keys/${keyId}/revoke`);
     const external = await externalToken();
     const [header, payload] = external.token.split('.');
@@ -116,7 +123,7 @@ suite('introspection', () => {
 
   test('an expired token is not active', async () => {
     const { key } = await world.createKey();
-    const token = await withKey(key);
+    const token = await world.withKey(key);
     await world.clock.advance(300_000);
     assert.deepEqual(await introspect(token), { active: false });
   });
@@ -155,7 +162,7 @@ suite('revocation by a client', () => {
 
   test('an API key ends, by a change that says which client did it', async () => {
     const { key, keyId } = await world.createKey();
-    assert.equal((await revoke(key)).status, 200);
+    assert.equal((await world.revoke(key)).status, 200);
     const { body } = await world.ask('/oauth2/token', 'gateway', { grant_type: keyGrant, api_key: key });
     assert.equal(body['code'], 'key_revoked');
     const newest = (await changesOf()).at(-1);
@@ -165,10 +172,35 @@ suite('revocation by a client', () => {
     );
   });
 
+  test('a key of another system ends by all of it, and by nothing less', async () => {
+    const { key, keyId, tenantId, userId } = await importedKey();
+    const count = (await changesOf()).length;
+    const guesses = [`${key}0`, key.slice(0, -1), hash('sha256', key), `acme_${hash('sha256', key)}`];
+    for (const guess of guesses) assert.deepEqual(await world.revoke(guess), { status: 200, body: {} });
+    assert.equal((await changesOf()).length, count);
+    await world.withKey(key);
+    assert.deepEqual(await world.revoke(key), { status: 200, body: {} });
+    const { body } = await world.ask('/oauth2/token', 'gateway', { grant_type: keyGrant, api_key: key });
+    assert.equal(body['code'], 'key_revoked');
+    const newest = (await changesOf()).at(-1);
+    assert.deepEqual(
+      [newest?.['type'], newest?.['subjects'], newest?.['actor'], newest?.['details']],
+      ['tg.key.revoked', [`key:${keyId}`], 'client:service', { keyId, tenantId, userId }],
+    );
+    assert.deepEqual(world.audited.at(-2)?.data, {
+      clientId: 'service',
+      credentialKind: 'api-key',
+      keyId,
+      isFound: true,
+    });
+    await world.revoke(key);
+    assert.equal((await changesOf()).length, count + 1);
+  });
+
   test('a token of a provider ends, and with it every internal token that came from it', async () => {
     const external = await externalToken();
     const token = await world.granted(world.exchange('gateway', external.token));
-    assert.equal((await revoke(external.token)).status, 200);
+    assert.equal((await world.revoke(external.token)).status, 200);
     assert.equal((await world.exchange('gateway', external.token)).body['code'], 'credential_revoked');
     assert.deepEqual(await introspect(token), { active: false });
     const newest = (await changesOf()).at(-1);
@@ -178,8 +210,8 @@ suite('revocation by a client', () => {
 
   test('an internal token ends by itself: what it came from does not', async () => {
     const { key } = await world.createKey();
-    const [token, other] = [await withKey(key), await withKey(key)];
-    assert.equal((await revoke(token)).status, 200);
+    const [token, other] = [await world.withKey(key), await world.withKey(key)];
+    assert.equal((await world.revoke(token)).status, 200);
     assert.deepEqual(await introspect(token), { active: false });
     assert.equal((await world.exchange('service', token)).body['code'], 'credential_revoked');
     assert.equal((await introspect(other))['active'], true);
@@ -188,7 +220,7 @@ suite('revocation by a client', () => {
   test('an internal token that was revoked by itself is handed out no more by whoever keeps it', async () => {
     const { key } = await world.createKey();
     const { body } = await world.ask('/oauth2/token', 'gateway', { grant_type: keyGrant, api_key: key });
-    assert.equal((await revoke(String(body['access_token']))).status, 200);
+    assert.equal((await world.revoke(String(body['access_token']))).status, 200);
     const revoked = (await changesOf()).at(-1)?.['subjects'];
     assert.ok(Array.isArray(revoked) && revoked.length === 1);
     assert.ok(Array.isArray(body['subjects']) && body['subjects'].includes(revoked[0]), 'it ends what is cached of it');
@@ -196,20 +228,20 @@ suite('revocation by a client', () => {
 
   test("a client's own token ends", async () => {
     const token = await ownToken();
-    await revoke(token);
+    await world.revoke(token);
     assert.deepEqual(await introspect(token), { active: false });
   });
 
   test('repeating it changes nothing, and what is no token is answered alike', async () => {
     const { key, keyId } = await world.createKey();
-    const token = await withKey(key);
-    await revoke(token);
-    await revoke(key);
+    const token = await world.withKey(key);
+    await world.revoke(token);
+    await world.revoke(key);
     const count = (await changesOf()).length;
     const made = createApiKey(randomBytes, 0).key;
     const wrongSecret = `tgk_${keyId}_${made.slice(25)}`;
     for (const each of [key, token, 'garbage', made, wrongSecret, `${token}x`]) {
-      assert.deepEqual(await revoke(each), { status: 200, body: {} });
+      assert.deepEqual(await world.revoke(each), { status: 200, body: {} });
     }
     assert.equal((await changesOf()).length, count);
   });
@@ -219,14 +251,14 @@ suite('revocation by a client', () => {
     const { secretSha256 } = createApiKey(randomBytes, 0);
     const target = { $case: 'apiKey', value: { keyId, secretSha256 } } as const;
     const answer = await world.identity.client.revoke({ actor: 'client:x', reason: '', target }, { timeoutMs: 5000 });
-    assert.deepEqual(answer, { found: false });
-    await withKey(key);
+    assert.deepEqual(answer, { found: false, keyId: '' });
+    await world.withKey(key);
   });
 
   test('a client without permission ends nothing', async () => {
     const { key } = await world.createKey();
     const { status, body } = await world.ask('/oauth2/revoke', 'gateway', { token: key });
     assert.deepEqual([status, body['error']], [400, 'unauthorized_client']);
-    await withKey(key);
+    await world.withKey(key);
   });
 });

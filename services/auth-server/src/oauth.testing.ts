@@ -18,6 +18,15 @@ export const idTokenType = 'urn:ietf:params:oauth:token-type:id_token';
 
 export type Permissions = ClientPermissions & { readonly grantTypes?: readonly string[] };
 
+/** A service that may do all but act for others. */
+export const service: Permissions = {
+  grantTypes: [exchangeGrant, 'client_credentials'],
+  internalTokens: true,
+  scopes: ['orders:read'],
+  introspection: true,
+  revocation: true,
+};
+
 export interface Answer {
   readonly status: number;
   readonly body: Record<string, unknown>;
@@ -36,6 +45,12 @@ export interface OAuthWorld extends AsyncDisposable {
   exchange(clientId: string, token: string, parameters?: Record<string, string>): Promise<Answer>;
   /** The access token of an exchange that has to be granted. */
   granted(answer: Promise<Answer>): Promise<string>;
+  /** What the client `gateway` gets for an API key. */
+  withKey(key: string): Promise<string>;
+  /** What the client `service` gets for itself. */
+  ownToken(parameters?: Record<string, string>): Promise<string>;
+  introspect(token: string, clientId?: string): Promise<Answer>;
+  revoke(token: string, clientId?: string): Promise<Answer>;
   /** At identity's REST API, as a platform administrator. */
   admin(method: 'POST' | 'PATCH' | 'GET', path: string, body?: object): Promise<Record<string, string>>;
   createKey(options?: {
@@ -121,6 +136,12 @@ export async function startOAuthWorld(
     return id;
   }
 
+  const granted: OAuthWorld['granted'] = async (answer) => {
+    const { status, body } = await answer;
+    assert.equal(status, 200, JSON.stringify(body));
+    return String(body['access_token']);
+  };
+
   return {
     clock,
     identity,
@@ -136,11 +157,12 @@ export async function startOAuthWorld(
         subject_token_type: accessTokenType,
         ...parameters,
       }),
-    async granted(answer) {
-      const { status, body } = await answer;
-      assert.equal(status, 200, JSON.stringify(body));
-      return String(body['access_token']);
-    },
+    granted,
+    withKey: (key) => granted(ask('/oauth2/token', 'gateway', { grant_type: keyGrant, api_key: key })),
+    ownToken: (parameters = {}) =>
+      granted(ask('/oauth2/token', 'service', { grant_type: 'client_credentials', ...parameters })),
+    introspect: (token, clientId = 'service') => ask('/oauth2/introspect', clientId, { token }),
+    revoke: (token, clientId = 'service') => ask('/oauth2/revoke', clientId, { token }),
     async createKey(options = {}) {
       const tenantId = await createTenant();
       // A key has no scope that its user has not.

@@ -1,17 +1,20 @@
 /**
  * Ends a credential for another service, which verified that somebody has it: a JWT by its signing input, a key by its
- * secret.
+ * secret, or by the hash of the whole where another system made it.
  * @module
  */
 import { credentialSubject, keySubject } from '@token-gateway/revocation';
 import type {
   ApiKeyCredential,
   CredentialTarget,
+  ImportedKeyCredential,
   RevokeRequest,
   RevokeResponse,
 } from '@token-gateway/schemas/identity';
 import { isSecretOf } from './resolve.ts';
-import type { CredentialStore, NewChange } from './store/port.ts';
+import type { ApiKeyState, CredentialStore, NewChange } from './store/port.ts';
+
+const nothing: RevokeResponse = { found: false, keyId: '' };
 
 type About = Pick<NewChange, 'actor' | 'reason'>;
 
@@ -21,11 +24,13 @@ export async function revoke(store: CredentialStore, request: RevokeRequest): Pr
   const about: About = { actor, ...(reason === '' ? {} : { reason }) };
   switch (target?.$case) {
     case 'credential':
-      return { found: await revokeCredential(store, target.value, about) };
+      return { found: await revokeCredential(store, target.value, about), keyId: '' };
     case 'apiKey':
-      return { found: await revokeKey(store, target.value, about) };
+      return revokeKey(store, await ownedBySecret(store, target.value), about);
+    case 'importedKey':
+      return revokeKey(store, await ownedByHash(store, target.value), about);
     case undefined:
-      return { found: false };
+      return nothing;
   }
 }
 
@@ -45,18 +50,33 @@ async function revokeCredential(
   return true;
 }
 
-async function revokeKey(
+interface OwnedKey {
+  readonly keyId: string;
+  readonly state: ApiKeyState;
+}
+
+async function ownedBySecret(
   store: CredentialStore,
   { keyId, secretSha256 }: ApiKeyCredential,
-  about: About,
-): Promise<boolean> {
+): Promise<OwnedKey | null> {
   const { state } = await store.apiKey(keyId);
-  if (!isSecretOf(state, secretSha256) || state === null) return false;
+  return isSecretOf(state, secretSha256) && state !== null ? { keyId, state } : null;
+}
+
+/** The one who can name its SHA-256 has the key, as when it is used. */
+async function ownedByHash(store: CredentialStore, { sha256 }: ImportedKeyCredential): Promise<OwnedKey | null> {
+  const { state } = await store.importedKey(sha256);
+  return state === null ? null : { keyId: state.id, state };
+}
+
+async function revokeKey(store: CredentialStore, owned: OwnedKey | null, about: About): Promise<RevokeResponse> {
+  if (owned === null) return nothing;
+  const { keyId, state } = owned;
   await store.revokeKey(keyId, {
     ...about,
     type: 'tg.key.revoked',
     subjects: [keySubject(keyId)],
     details: { keyId, tenantId: state.tenant.id, userId: state.user.id },
   });
-  return true;
+  return { found: true, keyId };
 }

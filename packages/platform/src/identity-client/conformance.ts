@@ -98,7 +98,7 @@ export function identityClientConformance(
           value: { signingInputSha256: Buffer.alloc(32, 0xfd), providerId: 'prv_1', tenantId: '' },
         },
       } as const;
-      assert.deepEqual(await client.revoke(revocation, { timeoutMs }), { found: true });
+      assert.deepEqual(await client.revoke(revocation, { timeoutMs }), { found: true, keyId: 'k' });
       const signal = {
         providerId: 'prv_1',
         idSha256: Buffer.alloc(32, 0xfe),

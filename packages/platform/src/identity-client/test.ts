@@ -95,7 +95,7 @@ export function createTestIdentity(): TestIdentity {
     requests: [],
     resolved: { epoch: 1, seq: 0, minSigningGeneration: 0 },
     providers: { epoch: 1, seq: 0, providers: [] },
-    revoked: { found: true },
+    revoked: { found: true, keyId: 'k' },
     received: { outcome: 'applied', tenantId: 'ten_1', userId: 'usr_1' },
     failure: null,
     get watchCount() {

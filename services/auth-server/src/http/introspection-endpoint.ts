@@ -30,7 +30,7 @@ const inactive: Introspection = { active: false };
 
 export function createIntrospectionEndpoint(
   { authenticator, resolve, clock, audit }: IntrospectionEndpointDeps,
-  config: { readonly issuer: string },
+  config: { readonly issuer: string; readonly importedKeyPrefixes: readonly string[] },
 ): IntrospectionEndpoint {
   return async ({ body, ...presented }) => {
     const parameters = parseParameters(body);
@@ -39,7 +39,7 @@ export function createIntrospectionEndpoint(
       if (permissions.introspection !== true) {
         throw new OAuthError('unauthorized_client', 'The client may not ask about tokens.', { clientId });
       }
-      const credential = credentialOf(requireParameter(parameters, 'token'));
+      const credential = credentialOf(requireParameter(parameters, 'token'), config.importedKeyPrefixes);
       // What is told here lets somebody in, as an exchange does.
       audit.ensureRoom();
       // Our own tokens are what this is for first: no other permission is needed to ask about one.

@@ -27,7 +27,7 @@ export type RevocationEndpoint = (request: FormRequest) => Promise<void>;
 
 export function createRevocationEndpoint(
   { authenticator, read, identity, audit }: RevocationEndpointDeps,
-  config: { readonly identityTimeoutMs: number },
+  config: { readonly identityTimeoutMs: number; readonly importedKeyPrefixes: readonly string[] },
 ): RevocationEndpoint {
   /** What identity ends, by what the token itself proves; null for what is no credential here. */
   function targetOf({ question: { credential } }: ReadCredential): RevokeRequest['target'] | null {
@@ -46,8 +46,8 @@ export function createRevocationEndpoint(
         const { tokenSha256 } = credential.value;
         return { $case: 'credential', value: { signingInputSha256: tokenSha256, providerId: '', tenantId: '' } };
       }
-      // By its form it is no key here, nor a token.
       case 'importedKey':
+        return { $case: 'importedKey', value: credential.value };
       // Nobody reads a token as one.
       case 'preview':
       case undefined:
@@ -64,19 +64,18 @@ export function createRevocationEndpoint(
     if (permissions.revocation !== true) {
       throw new OAuthError('unauthorized_client', 'The client may not revoke tokens.', { clientId });
     }
-    const credential = credentialOf(requireParameter(parameters, 'token'));
+    const credential = credentialOf(requireParameter(parameters, 'token'), config.importedKeyPrefixes);
     const reading = await read(credential, { ...permissions, internalTokens: true });
     const target = 'outcome' in reading ? null : targetOf(reading);
-    const isFound =
-      target != null &&
-      (
-        await identity.revoke(
-          { actor: `client:${clientId}`, reason: '', target },
-          { timeoutMs: config.identityTimeoutMs },
-        )
-      ).found;
+    const { found: isFound, keyId } =
+      target === null
+        ? { found: false, keyId: '' }
+        : await identity.revoke(
+            { actor: `client:${clientId}`, reason: '', target },
+            { timeoutMs: config.identityTimeoutMs },
+          );
     // What nothing was found for may be a name that somebody made up.
-    const subjects = isFound && !('outcome' in reading) ? subjectsOf(reading) : [];
+    const subjects = isFound && !('outcome' in reading) ? subjectsOf(reading, keyId) : [];
     audit.record({
       source: auditSource,
       type: 'tg.audit.revocation',
@@ -86,8 +85,8 @@ export function createRevocationEndpoint(
 }
 
 /** Whose credential was ended. */
-function subjectsOf({ question: { credential }, facts }: ReadCredential): Subject[] {
-  if (credential?.$case === 'apiKey') return [keySubject(credential.value.keyId)];
+function subjectsOf({ facts }: ReadCredential, keyId: string): Subject[] {
+  if (keyId !== '') return [keySubject(keyId)];
   if (facts.kind === 'internal' && facts.tenantId !== '') {
     return [tenantSubject(facts.tenantId), userSubject(facts.subject), ...subjectsOfSource(facts.source)];
   }

@@ -239,12 +239,16 @@ export interface RevokeRequest {
   reason: string;
   target?: { $case: "credential"; value: CredentialTarget } | //
   /** Revoked when the secret is the key's. */
-  { $case: "apiKey"; value: ApiKeyCredential } | undefined;
+  { $case: "apiKey"; value: ApiKeyCredential } | //
+  /** Revoked when there is a key with that hash. */
+  { $case: "importedKey"; value: ImportedKeyCredential } | undefined;
 }
 
 export interface RevokeResponse {
   /** False when there is nothing of that name. */
   found: boolean;
+  /** Of the key that was ended, by which the change names it; else empty. */
+  keyId: string;
 }
 
 /** Somebody as a provider knows them. */
@@ -3075,6 +3079,9 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
       case "apiKey":
         ApiKeyCredential.encode(message.target.value, writer.uint32(34).fork()).join();
         break;
+      case "importedKey":
+        ImportedKeyCredential.encode(message.target.value, writer.uint32(42).fork()).join();
+        break;
     }
     return writer;
   },
@@ -3124,6 +3131,14 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
             message.target = { $case: "apiKey", value: ApiKeyCredential.decode(reader, reader.uint32()) };
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.target = { $case: "importedKey", value: ImportedKeyCredential.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3146,6 +3161,10 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
         ? { $case: "apiKey", value: ApiKeyCredential.fromJSON(object.apiKey) }
         : isSet(object.api_key)
         ? { $case: "apiKey", value: ApiKeyCredential.fromJSON(object.api_key) }
+        : isSet(object.importedKey)
+        ? { $case: "importedKey", value: ImportedKeyCredential.fromJSON(object.importedKey) }
+        : isSet(object.imported_key)
+        ? { $case: "importedKey", value: ImportedKeyCredential.fromJSON(object.imported_key) }
         : undefined,
     };
   },
@@ -3162,6 +3181,8 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
       obj.credential = CredentialTarget.toJSON(message.target.value);
     } else if (message.target?.$case === "apiKey") {
       obj.apiKey = ApiKeyCredential.toJSON(message.target.value);
+    } else if (message.target?.$case === "importedKey") {
+      obj.importedKey = ImportedKeyCredential.toJSON(message.target.value);
     }
     return obj;
   },
@@ -3186,19 +3207,28 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
         }
         break;
       }
+      case "importedKey": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "importedKey", value: ImportedKeyCredential.fromPartial(object.target.value) };
+        }
+        break;
+      }
     }
     return message;
   },
 };
 
 function createBaseRevokeResponse(): RevokeResponse {
-  return { found: false };
+  return { found: false, keyId: "" };
 }
 
 export const RevokeResponse: MessageFns<RevokeResponse> = {
   encode(message: RevokeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.found !== false) {
       writer.uint32(8).bool(message.found);
+    }
+    if (message.keyId !== "") {
+      writer.uint32(18).string(message.keyId);
     }
     return writer;
   },
@@ -3224,6 +3254,14 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
             message.found = reader.bool();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.keyId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3237,13 +3275,23 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
   },
 
   fromJSON(object: any): RevokeResponse {
-    return { found: isSet(object.found) ? globalThis.Boolean(object.found) : false };
+    return {
+      found: isSet(object.found) ? globalThis.Boolean(object.found) : false,
+      keyId: isSet(object.keyId)
+        ? globalThis.String(object.keyId)
+        : isSet(object.key_id)
+        ? globalThis.String(object.key_id)
+        : "",
+    };
   },
 
   toJSON(message: RevokeResponse): unknown {
     const obj: any = {};
     if (message.found !== false) {
       obj.found = message.found;
+    }
+    if (message.keyId !== "") {
+      obj.keyId = message.keyId;
     }
     return obj;
   },
@@ -3254,6 +3302,7 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
   fromPartial(object: DeepPartial<RevokeResponse>): RevokeResponse {
     const message = createBaseRevokeResponse();
     message.found = object.found ?? false;
+    message.keyId = object.keyId ?? "";
     return message;
   },
 };
