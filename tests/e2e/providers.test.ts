@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { after, before, it } from 'node:test';
 import { decodeJwt } from 'jose';
 import { type KeycloakPart, partsSuite } from '../parts/index.ts';
-import { logIn, type Tokens } from '../system/browser.ts';
+import { logIn, logOut, type Tokens } from '../system/browser.ts';
 import { call, callEverywhere, untilEverywhere, withToken } from '../system/caller.ts';
 import { type OidcProvider, startOidcProvider } from '../system/oidc-provider.ts';
 import { type System, startSystem } from '../system/system.ts';
@@ -74,14 +74,14 @@ await partsSuite('providers as people have them', ['postgres', 'keycloak'], (par
       scope: 'openid',
       fields: { username, password },
     });
-  const atOther = (audience: string): Promise<Tokens> =>
+  const ofOther = () => ({ issuer: other.issuer, clientId: 'app', redirectUri });
+  const atOther = (audience: string, login = subject, cookies = new Map<string, string>()): Promise<Tokens> =>
     logIn({
-      issuer: other.issuer,
-      clientId: 'app',
-      redirectUri,
+      ...ofOther(),
       scope: 'openid orders',
       resource: `urn:${audience}`,
-      fields: { login: subject, password },
+      fields: { login, password },
+      cookies,
     });
 
   async function claimsAtUpstream(token: string): Promise<Record<string, unknown>> {
@@ -99,12 +99,9 @@ await partsSuite('providers as people have them', ['postgres', 'keycloak'], (par
 
   before(async () => {
     const options = { gateways: 2, kafka: false, redis: false, triggers: ['watch' as const], envoy: false };
-    [system, keycloak, other] = await Promise.all([
-      startSystem(parts, options),
-      parts.keycloak(),
-      startOidcProvider({ clientId: 'app', redirectUri }),
-    ]);
+    [system, keycloak] = await Promise.all([startSystem(parts, options), parts.keycloak()]);
     const logoutUrl = new URL('/signals/back-channel-logout', system.authServerUrl);
+    other = await startOidcProvider({ clientId: 'app', redirectUri, logoutUri: logoutUrl.href });
     logoutUrl.hostname = keycloak.hostname;
     await keycloak.createRealm(acme(logoutUrl.href));
     keycloakIssuer = `${keycloak.url}/realms/${realm}`;
@@ -122,6 +119,7 @@ await partsSuite('providers as people have them', ['postgres', 'keycloak'], (par
       admin.createProvider(tenants[name] ?? '', {
         issuer: other.issuer,
         audiences: [`orders-${name}`],
+        logoutAudiences: ['app'],
         tokenType: 'at+jwt',
         provisioning,
       });
@@ -197,6 +195,17 @@ await partsSuite('providers as people have them', ['postgres', 'keycloak'], (par
     assert.equal(status, 204);
     const elapsedMs = await untilEverywhere(system, withToken(ended.access_token), 401, 1000);
     console.log(`  logout at Keycloak: refused everywhere ${elapsedMs.toFixed(0)} ms after the answer`);
+    assert.deepEqual(await callEverywhere(system, withToken(kept.access_token)), [200, 200]);
+  });
+
+  it('a logout at oidc-provider is felt everywhere within a second, and another user goes on', async () => {
+    const cookies = new Map<string, string>();
+    const [ended, kept] = [await atOther('orders-b', randomUUID(), cookies), await atOther('orders-b', randomUUID())];
+    await claimsAtUpstream(ended.access_token);
+    await claimsAtUpstream(kept.access_token);
+    await logOut({ ...ofOther(), cookies }, ended.id_token);
+    const elapsedMs = await untilEverywhere(system, withToken(ended.access_token), 401, 1000);
+    console.log(`  logout at oidc-provider: refused everywhere ${elapsedMs.toFixed(0)} ms after the answer`);
     assert.deepEqual(await callEverywhere(system, withToken(kept.access_token)), [200, 200]);
   });
 

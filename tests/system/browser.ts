@@ -15,6 +15,8 @@ export interface Login {
   readonly resource?: string;
   /** What is typed, by the names of the inputs. */
   readonly fields: Readonly<Record<string, string>>;
+  /** Of the browser; absent: it has none yet. */
+  readonly cookies?: Map<string, string>;
 }
 
 export interface Tokens {
@@ -25,12 +27,19 @@ export interface Tokens {
 
 const pagesMax = 12;
 
+interface Discovery {
+  readonly authorization_endpoint: string;
+  readonly token_endpoint: string;
+  readonly end_session_endpoint: string;
+}
+
+async function discover(issuer: string): Promise<Discovery> {
+  return (await (await fetch(`${issuer}/.well-known/openid-configuration`)).json()) as Discovery;
+}
+
 export async function logIn(login: Login): Promise<Tokens> {
   const { issuer, clientId, redirectUri, scope } = login;
-  const discovery = (await (await fetch(`${issuer}/.well-known/openid-configuration`)).json()) as {
-    authorization_endpoint: string;
-    token_endpoint: string;
-  };
+  const discovery = await discover(issuer);
   const verifier = randomBytes(32).toString('base64url');
   const state = randomBytes(16).toString('base64url');
   const resource: Record<string, string> = login.resource === undefined ? {} : { resource: login.resource };
@@ -62,9 +71,22 @@ export async function logIn(login: Login): Promise<Tokens> {
   return JSON.parse(text) as Tokens;
 }
 
+/** Ends the session of a browser at the provider (OpenID Connect RP-Initiated Logout 1.0), who asks whether that is meant. */
+export async function logOut(
+  { issuer, clientId, redirectUri, cookies }: Pick<Login, 'issuer' | 'clientId' | 'redirectUri' | 'cookies'>,
+  idToken: string,
+): Promise<void> {
+  const { end_session_endpoint: endpoint } = await discover(issuer);
+  const query = { id_token_hint: idToken, client_id: clientId, post_logout_redirect_uri: redirectUri };
+  const fields = { logout: 'yes' };
+  await browse(`${endpoint}?${new URLSearchParams(query)}`, { redirectUri, fields, ...(cookies && { cookies }) });
+}
+
 /** Resolves with the address that the provider sends the browser back to. */
-async function browse(start: string, { redirectUri, fields }: Login): Promise<URL> {
-  const cookies = new Map<string, string>();
+async function browse(
+  start: string,
+  { redirectUri, fields, cookies = new Map<string, string>() }: Pick<Login, 'redirectUri' | 'fields' | 'cookies'>,
+): Promise<URL> {
   let url = new URL(start);
   let body: URLSearchParams | null = null;
   for (let page = 0; page < pagesMax; page += 1) {

@@ -9,10 +9,11 @@ export interface OidcProvider extends AsyncDisposable {
 
 /**
  * `oidc-provider` with its own login pages: whoever logs in is the subject of that name. A resource `urn:NAME` gives an
- * access token for the audience NAME, and `urn:opaque:NAME` one that only the introspection endpoint understands.
+ * access token for the audience NAME, and `urn:opaque:NAME` one that only the introspection endpoint understands. Tells a
+ * client with a `logoutUri` who logged out, by the subject.
  */
 export async function startOidcProvider(
-  client: { readonly clientId: string; readonly redirectUri: string },
+  client: { readonly clientId: string; readonly redirectUri: string; readonly logoutUri?: string },
   /** Who may ask about tokens; with it there are refresh tokens as well. */
   introspecting?: { readonly clientId: string; readonly clientSecret: string },
 ): Promise<OidcProvider> {
@@ -30,6 +31,8 @@ export async function startOidcProvider(
         token_endpoint_auth_method: 'none',
         redirect_uris: [client.redirectUri],
         ...(introspecting === undefined ? {} : { grant_types: ['authorization_code', 'refresh_token'] }),
+        post_logout_redirect_uris: [client.redirectUri],
+        ...(client.logoutUri === undefined ? {} : { backchannel_logout_uri: client.logoutUri }),
       },
       ...(introspecting === undefined
         ? []
@@ -49,6 +52,7 @@ export async function startOidcProvider(
     findAccount: (_ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
     features: {
       devInteractions: { enabled: true },
+      backchannelLogout: { enabled: true },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: (_ctx, resource) => ({

@@ -229,7 +229,7 @@ describe('audit tally', () => {
       tally.note(denied('key_revoked', String(count).padStart(20, '0')), denied('key_revoked'));
     }
     tally.flush();
-    assert.equal(records.length, 65);
+    assert.equal(records.length, 129);
     const counts = records.map(({ data }) => ('count' in data ? data.count : 0));
     assert.equal(
       counts.reduce((sum, count) => sum + count),
