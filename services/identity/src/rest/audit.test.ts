@@ -91,15 +91,19 @@ describe('the audit of the REST API', () => {
       })),
     );
     assert.ok(routes.length > 25);
-    for (const { method, path } of routes) {
-      await identity.app.inject({ method: method as 'GET', url: path.replaceAll(/:\w+/g, '0'.repeat(20)) });
-    }
-    for (const { method, path } of routes) {
-      const { actor, targets } = await until(() =>
-        calls().find((data) => data.method === method && data.route === path),
-      );
-      assert.equal(actor, undefined);
-      assert.deepEqual(targets, {});
+    // Fewer at a time than the trail has room for.
+    while (routes.length > 0) {
+      const some = routes.splice(0, 20);
+      for (const { method, path } of some) {
+        await identity.app.inject({ method: method as 'GET', url: path.replaceAll(/:\w+/g, '0'.repeat(20)) });
+      }
+      for (const { method, path } of some) {
+        const { actor, targets } = await until(() =>
+          calls().find((data) => data.method === method && data.route === path),
+        );
+        assert.equal(actor, undefined);
+        assert.deepEqual(targets, {});
+      }
     }
   });
 
