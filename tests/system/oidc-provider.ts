@@ -49,6 +49,8 @@ export async function startOidcProvider(
     scopes: ['openid', 'orders'],
     ttl: { Interaction: 600, Session: 600, Grant: 600, AccessToken: 300, IdToken: 300 },
     ...(introspecting === undefined ? {} : { issueRefreshToken: async () => true }),
+    // The client that is told of a logout is on this machine, which it refuses to call by itself.
+    fetch: (url, { dispatcher: _refusing, ...options } = {}) => fetch(url, options),
     findAccount: (_ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
     features: {
       devInteractions: { enabled: true },
