@@ -204,6 +204,12 @@ export const errorTable = {
     publicCode: 'path_ambiguous',
     publicMessage: 'The path can be read in more than one way.',
   },
+  identity_header_refused: {
+    http: 400,
+    grpc: 3,
+    publicCode: 'identity_header_refused',
+    publicMessage: 'The request has a header that only the gateway may set.',
+  },
   method_not_allowed: {
     http: 405,
     grpc: 12,

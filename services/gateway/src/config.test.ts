@@ -33,6 +33,13 @@ describe('the configuration of the gateway', () => {
     assert.deepEqual(problemsOf({ TG_SIGNALS: 'watch' }), []);
   });
 
+  it('is refused with a proxy that nobody asks for here', () => {
+    assert.deepEqual(loadGatewayConfig(required).forwardAuth, []);
+    const env = { ...required, TG_FORWARD_AUTH: 'nginx, caddy' };
+    assert.deepEqual(loadGatewayConfig(env).forwardAuth, ['nginx', 'caddy']);
+    assert.equal(problemsOf({ TG_FORWARD_AUTH: 'nginx,apache' }).length, 1);
+  });
+
   it('is refused with replicas of the auth server that have nothing in common, or are no URLs', () => {
     const replicas = 'http://a:8081,http://b:8081';
     assert.equal(problemsOf({ TG_AUTH_SERVER_URL: replicas }).length, 1);

@@ -18,6 +18,7 @@ import {
 } from '@token-gateway/platform';
 import type { JWK } from 'jose';
 import { certificateSources } from './conditions/client-certificate.ts';
+import { type ForwardAuthDialect, forwardAuthDialects } from './transports/forward-auth.ts';
 import { grpcTransports } from './transports/grpc-server.ts';
 
 const triggers = ['redis-pubsub', 'redis-keyspace', 'watch'] as const;
@@ -33,6 +34,9 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       gatewayId: optional(text('TG_GATEWAY_ID')),
       extAuthzPort: port('TG_EXT_AUTHZ_PORT', 9001),
       grpcTransport: choice('TG_GRPC_TRANSPORT', grpcTransports, 'grpc-js'),
+      forwardAuthPort: port('TG_FORWARD_AUTH_PORT', 8083),
+      /** Empty: it is not served. */
+      forwardAuth: list('TG_FORWARD_AUTH', { default: [] }),
       edgePort: port('TG_EDGE_PORT', 8080),
       upstreamUrl: optional(url('TG_UPSTREAM_URL', { schemes: ['http', 'https'] })),
       identityAddresses: list('TG_IDENTITY_ADDRESSES', { default: ['127.0.0.1:9002'] }),
@@ -62,6 +66,10 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   const signals = config.signals.filter(isTrigger);
   const problems: string[] = [];
   if (signals.length < config.signals.length) problems.push(`TG_SIGNALS must be some of ${triggers.join(', ')}`);
+  const forwardAuth = config.forwardAuth.filter(isDialect);
+  if (forwardAuth.length < config.forwardAuth.length) {
+    problems.push(`TG_FORWARD_AUTH must be some of ${forwardAuthDialects.join(', ')}`);
+  }
   if (config.redisUrl === undefined && signals.some((trigger) => trigger !== 'watch')) {
     problems.push('TG_SIGNALS has a trigger that needs TG_REDIS_URL');
   }
@@ -74,11 +82,15 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   if (readClientKey(config.clientKey) === null) problems.push('TG_CLIENT_KEY must be a private JWK');
   if (Buffer.byteLength(config.fleetSecret.reveal()) < 32) problems.push('TG_FLEET_SECRET must have at least 32 bytes');
   if (problems.length > 0) throw new ConfigError(problems);
-  return { ...config, signals };
+  return { ...config, signals, forwardAuth };
 }
 
 function isTrigger(name: string): name is Trigger {
   return triggers.some((trigger) => trigger === name);
+}
+
+function isDialect(name: string): name is ForwardAuthDialect {
+  return forwardAuthDialects.some((dialect) => dialect === name);
 }
 
 /** The private JWK that a secret holds; null when it holds something else. */

@@ -22,6 +22,7 @@ import { createGateway } from './gateway.ts';
 import { openRuleFile } from './rules/file.ts';
 import { noRules } from './rules/rules.ts';
 import { createExtAuthzServer } from './transports/ext-authz.ts';
+import { createForwardAuth } from './transports/forward-auth.ts';
 import { createReverseProxy } from './transports/reverse-proxy.ts';
 
 await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
@@ -94,6 +95,14 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
   );
   lifecycle.onClose('ext_authz server', () => extAuthz.close());
   logger.info({ host, port: extAuthz.port }, 'ext_authz listening');
+  if (config.forwardAuth.length > 0) {
+    const forwardAuth = await createForwardAuth(
+      { decide, rules, logger },
+      { host, port: config.forwardAuthPort, dialects: config.forwardAuth, removeHeaders },
+    );
+    lifecycle.onClose('forward-auth server', () => forwardAuth.close());
+    logger.info({ host, port: forwardAuth.port, dialects: config.forwardAuth }, 'forward-auth listening');
+  }
   if (upstreamUrl !== undefined) {
     const proxy = await createReverseProxy(
       { decide, rules, logger, registry },

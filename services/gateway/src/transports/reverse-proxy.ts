@@ -1,25 +1,18 @@
 import {
   type ClientRequest,
-  createServer,
   Agent as HttpAgent,
   type IncomingMessage,
   request as requestHttp,
   type ServerResponse,
 } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import { pipeline } from 'node:stream';
-import {
-  answerClientError,
-  type ErrorCode,
-  type Logger,
-  problemResponse,
-  type Registry,
-} from '@token-gateway/platform';
+import type { Logger, Registry } from '@token-gateway/platform';
 import { Counter } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
 import { type DecideByRules, noRules, type RuledRequest, type RuleSet, type UpstreamHeaders } from '../rules/rules.ts';
 import type { TransportServer } from './grpc-server.ts';
+import { type Headers, headerPairs, readHeaders, refuse, serveHttp, targetSyntax } from './http-server.ts';
 import { createRuledHeaderTest, identityHeaders } from './identity-headers.ts';
 import { logRefusal } from './refusal-log.ts';
 
@@ -44,12 +37,6 @@ export interface ReverseProxyConfig {
   readonly upstreamTimeoutMs?: number;
 }
 
-/** Above the largest credential, so that one just too large gets a decision. */
-const headersSizeMax = 32 * 1024;
-const headersTimeoutMs = 10_000;
-const requestTimeoutMs = 300_000;
-const closeDeadlineMs = 5000;
-
 /** RFC 9110 section 7.6.1, and Expect, which is answered here. */
 const hopByHop = [
   'connection',
@@ -64,9 +51,6 @@ const hopByHop = [
   'upgrade',
 ];
 const allowedMethods = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS';
-const pathSyntax = /^\/[\x21-\x7e]*$/;
-
-type Headers = ReadonlyMap<string, { readonly name: string; readonly values: readonly string[] }>;
 
 /** An HTTP server that forwards what the decision core allows, streaming both ways. */
 export async function createReverseProxy(
@@ -99,7 +83,6 @@ export async function createReverseProxy(
     help: 'Requests that were allowed, and that the upstream did not answer.',
     registers: [registry],
   });
-  let isClosing = false;
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const headers = readHeaders(request.rawHeaders);
@@ -110,7 +93,7 @@ export async function createReverseProxy(
     const hasHost = hosts.length === 1 || (hosts.length === 0 && request.httpVersion === '1.0');
     // Node undoes `chunked` alone; whatever is below it would be passed on without its name.
     const isReadable = valuesOf('transfer-encoding').every((coding) => coding.toLowerCase() === 'chunked');
-    if (!hasHost || !isReadable || !pathSyntax.test(url)) return refuse(response, 'request_invalid');
+    if (!hasHost || !isReadable || !targetSyntax.test(url)) return refuse(response, 'request_invalid');
     // It would bring the internal token back to the caller.
     if (method === 'TRACE') return refuse(response, 'method_not_allowed', { allow: allowedMethods });
     const asked: RuledRequest = {
@@ -153,7 +136,6 @@ export async function createReverseProxy(
     upstream.on('response', (answer) => {
       isAnswered = true;
       upstream.setTimeout(0);
-      if (isClosing) response.shouldKeepAlive = false;
       response.writeHead(answer.statusCode ?? 502, endToEnd(answer.rawHeaders));
       pipeline(answer, response, (error) => {
         if (error) upstream.destroy();
@@ -211,48 +193,11 @@ export async function createReverseProxy(
     return upstream;
   }
 
-  function refuse(response: ServerResponse, code: ErrorCode, more: Record<string, string> = {}): void {
-    const { status, headers, body } = problemResponse(code);
-    if (isClosing) response.shouldKeepAlive = false;
-    response.writeHead(status, { ...headers, ...more });
-    response.end(JSON.stringify(body));
-  }
-
-  function listener(request: IncomingMessage, response: ServerResponse): void {
-    // Its end is the end of the request, which is dealt with there.
-    request.on('error', () => undefined);
-    response.on('error', () => undefined);
-    handle(request, response).catch((error: unknown) => {
-      logger.error({ err: error }, 'request failed');
-      if (response.headersSent) response.destroy();
-      else refuse(response, 'decision_unavailable');
-    });
-  }
-
-  const server = createServer({
-    maxHeaderSize: headersSizeMax,
-    headersTimeout: headersTimeoutMs,
-    requestTimeout: requestTimeoutMs,
-    // Node's own refusal has no problem body.
-    requireHostHeader: false,
-  });
-  server.on('request', listener);
-  server.on('checkContinue', listener);
-  server.on('checkExpectation', (_request, response) => refuse(response, 'request_invalid'));
-  server.on('clientError', answerClientError);
-  // All that fit into the size: Node drops the headers beyond the count without a word.
-  server.maxHeadersCount = 0;
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject).listen(port, host, resolve);
-  });
-
+  const server = await serveHttp({ logger }, { host, port }, handle);
   return {
-    port: (server.address() as AddressInfo).port,
+    port: server.port,
     async close() {
-      isClosing = true;
-      const closed = new Promise((resolve) => server.close(resolve));
-      AbortSignal.timeout(closeDeadlineMs).addEventListener('abort', () => server.closeAllConnections());
-      await closed;
+      await server.close();
       agent.destroy();
     },
   };
@@ -260,17 +205,6 @@ export async function createReverseProxy(
 
 function nonceHeader(dpopNonce: string | undefined): Record<string, string> {
   return dpopNonce === undefined ? {} : { 'dpop-nonce': dpopNonce };
-}
-
-function readHeaders(rawHeaders: readonly string[]): Headers {
-  const headers = new Map<string, { name: string; values: string[] }>();
-  for (const [name, value] of pairs(rawHeaders)) {
-    const key = name.toLowerCase();
-    const known = headers.get(key);
-    if (known === undefined) headers.set(key, { name, values: [value] });
-    else known.values.push(value);
-  }
-  return headers;
 }
 
 function hasBody(headers: Headers): boolean {
@@ -291,14 +225,7 @@ function hopByHopTest(headers: Headers): (key: string) => boolean {
 
 function endToEnd(rawHeaders: readonly string[]): string[] {
   const isHopByHop = hopByHopTest(readHeaders(rawHeaders));
-  return pairs(rawHeaders)
+  return headerPairs(rawHeaders)
     .filter(([name]) => !isHopByHop(name.toLowerCase()))
     .flat();
-}
-
-function pairs(rawHeaders: readonly string[]): [name: string, value: string][] {
-  return Array.from({ length: rawHeaders.length / 2 }, (_, index) => [
-    rawHeaders[index * 2] ?? '',
-    rawHeaders[index * 2 + 1] ?? '',
-  ]);
 }
