@@ -1,6 +1,6 @@
 /** One seed: requests and revocations all the time, faults by schedule, and after each step what must hold. */
 import { hash } from 'node:crypto';
-import type { DecisionRequest, RuledDecision } from '@token-gateway/gateway';
+import type { RuledDecision, RuledRequest } from '@token-gateway/gateway';
 import {
   allSubject,
   type ChangeRow,
@@ -215,7 +215,7 @@ function subjectsOfRow(row: ChangeRow): readonly Subject[] {
   return subjects;
 }
 
-function requestOf({ header: [carrier, value] }: Credential, audience: string): DecisionRequest {
+function requestOf({ header: [carrier, value] }: Credential, audience: string): RuledRequest {
   return { method: 'GET', path: '/', audience, header: (name) => (name === carrier ? [value] : []) };
 }
 

@@ -136,7 +136,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
   );
 
   const decide = createDecideByRules({
-    decide: (request) => core.decide(request),
+    decide: (request, audience) => core.decide(request, audience),
     rules: deps.rules ?? (() => noRules),
     onRuled(decision) {
       metrics.ruled(decision.outcome === 'public' ? 'public' : decision.code);

@@ -10,14 +10,34 @@ interface Sources {
   readonly grantCount: () => number;
 }
 
+interface DecisionLabels {
+  readonly source: DecisionSource;
+  readonly outcome: Decision['outcome'];
+  readonly code: string;
+}
+
 /** The gateway's metrics; reading them costs nothing in a request's way. */
 export function createGatewayMetrics(registry: Registry, { view, clock, grantCount }: Sources) {
   const registers = [registry];
-  const decisions = new Counter({
+  /** Since they were last read, by code, which has one outcome: on the way of every request nothing more is done than to count. */
+  const decided: Record<DecisionSource, Map<string, { readonly labels: DecisionLabels; count: number }>> = {
+    request: new Map(),
+    l1: new Map(),
+    negative: new Map(),
+    l2: new Map(),
+    exchange: new Map(),
+  };
+  new Counter({
     name: 'tg_gateway_decisions_total',
     help: 'Decisions by where they came from, outcome and code.',
     labelNames: ['source', 'outcome', 'code'],
     registers,
+    collect() {
+      for (const entry of Object.values(decided).flatMap((byCode) => [...byCode.values()])) {
+        this.inc(entry.labels, entry.count);
+        entry.count = 0;
+      }
+    },
   });
   const ruled = new Counter({
     name: 'tg_gateway_rules_total',
@@ -96,7 +116,10 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
 
   return {
     decision(source: DecisionSource, decision: Decision): void {
-      decisions.inc({ source, outcome: decision.outcome, code: decision.outcome === 'allow' ? '' : decision.code });
+      const code = decision.outcome === 'allow' ? '' : decision.code;
+      const known = decided[source].get(code);
+      if (known !== undefined) known.count += 1;
+      else decided[source].set(code, { labels: { source, outcome: decision.outcome, code }, count: 1 });
     },
     ruled(outcome: string): void {
       ruled.inc({ outcome });

@@ -58,19 +58,20 @@ export function findCredential(
 ): FoundCredential | RefusedCredential {
   const authorizations = header(config.header);
   const apiKeys = header(config.apiKeyHeader);
-  const [first] = authorizations.length > 0 ? authorizations : apiKeys;
+  const first = authorizations[0] ?? apiKeys[0];
   if (first === undefined) return { refused: 'credential_missing' };
-  const values = [...authorizations, ...apiKeys];
   // Before any look for commas: what is too large is not searched.
-  if (values.some((value) => value.length > valueLengthMax + config.apiKeyScheme.length + 8)) {
+  const lengthMax = valueLengthMax + config.apiKeyScheme.length + 8;
+  if (isAnyLonger(authorizations, lengthMax) || isAnyLonger(apiKeys, lengthMax))
     return { refused: 'credential_too_large' };
-  }
   // Proxies join repeated headers with commas, which no credential has.
-  if (values.length > 1 || first.includes(',')) return { refused: 'credential_ambiguous' };
+  if (authorizations.length + apiKeys.length > 1 || first.includes(',')) return { refused: 'credential_ambiguous' };
   if (authorizations.length === 0) return checkValue('api-key', 'api-key', first.trim());
   // RFC 9110 section 11.1: the scheme in any case, then spaces.
-  const scheme = first.trimStart().split(' ', 1).join().toLowerCase();
-  const value = first.trimStart().slice(scheme.length).trim();
+  const text = first.trim();
+  const space = text.indexOf(' ');
+  const scheme = (space === -1 ? text : text.slice(0, space)).toLowerCase();
+  const value = space === -1 ? '' : text.slice(space).trim();
   switch (scheme) {
     case '':
       return { refused: 'credential_missing' };
@@ -82,6 +83,11 @@ export function findCredential(
     default:
       return { refused: 'credential_scheme_unknown' };
   }
+}
+
+function isAnyLonger(values: readonly string[], lengthMax: number): boolean {
+  for (const value of values) if (value.length > lengthMax) return true;
+  return false;
 }
 
 function checkValue(

@@ -156,11 +156,10 @@ export class DecisionCore {
   }
 
   /** Never throws and never rejects: what goes wrong is `unavailable`. */
-  decide(request: DecisionRequest): Decision | Promise<Decision> {
+  decide(request: DecisionRequest, audience = this.#config.audience): Decision | Promise<Decision> {
     try {
       const found = findCredential(request.header, this.#config.credential);
       if ('refused' in found) return this.#report('request', { outcome: 'deny', code: found.refused });
-      const audience = request.audience ?? this.#config.audience;
       const cacheKey = cacheKeyOf(found.kind, audience, found.value);
       const now = this.#deps.clock.now();
       const grant = this.#take(this.#grants, cacheKey, now);

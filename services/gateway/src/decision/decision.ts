@@ -8,8 +8,6 @@ export interface DecisionRequest {
   readonly path: string;
   /** All values of a header, one for each time it was sent; `name` in lower case. Bytes as Latin-1. */
   header(name: string): readonly string[];
-  /** The audience the route asks for; absent = the gateway's own. */
-  readonly audience?: string;
   /** Where the request was sent to, as the transport knows it; absent or empty = it does not. */
   readonly scheme?: string;
   readonly host?: string;
@@ -40,5 +38,8 @@ export type Decision =
   /** Nothing is known that allows a decision. */
   | { readonly outcome: 'unavailable'; readonly code: ErrorCode; readonly retryAfterSeconds: number };
 
-/** The decision core. Synchronous for what the caches answer; never throws and never rejects. */
-export type Decide = (request: DecisionRequest) => Decision | Promise<Decision>;
+/**
+ * The decision core: for the audience the route asks for, or absent the gateway's own. Synchronous for what the caches
+ * answer; never throws and never rejects.
+ */
+export type Decide = (request: DecisionRequest, audience?: string) => Decision | Promise<Decision>;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { ConfigError } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
-import type { Decision, DecisionRequest } from '../decision/decision.ts';
+import type { Decision } from '../decision/decision.ts';
 import { explain } from './explain.ts';
 import { openRuleFile, parseRules } from './file.ts';
 import { pathSegments } from './path.ts';
@@ -28,11 +28,11 @@ interface World {
 }
 
 function world({ rules = noRules, decision = allowed }: World) {
-  const asked: DecisionRequest[] = [];
+  const asked: (string | undefined)[] = [];
   const said: string[] = [];
   const decide = createDecideByRules({
-    decide(request) {
-      asked.push(request);
+    decide(_request, audience) {
+      asked.push(audience);
       return decision;
     },
     rules: () => rules,
@@ -290,7 +290,7 @@ describe('what a rule demands', () => {
       ['x-department', 'sales'],
       ['x-bound', '1000'],
     ]);
-    assert.equal(asked[0]?.audience, 'reports');
+    assert.deepEqual(asked, ['reports']);
   });
 
   it('names every header that no client may write', () => {
@@ -345,10 +345,7 @@ describe('what Envoy says of a route', () => {
     const { ask, asked } = world({ rules: parseRules('rules: [{ name: a, paths: [/**], audience: reports }]') });
     ask('GET', '/a', readRouteDemand({ audience: 'orders' }));
     ask('GET', '/a', readRouteDemand({ audience: '' }));
-    assert.deepEqual(
-      asked.map(({ audience }) => audience),
-      ['orders', 'reports'],
-    );
+    assert.deepEqual(asked, ['orders', 'reports']);
   });
 
   it('is refused where it is none', () => {

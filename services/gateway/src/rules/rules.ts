@@ -15,6 +15,8 @@ export type RuledDecision =
   | { readonly outcome: 'public' };
 
 export interface RuledRequest extends DecisionRequest {
+  /** The audience that the proxy asks for; absent: the rule's, or the gateway's own. */
+  readonly audience?: string;
   /** What the proxy says of the route; holds beside the rules, and the stricter of both counts. */
   readonly route?: RouteDemand;
 }
@@ -67,6 +69,8 @@ interface Deps {
   /** What the rules themselves said, beside what was decided of a credential. */
   readonly onRuled: (decision: Extract<RuledDecision, { outcome: 'deny' | 'public' }>) => void;
 }
+
+const publicly = { outcome: 'public' } as const;
 
 type Judgement = Extract<RuledDecision, { outcome: 'allow' | 'deny' }>;
 
@@ -142,15 +146,11 @@ export function createDecideByRules({ decide, rules, onRuled }: Deps): DecideByR
     if (found.outcome === 'other-method') return said({ outcome: 'deny', code: 'method_not_allowed' });
     const access = inForce.accessOf(found, route);
     if (access === 'deny') return said({ outcome: 'deny', code: 'route_denied' });
-    if (access === 'public') return said({ outcome: 'public' });
+    if (access === 'public') return said(publicly);
     const rule = found.outcome === 'rule' ? found.rule : null;
     const audience = request.audience ?? rule?.audience;
-    const decision = decide(audience === request.audience ? request : withAudience(request, audience));
+    const decision = decide(request, audience);
     if (!(decision instanceof Promise)) return judge(decision, rule, route);
     return decision.then((later) => judge(later, rule, route));
   };
-}
-
-function withAudience(request: RuledRequest, audience: string | undefined): RuledRequest {
-  return audience === undefined ? request : { ...request, audience };
 }

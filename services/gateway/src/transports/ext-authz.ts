@@ -4,33 +4,13 @@
  * an outage here would open the door.
  * @module
  */
-import {
-  type Clock,
-  challengeOf,
-  type ErrorCode,
-  errorEntry,
-  type Logger,
-  problemOf,
-  type Registry,
-} from '@token-gateway/platform';
-import {
-  type AttributeContext_HttpRequest,
-  AuthorizationService,
-  CheckRequest,
-  CheckResponse,
-  type HeaderValueOption,
-} from '@token-gateway/schemas/ext-authz';
+import type { Clock, Logger, Registry } from '@token-gateway/platform';
+import { AuthorizationService } from '@token-gateway/schemas/ext-authz';
 import { Counter } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
-import { readRouteDemand } from '../rules/route-demand.ts';
-import {
-  type DecideByRules,
-  noRules,
-  type RuledDecision,
-  type RuledRequest,
-  type RuleSet,
-  type UpstreamHeaders,
-} from '../rules/rules.ts';
+import { type DecideByRules, noRules, type RuledDecision, type RuleSet } from '../rules/rules.ts';
+import { type CheckRequestView, readCheckRequest } from './check-request.ts';
+import { OkAnswers, refusal } from './check-response.ts';
 import { type GrpcTransport, serveUnary, type TransportServer } from './grpc-server.ts';
 import { createRuledHeaderTest, identityHeaders } from './identity-headers.ts';
 import { logRefusal } from './refusal-log.ts';
@@ -60,47 +40,42 @@ export async function createExtAuthzServer(
   { decide, rules = () => noRules, logger, registry, clock, random }: ExtAuthzDeps,
   { host, port, removeHeaders, credential = defaultCredentialConfig, grpcTransport }: ExtAuthzConfig,
 ): Promise<TransportServer> {
-  const removed = createRuledHeaderTest(
-    [...identityHeaders, ...removeHeaders, credential.header, credential.apiKeyHeader, 'authorization', 'dpop'],
+  const credentialHeaders = [credential.header, credential.apiKeyHeader];
+  const isForgeable = createRuledHeaderTest(
+    [...identityHeaders, ...removeHeaders, ...credentialHeaders, 'authorization', 'dpop'],
     rules,
   );
+  const answersOf = (inForce: RuleSet): OkAnswers =>
+    new OkAnswers([...credentialHeaders, ...inForce.upstreamHeaders], isForgeable());
+  let inForce = rules();
+  let answers = answersOf(inForce);
   const failures = new Counter({
     name: 'tg_gateway_ext_authz_failures_total',
     help: 'Requests that ended in an unforeseen error, and were not allowed.',
     registers: [registry],
   });
 
-  function failed(error: unknown): CheckResponse {
+  function failed(error: unknown): Uint8Array {
     failures.inc();
     logger.error({ err: error }, 'ext_authz check failed');
     return refusal('decision_unavailable', { retryAfterSeconds: 1 });
   }
 
-  /** What Envoy takes off the request; what is overwritten stays. */
-  function headersToRemove(headers: Headers, overwritten: UpstreamHeaders): string[] {
-    const names = new Set([...headers.keys()].filter(removed()));
-    // Also what Envoy does not show, by its `allowed_headers`.
-    for (const name of [credential.header, credential.apiKeyHeader, ...rules().upstreamHeaders]) names.add(name);
-    for (const [name] of overwritten) names.delete(name);
-    return [...names];
+  function okAnswers(): OkAnswers {
+    const now = rules();
+    if (now !== inForce) {
+      inForce = now;
+      answers = answersOf(now);
+    }
+    return answers;
   }
 
-  function ok(request: Headers, upstream: UpstreamHeaders): CheckResponse {
-    const value = {
-      headers: upstream.map(([name, text]) => overwrite(name, text)),
-      headersToRemove: headersToRemove(request, upstream),
-      responseHeadersToAdd: [],
-    };
-    return { status: { code: 0, message: '' }, httpResponse: { $case: 'okResponse', value } };
-  }
-
-  function answer(decision: RuledDecision, request: RuledRequest, headers: Headers): CheckResponse {
+  function answer(decision: RuledDecision, request: CheckRequestView): Uint8Array {
     if (decision.outcome === 'deny' || decision.outcome === 'unavailable') logRefusal(logger, request, decision.code);
     switch (decision.outcome) {
       case 'allow':
-        return ok(headers, decision.headers);
       case 'public':
-        return ok(headers, []);
+        return okAnswers().of(decision, request);
       case 'deny':
         return refusal(decision.code, { dpopNonce: decision.dpopNonce });
       case 'unavailable':
@@ -108,37 +83,18 @@ export async function createExtAuthzServer(
     }
   }
 
-  function check(bytes: Buffer): CheckResponse | Promise<CheckResponse> {
+  function handle(bytes: Buffer): Uint8Array | Promise<Uint8Array> {
     try {
-      const attributes = decode(bytes)?.attributes;
-      const http = attributes?.request?.http;
-      if (attributes === undefined || http === undefined) return refusal('request_invalid');
+      const request = readCheckRequest(bytes);
+      if (request === null) return refusal('request_invalid');
       // It would bring the internal token back to the caller.
-      if (http.method === 'TRACE') return refusal('method_not_allowed');
-      const headers = readHeaders(http);
-      const { audience, route } = readRouteDemand(attributes.contextExtensions);
-      const request: RuledRequest = {
-        method: http.method,
-        path: http.path,
-        header: (name) => headers.get(name) ?? [],
-        scheme: http.scheme,
-        host: http.host,
-        sourceAddress: attributes.source?.address?.socketAddress?.address ?? '',
-        peerCertificate: attributes.source?.certificate ?? '',
-        ...(audience === undefined ? {} : { audience }),
-        ...(route === undefined ? {} : { route }),
-      };
+      if (request.method === 'TRACE') return refusal('method_not_allowed');
       const decision = decide(request);
-      if (!(decision instanceof Promise)) return answer(decision, request, headers);
-      return decision.then((settled) => answer(settled, request, headers)).catch(failed);
+      if (!(decision instanceof Promise)) return answer(decision, request);
+      return decision.then((settled) => answer(settled, request)).catch(failed);
     } catch (error) {
       return failed(error);
     }
-  }
-
-  function handle(bytes: Buffer): Uint8Array | Promise<Uint8Array> {
-    const response = check(bytes);
-    return response instanceof Promise ? response.then(encode) : encode(response);
   }
 
   return serveUnary(
@@ -147,68 +103,4 @@ export async function createExtAuthzServer(
     { path: AuthorizationService.check.path, handle },
     { host, port },
   );
-}
-
-function encode(response: CheckResponse): Uint8Array {
-  return CheckResponse.encode(response).finish();
-}
-
-type Headers = ReadonlyMap<string, readonly string[]>;
-
-/** Null when it is no message. */
-function decode(bytes: Buffer): CheckRequest | null {
-  try {
-    return CheckRequest.decode(bytes);
-  } catch {
-    return null;
-  }
-}
-
-/** Headers in either form Envoy sends: joined texts, or (encode_raw_headers) the bytes of each value. */
-function readHeaders(http: AttributeContext_HttpRequest): Headers {
-  const headers = new Map<string, string[]>();
-  function add(name: string, value: string): void {
-    const key = name.toLowerCase();
-    const values = headers.get(key);
-    if (values === undefined) headers.set(key, [value]);
-    else values.push(value);
-  }
-  for (const [name, value] of Object.entries(http.headers)) {
-    add(name, /[\x80-\uffff]/.test(value) ? Buffer.from(value).toString('latin1') : value);
-  }
-  for (const { key, value, rawValue } of http.headerMap?.headers ?? []) {
-    add(key, rawValue.length > 0 ? rawValue.toString('latin1') : value);
-  }
-  return headers;
-}
-
-/** Envoy reads only `append` of these, not append_action. */
-function overwrite(key: string, value: string): HeaderValueOption {
-  return {
-    header: { key, value, rawValue: Buffer.alloc(0) },
-    append: false,
-    appendAction: 0,
-    keepEmptyValue: false,
-  };
-}
-
-interface RefusalHeaders {
-  readonly retryAfterSeconds?: number;
-  readonly dpopNonce?: string | undefined;
-}
-
-function refusal(code: ErrorCode, { retryAfterSeconds, dpopNonce }: RefusalHeaders = {}): CheckResponse {
-  const { http, grpc, publicCode } = errorEntry(code);
-  const challenge = challengeOf(code);
-  const headers = [overwrite('content-type', 'application/problem+json'), overwrite('cache-control', 'no-store')];
-  if (challenge !== null) headers.push(overwrite('www-authenticate', challenge));
-  if (dpopNonce !== undefined) headers.push(overwrite('dpop-nonce', dpopNonce));
-  if (retryAfterSeconds !== undefined) headers.push(overwrite('retry-after', String(retryAfterSeconds)));
-  return {
-    status: { code: grpc, message: publicCode },
-    httpResponse: {
-      $case: 'deniedResponse',
-      value: { status: { code: http }, headers, body: JSON.stringify(problemOf(code)) },
-    },
-  };
 }

@@ -1,0 +1,171 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { CheckRequest } from '@token-gateway/schemas/ext-authz';
+import fc from 'fast-check';
+import { readCheckRequest } from './check-request.ts';
+
+const text = fc.oneof(fc.string({ maxLength: 40 }), fc.string({ unit: 'grapheme', maxLength: 20 }));
+const name = fc.constantFrom('authorization', 'x-api-key', 'X-Api-Key', 'dpop', 'x-user', 'accept', '', 'x-\u00e9');
+const value = fc.oneof(text, fc.string({ minLength: 100, maxLength: 40_000 }));
+const raw = fc.record({
+  key: name,
+  value: fc.oneof(fc.constant(''), text),
+  rawValue: fc.uint8Array({ maxLength: 300 }).map((octets) => Buffer.from(octets)),
+});
+const http = fc.record(
+  {
+    id: text,
+    method: text,
+    path: value,
+    host: text,
+    scheme: text,
+    query: text,
+    size: fc.integer({ min: -1, max: 1 << 30 }),
+    body: text,
+    headers: fc.dictionary(name, value, { maxKeys: 8 }),
+    headerMap: fc.record({ headers: fc.array(raw, { maxLength: 8 }) }),
+  },
+  { requiredKeys: [] },
+);
+const peer = fc.record(
+  {
+    address: fc.record({ socketAddress: fc.record({ address: text, portValue: fc.nat() }) }, { requiredKeys: [] }),
+    principal: text,
+    labels: fc.dictionary(text, text),
+    certificate: value,
+  },
+  { requiredKeys: [] },
+);
+const attributes = fc.record(
+  {
+    source: peer,
+    destination: peer,
+    request: fc.record({ time: fc.date({ noInvalidDate: true }), http }, { requiredKeys: [] }),
+    contextExtensions: fc.dictionary(fc.constantFrom('audience', 'other'), text),
+  },
+  { requiredKeys: [] },
+);
+const message = fc
+  .record({ attributes }, { requiredKeys: [] })
+  // The type wants each part of a part; what is absent is what is tested.
+  .map((parts) => CheckRequest.fromPartial(parts as Parameters<typeof CheckRequest.fromPartial>[0]));
+const encode = (request: CheckRequest): Buffer => Buffer.from(CheckRequest.encode(request).finish());
+
+/** Every value of a header by the generated decoder, whose texts are turned into the bytes that were sent. */
+function headerOf(request: CheckRequest, wanted: string): string[] {
+  const { headers = {}, headerMap } = request.attributes?.request?.http ?? {};
+  const ofMap = Object.entries(headers).map(([key, sent]) => [key, Buffer.from(sent).toString('latin1')] as const);
+  const ofList = (headerMap?.headers ?? []).map(({ key, value: sent, rawValue }) => {
+    return [key, (rawValue.length > 0 ? rawValue : Buffer.from(sent)).toString('latin1')] as const;
+  });
+  return [...ofMap, ...ofList].filter(([key]) => key.toLowerCase() === wanted).map(([, sent]) => sent);
+}
+
+/** Encodes a field that has a length before it. */
+function field(number: number, content: Uint8Array): Buffer {
+  const [head, length] = [number * 8 + 2, content.length];
+  assert.ok(length < 0x4000);
+  return Buffer.concat([Buffer.of(head, (length & 0x7f) | 0x80, length >> 7), content]);
+}
+
+describe('a CheckRequest read where it lies', () => {
+  it('says what the generated decoder says of it', () => {
+    fc.assert(
+      fc.property(message, (sent) => {
+        const bytes = encode(sent);
+        const decoded = CheckRequest.decode(bytes);
+        const { request, source, contextExtensions } = decoded.attributes ?? {};
+        const read = readCheckRequest(bytes);
+        if (request?.http === undefined) return assert.equal(read, null);
+        assert.ok(read !== null);
+        const { method, path, host, scheme } = request.http;
+        assert.deepEqual(
+          { method: read.method, path: read.path, host: read.host, scheme: read.scheme },
+          { method, path, host, scheme },
+        );
+        assert.equal(read.sourceAddress, source?.address?.socketAddress?.address ?? '');
+        assert.equal(read.peerCertificate, source?.certificate ?? '');
+        assert.equal(read.audience, contextExtensions?.['audience'] || undefined);
+        for (const wanted of ['authorization', 'x-api-key', 'dpop', 'x-user', 'cookie']) {
+          assert.deepEqual(read.header(wanted), headerOf(decoded, wanted));
+        }
+        const names: string[] = [];
+        read.eachName((octets, start, end) => names.push(octets.toString('utf8', start, end)));
+        const sentNames = [
+          ...Object.keys(request.http.headers),
+          ...(request.http.headerMap?.headers ?? []).map(({ key }) => key),
+        ];
+        assert.deepEqual(names, sentNames);
+      }),
+    );
+  });
+
+  it('is refused whenever it is cut off, and never goes beyond its end', () => {
+    fc.assert(
+      fc.property(message, fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), (sent, share) => {
+        const bytes = encode(sent);
+        const cut = bytes.subarray(0, Math.floor(bytes.length * share));
+        const whole = Buffer.concat([cut, Buffer.alloc(64, 0xff)]).subarray(0, cut.length);
+        const read = readCheckRequest(whole);
+        // The only cut that leaves a message is before everything.
+        assert.equal(read, null);
+      }),
+    );
+  });
+
+  it('whatever its bytes are, is read or is none, and looks for nothing twice', () => {
+    const mutated = fc
+      .tuple(message, fc.array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { minLength: 1, maxLength: 4 }))
+      .map(([sent, changes]) => {
+        const bytes = encode(sent);
+        for (const [at, octet] of changes) if (bytes.length > 0) bytes[at % bytes.length] = octet;
+        return bytes;
+      });
+    const any = fc.uint8Array({ maxLength: 200 }).map((octets) => Buffer.from(octets));
+    fc.assert(
+      fc.property(fc.oneof(mutated, any), (bytes) => {
+        const read = readCheckRequest(bytes);
+        if (read === null) return;
+        for (const wanted of ['authorization', 'x-api-key']) assert.ok(Array.isArray(read.header(wanted)));
+        assert.equal(typeof (read.method + read.path + read.host + read.scheme), 'string');
+        assert.equal(typeof (read.sourceAddress + read.peerCertificate), 'string');
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  it('is none where a message within it is there twice, which decoders merge or choose from', () => {
+    const inner = field(2, field(2, Buffer.from('GET')));
+    const attribute = field(4, inner);
+    assert.equal(readCheckRequest(field(1, attribute))?.method, 'GET');
+    const headerMap = field(13, Buffer.alloc(0));
+    for (const bytes of [
+      Buffer.concat([field(1, attribute), field(1, attribute)]),
+      field(1, Buffer.concat([attribute, attribute])),
+      field(1, field(4, Buffer.concat([inner, inner]))),
+      field(1, field(4, field(2, Buffer.concat([headerMap, headerMap])))),
+      field(1, Buffer.concat([attribute, field(1, Buffer.alloc(0)), field(1, Buffer.alloc(0))])),
+    ]) {
+      assert.equal(readCheckRequest(bytes), null);
+    }
+  });
+
+  it('has both values of a header that a map holds twice', () => {
+    const entry = (sent: string) => field(3, Buffer.concat([field(1, Buffer.from('a')), field(2, Buffer.from(sent))]));
+    const read = readCheckRequest(field(1, field(4, field(2, Buffer.concat([entry('1'), entry('2')])))));
+    assert.deepEqual(read?.header('a'), ['1', '2']);
+  });
+
+  it('is none with groups, with a field of number 0, and with a length beyond 32 bits', () => {
+    const inRequest = (bytes: Buffer) => readCheckRequest(field(1, field(4, field(2, bytes))));
+    assert.ok(inRequest(Buffer.of(0x78, 0x01)) !== null);
+    const refused = [
+      Buffer.of(0x7b, 0x7c),
+      Buffer.of(0x02, 0x00),
+      Buffer.of(0x7a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01),
+      Buffer.of(0x7a, 0xff, 0xff, 0xff, 0xff, 0x0f),
+      Buffer.of(0x78, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01),
+    ];
+    for (const bytes of refused) assert.equal(inRequest(bytes), null, bytes.toString('hex'));
+  });
+});

@@ -1,0 +1,108 @@
+/**
+ * Answers of ext_authz, encoded once: one decision is the answer to many requests, and most refusals are the same for all.
+ * @module
+ */
+import { challengeOf, type ErrorCode, errorEntry, problemOf } from '@token-gateway/platform';
+import { CheckResponse, type HeaderValueOption } from '@token-gateway/schemas/ext-authz';
+import type { RuledDecision, UpstreamHeaders } from '../rules/rules.ts';
+import type { CheckRequestView } from './check-request.ts';
+import { HeaderNames } from './header-names.ts';
+
+type Accepted = Extract<RuledDecision, { outcome: 'allow' | 'public' }>;
+
+/** Of requests that are let in, under one set of rules. */
+export class OkAnswers {
+  readonly #always: ReadonlySet<string>;
+  readonly #forgeable: HeaderNames;
+  readonly #plain = new WeakMap<Accepted, Uint8Array>();
+
+  /**
+   * @param always Names that are taken off every request, since Envoy may not show what it has (`allowed_headers`).
+   * @param isForgeable Tells the names, in lower case, that are taken off where they are.
+   */
+  constructor(always: Iterable<string>, isForgeable: (name: string) => boolean) {
+    const names = new Set(always);
+    this.#always = names;
+    this.#forgeable = new HeaderNames((name) => isForgeable(name) && !names.has(name));
+  }
+
+  of(decision: Accepted, request: CheckRequestView): Uint8Array {
+    const forged = this.#forgedIn(request);
+    if (forged !== null) return this.#encode(decision, forged);
+    const known = this.#plain.get(decision);
+    if (known !== undefined) return known;
+    const encoded = this.#encode(decision, none);
+    this.#plain.set(decision, encoded);
+    return encoded;
+  }
+
+  /** Null where there is nothing of it, as in almost every request. */
+  #forgedIn(request: CheckRequestView): ReadonlySet<string> | null {
+    let names: Set<string> | null = null;
+    request.eachName((bytes, start, end) => {
+      const name = this.#forgeable.matching(bytes, start, end);
+      if (name === null) return;
+      names ??= new Set();
+      names.add(name);
+    });
+    return names;
+  }
+
+  #encode(decision: Accepted, forged: ReadonlySet<string>): Uint8Array {
+    const headers: UpstreamHeaders = decision.outcome === 'allow' ? decision.headers : [];
+    const removed = new Set([...this.#always, ...forged]);
+    // What is overwritten stays.
+    for (const [name] of headers) removed.delete(name);
+    const value = {
+      headers: headers.map(([name, text]) => overwrite(name, text)),
+      headersToRemove: [...removed],
+      responseHeadersToAdd: [],
+    };
+    return encode({ status: { code: 0, message: '' }, httpResponse: { $case: 'okResponse', value } });
+  }
+}
+
+const none: ReadonlySet<string> = new Set();
+
+export interface RefusalHeaders {
+  readonly retryAfterSeconds?: number;
+  readonly dpopNonce?: string | undefined;
+}
+
+/** By what they say; a nonce is said to one. */
+const refusals = new Map<string, Uint8Array>();
+
+export function refusal(code: ErrorCode, { retryAfterSeconds, dpopNonce }: RefusalHeaders = {}): Uint8Array {
+  if (dpopNonce !== undefined) return encodeRefusal(code, { dpopNonce });
+  const key = retryAfterSeconds === undefined ? code : `${code} ${retryAfterSeconds}`;
+  const known = refusals.get(key);
+  if (known !== undefined) return known;
+  const encoded = encodeRefusal(code, retryAfterSeconds === undefined ? {} : { retryAfterSeconds });
+  refusals.set(key, encoded);
+  return encoded;
+}
+
+function encodeRefusal(code: ErrorCode, { retryAfterSeconds, dpopNonce }: RefusalHeaders): Uint8Array {
+  const { http, grpc, publicCode } = errorEntry(code);
+  const challenge = challengeOf(code);
+  const headers = [overwrite('content-type', 'application/problem+json'), overwrite('cache-control', 'no-store')];
+  if (challenge !== null) headers.push(overwrite('www-authenticate', challenge));
+  if (dpopNonce !== undefined) headers.push(overwrite('dpop-nonce', dpopNonce));
+  if (retryAfterSeconds !== undefined) headers.push(overwrite('retry-after', String(retryAfterSeconds)));
+  const value = { status: { code: http }, headers, body: JSON.stringify(problemOf(code)) };
+  return encode({ status: { code: grpc, message: publicCode }, httpResponse: { $case: 'deniedResponse', value } });
+}
+
+function encode(response: CheckResponse): Uint8Array {
+  return CheckResponse.encode(response).finish();
+}
+
+/** Envoy reads only `append` of these, not append_action. */
+function overwrite(key: string, value: string): HeaderValueOption {
+  return {
+    header: { key, value, rawValue: Buffer.alloc(0) },
+    append: false,
+    appendAction: 0,
+    keepEmptyValue: false,
+  };
+}
