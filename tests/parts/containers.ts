@@ -176,7 +176,15 @@ async function createServer(client: ContainerRuntimeClient, spec: ContainerSpec)
       await container.start();
     },
     async pause() {
-      await container.pause();
+      // The kernel may not have stopped every thread of a busy process in the time that the runtime gives it.
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          await container.pause();
+          return;
+        } catch (error) {
+          if (attempt === 5 || !String(error).includes('unable to freeze')) throw error;
+        }
+      }
     },
     async resume() {
       await container.unpause();
