@@ -49,7 +49,7 @@ function literalOf(text: string): Comparison['value'] {
 export function isMatch(value: unknown, comparisons: readonly Comparison[]): boolean {
   return comparisons.every((wanted) => {
     const found = memberOf(value, wanted.attribute);
-    return `${found}`.toLowerCase() === `${wanted.value}`.toLowerCase() && typeof found !== 'object';
+    return typeof found !== 'object' && String(found).toLowerCase() === `${wanted.value}`.toLowerCase();
   });
 }
 

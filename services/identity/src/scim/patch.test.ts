@@ -70,6 +70,12 @@ describe('a SCIM PATCH', () => {
     );
   });
 
+  it('matches no object with a filter, whatever it makes of itself', () => {
+    const emails = [{ type: { toString: 1 } }, { type: 'work' }];
+    const left = patch({ emails }, { op: 'remove', path: 'emails[type eq "work"]' });
+    assert.deepEqual(left['emails'], [{ type: { toString: 1 } }]);
+  });
+
   it('changes nothing of what it was given', () => {
     const before = structuredClone(user);
     patch(user, { op: 'replace', path: 'name.givenName', value: 'X' }, { op: 'remove', path: 'emails' });
@@ -78,6 +84,9 @@ describe('a SCIM PATCH', () => {
 
   it('refuses what it does not understand', () => {
     assert.throws(() => applyPatch({}, {}), refusedAs('invalidSyntax'));
+    for (const schemas of [{}, 'urn:ietf:params:scim:api:messages:2.0:PatchOp', 1, []]) {
+      assert.throws(() => applyPatch({}, { schemas, Operations: [] }), refusedAs('invalidSyntax'));
+    }
     assert.throws(() => patch({}, { op: 'move', path: 'a', value: 1 }), refusedAs('invalidSyntax'));
     assert.throws(() => patch({}, { op: 'remove' }), refusedAs('noTarget'));
     assert.throws(() => patch({}, { op: 'add', value: 'x' }), refusedAs('invalidValue'));
@@ -121,7 +130,12 @@ describe('what a directory says of a user', () => {
     for (const value of [false, 'false', 'False', 'FALSE', [{ value: 'False' }]]) assert.equal(activeOf(value), false);
     for (const value of [true, 'true', 'True']) assert.equal(activeOf(value), true);
     for (const value of [undefined, null]) assert.equal(activeOf(value), null);
-    for (const value of ['no', '', 0, 1, {}, []]) assert.throws(() => activeOf(value), refusedAs('invalidValue'));
+    for (const value of ['no', '', 0, 1, {}, [], { toString: 1 }]) assert.throws(() => activeOf(value), refusedAs('invalidValue'));
+  });
+
+  it('has the first address where none says that it is the primary one, whatever it says', () => {
+    const emails = [{ value: 'a@x.example', primary: { toString: 1 } }, { value: 'b@x.example' }];
+    assert.equal(readUser({ userName: 'a', emails }).email, 'a@x.example');
   });
 
   it('holds no password', () => {

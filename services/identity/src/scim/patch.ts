@@ -30,8 +30,8 @@ const attributePath = /^([A-Za-z$][\w$-]*)(?:\[(.+)\])?(?:\.([A-Za-z$][\w$-]*))?
 /** The resource after all operations of a request, or a ScimError; the one given is not changed. */
 export function applyPatch(resource: Resource, body: unknown): Resource {
   const operations = isObject(body) ? body[nameIn(body, 'Operations')] : undefined;
-  const schemas = isObject(body) ? body['schemas'] : undefined;
-  if (!Array.isArray(operations) || (schemas !== undefined && !(schemas as unknown[]).includes(patchSchema))) {
+  const schemas = (isObject(body) ? body['schemas'] : undefined) ?? [patchSchema];
+  if (!Array.isArray(operations) || !Array.isArray(schemas) || !schemas.includes(patchSchema)) {
     throw new ScimError('invalidSyntax', 'The body has to be a PatchOp with Operations.');
   }
   if (operations.length > operationsMax) throw new ScimError('invalidSyntax', 'Too many operations.');

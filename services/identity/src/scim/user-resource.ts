@@ -107,11 +107,14 @@ function readText(given: unknown, name: string, lengthMax: number): string {
 function readActive(given: unknown): boolean | null {
   const value = unwrapped(given);
   if (value === undefined || value === null) return null;
-  const text = `${value as string}`.toLowerCase();
-  if ((typeof value === 'boolean' || typeof value === 'string') && (text === 'true' || text === 'false')) {
-    return text === 'true';
-  }
+  const text = wordOf(value);
+  if (text === 'true' || text === 'false') return text === 'true';
   throw new ScimError('invalidValue', 'active has to be true or false.');
+}
+
+/** A truth value or a text in lower case; null for anything else, which may have a `toString` of its own. */
+function wordOf(value: unknown): string | null {
+  return typeof value === 'boolean' || typeof value === 'string' ? String(value).toLowerCase() : null;
 }
 
 /** Entra ID sends a manager as the id alone. */
@@ -124,7 +127,7 @@ function correctManager(attributes: Resource): void {
 
 function emailOf(attributes: Resource, userName: string): string | null {
   const emails = Array.isArray(attributes['emails']) ? attributes['emails'].filter(isObject) : [];
-  const primary = emails.find((item) => `${item['primary'] as string}`.toLowerCase() === 'true') ?? emails[0];
+  const primary = emails.find((item) => wordOf(item['primary']) === 'true') ?? emails[0];
   const value = primary?.['value'] ?? userName;
   return typeof value === 'string' && email.test(value) ? value : null;
 }
