@@ -130,7 +130,8 @@ describe('what a directory says of a user', () => {
     for (const value of [false, 'false', 'False', 'FALSE', [{ value: 'False' }]]) assert.equal(activeOf(value), false);
     for (const value of [true, 'true', 'True']) assert.equal(activeOf(value), true);
     for (const value of [undefined, null]) assert.equal(activeOf(value), null);
-    for (const value of ['no', '', 0, 1, {}, [], { toString: 1 }]) assert.throws(() => activeOf(value), refusedAs('invalidValue'));
+    for (const value of ['no', '', 0, 1, {}, [], { toString: 1 }])
+      assert.throws(() => activeOf(value), refusedAs('invalidValue'));
   });
 
   it('has the first address where none says that it is the primary one, whatever it says', () => {
