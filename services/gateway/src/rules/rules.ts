@@ -43,10 +43,10 @@ export class RuleSet {
     this.upstreamHeaders = [...new Set(names.map((name) => name.toLowerCase()))];
   }
 
-  find(request: Pick<RuledRequest, 'host' | 'path' | 'method'>): Found {
+  find({ host = '', path, method }: Pick<RuledRequest, 'host' | 'path' | 'method'>): Found {
     // The proxy that says what a route demands has found it itself.
     if (this.#isEmpty) return { outcome: 'none' };
-    return this.#table.find({ ...request, host: request.host ?? '' });
+    return this.#table.find({ host, path, method });
   }
 
   /** What a request needs at least, whatever its credential. */

@@ -9,7 +9,7 @@ import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { AuthorizationClient, CheckRequest, CheckResponse } from '@token-gateway/schemas/ext-authz';
 import { defaultCredentialConfig, findCredential } from '../decision/credential.ts';
 import { parseRules } from '../rules/file.ts';
-import type { DecideByRules, RuledDecision, RuledRequest } from '../rules/rules.ts';
+import { createDecideByRules, type DecideByRules, type RuledDecision, type RuledRequest } from '../rules/rules.ts';
 import { createExtAuthzServer, type ExtAuthzConfig } from './ext-authz.ts';
 import { grpcTransports, type TransportServer } from './grpc-server.ts';
 
@@ -173,6 +173,23 @@ for (const grpcTransport of grpcTransports)
           },
         );
       });
+    });
+
+    it('decides by rules of what Envoy says of the request', async () => {
+      const rules = parseRules(
+        'rules: [{ name: a, hosts: [a.example], paths: ["/a/{id}"], methods: [POST], access: public }]',
+      );
+      const ruled = createDecideByRules({
+        decide: () => ({ outcome: 'deny', code: 'credential_missing' }),
+        rules: () => rules,
+        onRuled: () => undefined,
+      });
+      decide = ruled;
+      allowed(await check({ method: 'POST', path: '/a/1?b', host: 'a.example' }));
+      assert.equal(denied(await check({ method: 'POST', path: '/a', host: 'a.example' })).http, 401);
+      assert.equal(denied(await check({ method: 'POST', path: '/a/1', host: 'b.example' })).http, 401);
+      assert.equal(denied(await check({ method: 'GET', path: '/a/1', host: 'a.example' })).http, 405);
+      assert.equal(denied(await check({ method: 'POST', path: '/a//1', host: 'a.example' })).http, 400);
     });
 
     it('tells what Envoy says of the route, and refuses what is none', async () => {
