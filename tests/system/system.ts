@@ -37,6 +37,8 @@ export interface SystemOptions {
   readonly clients?: readonly object[];
   /** What identity is told beside the rest. */
   readonly identityEnvironment?: Readonly<Record<string, string>>;
+  /** What gateways are told beside the rest. */
+  readonly gatewayEnvironment?: Readonly<Record<string, string>>;
   /** What lies between the processes; absent: nothing. */
   readonly link?: Link;
 }
@@ -240,6 +242,7 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
     TG_CLIENT_KEY: clientKey,
     TG_FLEET_SECRET: fleetSecret,
     TG_SIGNALS: options.triggers.join(','),
+    ...options.gatewayEnvironment,
   };
   const startGateway = async (index: number) => {
     const name = `gateway-${index}`;
