@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 type Benchmark = (args: readonly string[]) => Promise<Record<string, unknown>>;
 
 const benchmarks: Record<string, () => Promise<Benchmark>> = {
+  decision: async () => (await import('./decision.ts')).benchmarkDecision,
   exchange: async () => (await import('./exchange.ts')).benchmarkExchange,
   fleet: async () => (await import('./fleet.ts')).benchmarkFleet,
   'mass-revocation': async () => (await import('./mass-revocation.ts')).benchmarkMassRevocation,

@@ -21,46 +21,57 @@ const fields = [
 
 const windowMax = 0x7fffffff;
 
-/** Calls on one connection, so many at once; each answer is compared with what is expected, and one that differs throws. */
+/** An answer that every call has to have, or whether one is right. */
+export type Expected = Buffer | ((answer: Buffer) => boolean);
+
+/** Calls on one connection, so many at once, each request in its turn; an answer that is not the expected one throws. */
 export class TransportLoad {
   readonly #socket: Socket;
-  readonly #expected: Buffer;
-  readonly #template: Buffer;
+  readonly #expected: Expected;
+  /** The one that is expected, as it comes. */
+  readonly #whole: Buffer | null;
+  readonly #templates: readonly Buffer[];
   readonly #decoder = new HpackDecoder(4096);
   readonly #bodies = new Map<number, Buffer>();
   #next = 1;
   #wanted = 0;
   #done = 0;
   #due = 0;
+  #asked = 0;
+  #limit = Number.POSITIVE_INFINITY;
   #received = 0;
   #status = '';
   #finished = (): void => {};
   #failed = (_error: Error): void => {};
 
-  static async open(port: number, request: Buffer, expected: Buffer): Promise<TransportLoad> {
+  static async open(port: number, requests: readonly Buffer[], expected: Expected): Promise<TransportLoad> {
     const socket = connect({ host: '127.0.0.1', port, noDelay: true });
     await once(socket, 'connect');
-    return new TransportLoad(socket, request, expected);
+    return new TransportLoad(socket, requests, expected);
   }
 
-  private constructor(socket: Socket, request: Buffer, expected: Buffer) {
+  private constructor(socket: Socket, requests: readonly Buffer[], expected: Expected) {
     this.#socket = socket;
-    this.#expected = prefixed(expected);
+    this.#expected = expected;
+    this.#whole = typeof expected === 'function' ? null : prefixed(expected);
     // The first call puts its fields into the table of the server; the others name them by their index there.
     const first = Buffer.concat(fields.map(([name, value]) => incremental(name, value)));
     const indexed = Buffer.from(fields.map((_, index) => 0x80 | (62 + fields.length - 1 - index)));
-    const body = frame(frameType.data, flag.endStream, 1, prefixed(request));
-    this.#template = Buffer.concat([frame(frameType.headers, flag.endHeaders, 1, indexed), body]);
+    const bodies = requests.map((request) => frame(frameType.data, flag.endStream, 1, prefixed(request)));
+    this.#templates = bodies.map((body) =>
+      Buffer.concat([frame(frameType.headers, flag.endHeaders, 1, indexed), body]),
+    );
     socket.write(
       Buffer.concat([
         clientPreface,
         settings([setting.initialWindowSize, 1 << 20]),
         frame(frameType.windowUpdate, 0, 0, uint32(windowMax - 65_535)),
         frame(frameType.headers, flag.endHeaders, this.#take(), first),
-        body,
+        ...bodies.slice(0, 1),
       ]),
     );
     this.#due = 1;
+    this.#asked = 1;
     const reader = new FrameReader({
       frame: (type, flags, streamId, bytes, start, end) => this.#frame(type, flags, streamId, bytes, start, end),
     });
@@ -76,17 +87,41 @@ export class TransportLoad {
   /** Resolves with the count of calls that were answered, `concurrency` at a time, for so long. */
   async run(concurrency: number, ms: number): Promise<number> {
     const before = this.#done;
-    this.#wanted = concurrency;
-    this.#refill();
-    const ended = new Promise<void>((resolve, reject) => {
-      this.#finished = resolve;
-      this.#failed = reject;
-    });
+    const ended = this.#until(concurrency);
     setTimeout(() => {
       this.#wanted = 0;
     }, ms);
     await ended;
     return this.#done - before;
+  }
+
+  /** Calls once with each request, but for the one that the connection began with, which is the first. */
+  async runOnce(concurrency: number): Promise<void> {
+    this.#limit = this.#templates.length;
+    await this.#until(concurrency);
+  }
+
+  /** How long each call took, in ms, one after the other. */
+  async runSerially(count: number): Promise<number[]> {
+    const tookMs: number[] = [];
+    await this.#until(0);
+    for (let call = 0; call < count; call += 1) {
+      this.#limit = this.#asked + 1;
+      const begin = performance.now();
+      await this.#until(1);
+      tookMs.push(performance.now() - begin);
+    }
+    this.#limit = Number.POSITIVE_INFINITY;
+    return tookMs;
+  }
+
+  #until(concurrency: number): Promise<void> {
+    this.#wanted = concurrency;
+    return new Promise<void>((resolve, reject) => {
+      this.#finished = resolve;
+      this.#failed = reject;
+      this.#refill();
+    });
   }
 
   close(): void {
@@ -101,20 +136,25 @@ export class TransportLoad {
   }
 
   #refill(): void {
-    const count = this.#wanted - this.#due;
+    if (this.#asked >= this.#limit) this.#wanted = 0;
+    const count = Math.min(this.#wanted - this.#due, this.#limit - this.#asked);
     if (this.#wanted === 0 && this.#due === 0) this.#finished();
     if (count <= 0) return;
-    const template = this.#template;
-    const bytes = Buffer.allocUnsafe(template.length * count);
-    const second = headerOctets + fields.length;
+    const templates: Buffer[] = [];
     for (let index = 0; index < count; index += 1) {
-      const at = index * template.length;
-      template.copy(bytes, at);
+      templates.push(this.#templates[(this.#asked + index) % this.#templates.length] as Buffer);
+    }
+    const bytes = Buffer.concat(templates);
+    const second = headerOctets + fields.length;
+    let at = 0;
+    for (const template of templates) {
       const id = this.#take();
       bytes.writeUInt32BE(id, at + 5);
       bytes.writeUInt32BE(id, at + second + 5);
+      at += template.length;
     }
     this.#due += count;
+    this.#asked += count;
     this.#socket.write(bytes);
   }
 
@@ -126,8 +166,9 @@ export class TransportLoad {
         this.#received = 0;
       }
       if (end === start) return;
-      const isWhole = this.#expected.length === end - start && this.#expected.compare(bytes, start, end) === 0;
-      if (isWhole) this.#bodies.set(streamId, this.#expected);
+      const whole = this.#whole;
+      if (whole !== null && whole.length === end - start && whole.compare(bytes, start, end) === 0)
+        this.#bodies.set(streamId, whole);
       else
         this.#bodies.set(
           streamId,
@@ -149,13 +190,22 @@ export class TransportLoad {
     if (type > frameType.headers || (flags & flag.endStream) === 0) return;
     const body = this.#bodies.get(streamId);
     this.#bodies.delete(streamId);
-    const isRight = this.#status === '0' && (body === this.#expected || body?.equals(this.#expected) === true);
+    const isRight = this.#status === '0' && body !== undefined && this.#isExpected(body);
     if (!isRight) this.#failed(new Error(`stream ${streamId} got a wrong answer, status ${this.#status}`));
     this.#status = '';
     this.#due -= 1;
     this.#done += 1;
   }
+
+  #isExpected(body: Buffer): boolean {
+    if (body === this.#whole) return true;
+    return typeof this.#expected === 'function'
+      ? this.#expected(body.subarray(prefixOctets))
+      : this.#whole?.equals(body) === true;
+  }
 }
+
+const prefixOctets = 5;
 
 /** A literal that is added to the table of the peer (RFC 7541 section 6.2.1). */
 function incremental(name: string, value: string): Buffer {

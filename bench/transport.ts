@@ -65,7 +65,7 @@ async function startServer(name: (typeof names)[number], request: Buffer) {
   const program = fileURLToPath(new URL('transport-server.ts', import.meta.url));
   const child = fork(program, [name, `${answerOctets}`]);
   const [{ port }] = (await once(child, 'message')) as [{ port: number }];
-  const load = await TransportLoad.open(port, request, Buffer.alloc(answerOctets, 'a'));
+  const load = await TransportLoad.open(port, [request], Buffer.alloc(answerOctets, 'a'));
   return {
     name,
     load,

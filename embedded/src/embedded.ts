@@ -188,7 +188,7 @@ export async function startEmbedded(
   const transport = { decide: gateway.decide, logger, registry };
   const extAuthz = await createExtAuthzServer(
     { ...transport, clock, random: Math.random },
-    { host, port: config.extAuthzPort, removeHeaders: [], grpcTransport: 'grpc-js' },
+    { host, port: config.extAuthzPort, removeHeaders: [], grpcTransport: 'grpc-unary' },
   );
   lifecycle.onClose('ext_authz', () => extAuthz.close());
   const edge = await createReverseProxy(transport, { host, port: config.edgePort, upstreamUrl, removeHeaders: [] });

@@ -58,6 +58,13 @@ export class ServiceProcess implements AsyncDisposable {
     return this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
+  /** Throws when it is not running. */
+  get pid(): number {
+    const pid = this.#child?.pid;
+    if (pid === undefined) throw new Error(`${this.name} is not running`);
+    return pid;
+  }
+
   get metricsUrl(): string {
     return this.#readyUrl.replace('/readyz', '/metrics');
   }

@@ -86,6 +86,9 @@ describe('calls', () => {
     await echoed(client, 1, 'hello');
     client.send(headers(3), data(3, hello, 0), headers(3, [['x-more', '1']]));
     assert.equal((await client.answer(3)).resetCode, errorCode.protocolError);
+    // RFC 9113 section 8.1.
+    client.send(headers(5), data(5, hello, 0), headers(5, [[':path', '/']], flag.endHeaders | flag.endStream));
+    assert.equal((await client.answer(5)).resetCode, errorCode.protocolError);
   });
 
   it('larger than every window come through, both ways', async () => {
@@ -140,6 +143,21 @@ describe('calls', () => {
     client.send(settings([setting.initialWindowSize, 9]));
     await echoed(client, 1, 'hello');
     await echoed(client, 3, '');
+  });
+
+  it('are answered within the window of the connection, whatever each of them may have', async () => {
+    const { server } = await startServer({}, () => Buffer.alloc(40_000));
+    const client = await connectRaw(server.port, settings([setting.initialWindowSize, 1 << 20]));
+    const received = () => [1, 3].reduce((sum, id) => sum + (client.answers.get(id)?.body.length ?? 0), 0);
+    client.send(callOf(1, 'a'), callOf(3, 'b'));
+    await client.settled();
+    assert.equal(received(), 65_535);
+    client.send(frame(frameType.windowUpdate, 0, 0, uint32(10_000)));
+    await client.settled();
+    assert.equal(received(), 75_535);
+    client.send(frame(frameType.windowUpdate, 0, 0, uint32(10_000)));
+    await client.until(() => client.ended.has(1) && client.ended.has(3));
+    assert.equal(received(), 2 * 40_005);
   });
 
   it('begin their answer with a size update when the peer has set the size of its table', async () => {

@@ -33,7 +33,7 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       /** Absent: a new one at each start. */
       gatewayId: optional(text('TG_GATEWAY_ID')),
       extAuthzPort: port('TG_EXT_AUTHZ_PORT', 9001),
-      grpcTransport: choice('TG_GRPC_TRANSPORT', grpcTransports, 'grpc-js'),
+      grpcTransport: choice('TG_GRPC_TRANSPORT', grpcTransports, 'grpc-unary'),
       forwardAuthPort: port('TG_FORWARD_AUTH_PORT', 8083),
       /** Empty: it is not served. */
       forwardAuth: list('TG_FORWARD_AUTH', { default: [] }),

@@ -11,7 +11,7 @@ import { type CredentialConfig, defaultCredentialConfig } from '../decision/cred
 import { type DecideByRules, noRules, type RuledDecision, type RuleSet } from '../rules/rules.ts';
 import { type CheckRequestView, readCheckRequest } from './check-request.ts';
 import { OkAnswers, refusal } from './check-response.ts';
-import { type GrpcTransport, serveUnary, type TransportServer } from './grpc-server.ts';
+import { type GrpcTransport, serveUnary, type TransportServer, type UnaryMethod } from './grpc-server.ts';
 import { createRuledHeaderTest, identityHeaders } from './identity-headers.ts';
 import { logRefusal } from './refusal-log.ts';
 
@@ -36,10 +36,16 @@ export interface ExtAuthzConfig {
 }
 
 /** Serves until it is closed. */
-export async function createExtAuthzServer(
-  { decide, rules = () => noRules, logger, registry, clock, random }: ExtAuthzDeps,
-  { host, port, removeHeaders, credential = defaultCredentialConfig, grpcTransport }: ExtAuthzConfig,
-): Promise<TransportServer> {
+export async function createExtAuthzServer(deps: ExtAuthzDeps, config: ExtAuthzConfig): Promise<TransportServer> {
+  const { path } = AuthorizationService.check;
+  return serveUnary(config.grpcTransport, deps, { path, handle: createExtAuthzHandler(deps, config) }, config);
+}
+
+/** From the bytes of a CheckRequest to those of its CheckResponse. Neither throws nor rejects. */
+export function createExtAuthzHandler(
+  { decide, rules = () => noRules, logger, registry }: Pick<ExtAuthzDeps, 'decide' | 'rules' | 'logger' | 'registry'>,
+  { removeHeaders, credential = defaultCredentialConfig }: Pick<ExtAuthzConfig, 'removeHeaders' | 'credential'>,
+): UnaryMethod['handle'] {
   const credentialHeaders = [credential.header, credential.apiKeyHeader];
   const isForgeable = createRuledHeaderTest(
     [...identityHeaders, ...removeHeaders, ...credentialHeaders, 'authorization', 'dpop'],
@@ -83,7 +89,7 @@ export async function createExtAuthzServer(
     }
   }
 
-  function handle(bytes: Buffer): Uint8Array | Promise<Uint8Array> {
+  return (bytes) => {
     try {
       const request = readCheckRequest(bytes);
       if (request === null) return refusal('request_invalid');
@@ -95,12 +101,5 @@ export async function createExtAuthzServer(
     } catch (error) {
       return failed(error);
     }
-  }
-
-  return serveUnary(
-    grpcTransport,
-    { logger, registry, clock, random },
-    { path: AuthorizationService.check.path, handle },
-    { host, port },
-  );
+  };
 }

@@ -1,0 +1,239 @@
+/**
+ * What a decision costs at the gateway as it runs in production, one process on one core, by each transport: hits of L1, hits
+ * of L2, and misses; beside it the floor, which is the same transport with a handler that only has the answer, and a server in
+ * Go that only hashes the credential and looks it up. In turns within one run; every answer is compared.
+ */
+import { type ChildProcess, execFile, fork, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { CheckResponse } from '@token-gateway/schemas/ext-authz';
+import { openParts } from '../tests/parts/index.ts';
+import { startIssuer } from '../tests/system/issuer.ts';
+import { freePorts, ServiceProcess, until } from '../tests/system/service-process.ts';
+import { type System, startSystem } from '../tests/system/system.ts';
+import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
+import { buildGoFloor } from './grpc-go-floor.ts';
+import { numberOf } from './options.ts';
+import { formatTable, summarize } from './statistics.ts';
+import { TransportLoad } from './transport-load.ts';
+
+const run = promisify(execFile);
+const transports = ['grpc-unary', 'grpc-js'] as const;
+type Transport = (typeof transports)[number];
+const credentials = ['API key', 'JWT'] as const;
+
+/** One server with one request. */
+interface Contestant {
+  readonly name: string;
+  readonly pid: number;
+  readonly load: TransportLoad;
+  readonly cpuMicros: number[];
+}
+
+/** Clock ticks of /proc, of which a second has a hundred. */
+const microsPerTick = 10_000;
+const rulesCount = 1000;
+
+export async function benchmarkDecision(args: readonly string[]): Promise<Record<string, unknown>> {
+  const rounds = numberOf(args, 'rounds', 5);
+  const seconds = numberOf(args, 'seconds', 2);
+  const concurrency = numberOf(args, 'concurrency', 32);
+  const keys = numberOf(args, 'keys', 2000);
+  const parts = await openParts(['postgres', 'redis']);
+  await using issuer = await startIssuer();
+  const triggers = ['redis-pubsub'] as const;
+  await using system = await startSystem(parts, { gateways: 0, kafka: false, redis: true, triggers, envoy: false });
+  const tenant = await system.admin.createTenant();
+  const user = await system.admin.createUser(tenant.id);
+  await system.admin.createProvider(tenant.id, { issuer: issuer.issuer, audiences: ['api'], provisioning: 'jit' });
+  const { key } = await system.admin.createKey(user.id);
+  const requests = {
+    'API key': checkRequest(`Token ${key}`),
+    // As long as providers make them.
+    JWT: checkRequest(`Bearer ${await issuer.sign({ groups: Array.from({ length: 16 }, (_, at) => `group-${at}`) })}`),
+  };
+
+  await using stack = new AsyncDisposableStack();
+  const contestants: Contestant[] = [];
+  const compete = async (name: string, pid: number, port: number, asked: Buffer, expected: Buffer) => {
+    const load = await TransportLoad.open(port, [asked], expected);
+    stack.defer(() => load.close());
+    contestants.push({ name, pid, load, cpuMicros: [] });
+  };
+  for (const transport of transports) {
+    const gateway = await startGateway(system, stack, transport);
+    for (const credential of credentials) {
+      const answer = await grantedAnswer(gateway.port, requests[credential]);
+      if (credential === 'API key') {
+        const floor = await startFloor(stack, transport, answer.length);
+        await compete(`${transport}: floor`, floor.pid, floor.port, requests[credential], floor.answer);
+      }
+      await compete(`${transport}: hit by ${credential}`, gateway.pid, gateway.port, requests[credential], answer);
+    }
+  }
+  const ruled = await startGateway(system, stack, 'grpc-unary', { TG_RULES_FILE: await writeRules(rulesCount) });
+  const ruledAnswer = await grantedAnswer(ruled.port, requests['API key']);
+  await compete(
+    `grpc-unary: hit by API key, ${rulesCount} rules`,
+    ruled.pid,
+    ruled.port,
+    requests['API key'],
+    ruledAnswer,
+  );
+  const go = await startGoFloor(stack, key, tokenOf(ruledAnswer));
+  await compete(
+    'grpc-go: hashes and looks up',
+    go.pid,
+    go.port,
+    requests['API key'],
+    await grantedAnswer(go.port, requests['API key']),
+  );
+
+  await pin(process.pid, 0);
+  // The first round is for compilers.
+  for (let round = 0; round <= rounds; round += 1) {
+    for (const { pid, load, cpuMicros } of contestants) {
+      const before = await cpuOf(pid);
+      const count = await load.run(concurrency, seconds * 1000);
+      if (round > 0) cpuMicros.push(((await cpuOf(pid)) - before) / count);
+    }
+  }
+  const rows = contestants.map(({ name, cpuMicros }) => ({ name, ...summarize(cpuMicros) }));
+  console.log(
+    formatTable([
+      ['', 'CPU, us', 'max', 'per core and s'],
+      ...rows.map(({ name, p50, max }) => [name, p50.toFixed(1), max.toFixed(1), (1e6 / p50).toFixed(0)]),
+    ]),
+  );
+  console.log(`medians of ${rounds} rounds of ${seconds} s; ${concurrency} at once; each server on one core`);
+
+  const hit = contestants.find(({ name }) => name === 'grpc-unary: hit by API key');
+  const serial = summarize((await hit?.load.runSerially(20_000)) ?? []);
+  console.log(`a hit alone, there and back: p50 ${serial.p50.toFixed(3)} ms, p99 ${serial.p99.toFixed(3)} ms`);
+  const once = await measureOnce(system, stack, user.id, keys);
+  console.log(
+    formatTable([
+      [`once for each of ${keys} keys, 16 at once`, 'CPU of the gateway, us'],
+      ...once.map(({ name, cpuMicros }) => [name, cpuMicros.toFixed(0)]),
+    ]),
+  );
+  return { rows, serial, once, rounds, seconds, concurrency };
+}
+
+interface Server {
+  readonly pid: number;
+  readonly port: number;
+}
+
+async function startGateway(
+  system: System,
+  stack: AsyncDisposableStack,
+  transport: Transport,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<Server> {
+  const [extAuthz = 0, metrics = 0] = await freePorts(2);
+  const gateway = new ServiceProcess(
+    'gateway',
+    'services/gateway/src/main.ts',
+    {
+      ...system.gatewayEnvironment,
+      TG_REDIS_URL: system.redis?.url ?? '',
+      TG_EXT_AUTHZ_PORT: String(extAuthz),
+      TG_GRPC_TRANSPORT: transport,
+      ...environment,
+    },
+    metrics,
+  );
+  stack.use(gateway);
+  await gateway.start();
+  await pin(gateway.pid, 1);
+  return { pid: gateway.pid, port: extAuthz };
+}
+
+async function startFloor(stack: AsyncDisposableStack, transport: Transport, octets: number) {
+  const child = fork(fileURLToPath(new URL('transport-server.ts', import.meta.url)), [transport, String(octets)]);
+  stack.defer(() => void child.kill());
+  const [{ port }] = (await once(child, 'message')) as [{ port: number }];
+  await pin(pidOf(child), 1);
+  return { pid: pidOf(child), port, answer: Buffer.alloc(octets, 'a') };
+}
+
+async function startGoFloor(stack: AsyncDisposableStack, credential: string, token: string): Promise<Server> {
+  const child = spawn(await buildGoFloor(), [credential, token], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { GOMAXPROCS: '1' },
+  });
+  stack.defer(() => void child.kill());
+  const [line] = (await once(child.stdout, 'data')) as [Buffer];
+  await pin(pidOf(child), 1);
+  return { pid: pidOf(child), port: Number(line.toString()) };
+}
+
+/** The answer to a credential that is good, as bytes. */
+async function grantedAnswer(port: number, request: Buffer): Promise<Buffer> {
+  const client = createExtAuthzClient(`127.0.0.1:${port}`);
+  try {
+    // The first one fills L1; while nothing is warm it may take longer than it has.
+    await until('it is granted', 10_000, async () => tokenOf(await client.askRaw(request)) !== '');
+    return await client.askRaw(request);
+  } finally {
+    client.close();
+  }
+}
+
+/** Throws when it is no grant. */
+function tokenOf(answer: Buffer): string {
+  const { status, httpResponse } = CheckResponse.decode(answer);
+  const [option] = httpResponse?.$case === 'okResponse' ? httpResponse.value.headers : [];
+  const token = /^Bearer (.+)$/.exec(option?.header?.value ?? '')?.[1];
+  if (status?.code !== 0 || token === undefined) throw new Error(`not granted: ${JSON.stringify(status)}`);
+  return token;
+}
+
+/** New keys: at a gateway that nobody has asked, then at another that shares its L2. */
+async function measureOnce(system: System, stack: AsyncDisposableStack, userId: string, count: number) {
+  const requests: Buffer[] = [];
+  while (requests.length < count) {
+    const some = Array.from({ length: Math.min(16, count - requests.length) }, () => system.admin.createKey(userId));
+    for (const { key } of await Promise.all(some)) requests.push(checkRequest(`Token ${key}`));
+  }
+  const measured: { readonly name: string; readonly cpuMicros: number }[] = [];
+  for (const name of ['miss: L2 asked, exchanged, L2 filled', 'hit of L2']) {
+    const { pid, port } = await startGateway(system, stack, 'grpc-unary');
+    const before = await cpuOf(pid);
+    const load = await TransportLoad.open(port, requests, (answer) => tokenOf(answer) !== '');
+    await load.runOnce(16);
+    measured.push({ name, cpuMicros: ((await cpuOf(pid)) - before) / count });
+    load.close();
+  }
+  return measured;
+}
+
+async function writeRules(count: number): Promise<string> {
+  const rules = Array.from({ length: count }, (_, at) => {
+    return `- { name: r${at}, paths: ["/service-${at}/{id}/items"], methods: [GET], entitlements: [read] }`;
+  });
+  const file = join(tmpdir(), `token-gateway-rules-${process.pid}.yaml`);
+  const own = '- { name: orders, paths: ["/orders/{id}"], methods: [GET], entitlements: [read] }';
+  await writeFile(file, `rules:\n${[...rules, own].join('\n')}\n`);
+  return file;
+}
+
+async function pin(pid: number, core: number): Promise<void> {
+  await run('taskset', ['-a', '-p', '-c', String(core), String(pid)]);
+}
+
+/** Of all its threads, user and system. */
+async function cpuOf(pid: number): Promise<number> {
+  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * microsPerTick;
+}
+
+function pidOf({ pid }: ChildProcess): number {
+  if (pid === undefined) throw new Error('it did not start');
+  return pid;
+}
