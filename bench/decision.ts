@@ -3,27 +3,24 @@
  * of L2, and misses; beside it the floor, which is the same transport with a handler that only has the answer, and a server in
  * Go that only hashes the credential and looks it up. In turns within one run; every answer is compared.
  */
-import { type ChildProcess, execFile, fork, spawn } from 'node:child_process';
+import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { CheckResponse } from '@token-gateway/schemas/ext-authz';
 import { openParts } from '../tests/parts/index.ts';
 import { startIssuer } from '../tests/system/issuer.ts';
-import { freePorts, ServiceProcess, until } from '../tests/system/service-process.ts';
+import { until } from '../tests/system/service-process.ts';
 import { type System, startSystem } from '../tests/system/system.ts';
 import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
+import { cpuOf, pin, type Server, startGateway, transports } from './gateway-process.ts';
 import { buildGoFloor } from './grpc-go-floor.ts';
 import { numberOf } from './options.ts';
 import { formatTable, summarize } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
 
-const run = promisify(execFile);
-const transports = ['grpc-unary', 'grpc-js'] as const;
-type Transport = (typeof transports)[number];
 const credentials = ['API key', 'JWT'] as const;
 
 /** One server with one request. */
@@ -34,8 +31,6 @@ interface Contestant {
   readonly cpuMicros: number[];
 }
 
-/** Clock ticks of /proc, of which a second has a hundred. */
-const microsPerTick = 10_000;
 const rulesCount = 1000;
 
 export async function benchmarkDecision(args: readonly string[]): Promise<Record<string, unknown>> {
@@ -124,37 +119,7 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   return { rows, serial, once, rounds, seconds, concurrency };
 }
 
-interface Server {
-  readonly pid: number;
-  readonly port: number;
-}
-
-async function startGateway(
-  system: System,
-  stack: AsyncDisposableStack,
-  transport: Transport,
-  environment: Readonly<Record<string, string>> = {},
-): Promise<Server> {
-  const [extAuthz = 0, metrics = 0] = await freePorts(2);
-  const gateway = new ServiceProcess(
-    'gateway',
-    'services/gateway/src/main.ts',
-    {
-      ...system.gatewayEnvironment,
-      TG_REDIS_URL: system.redis?.url ?? '',
-      TG_EXT_AUTHZ_PORT: String(extAuthz),
-      TG_GRPC_TRANSPORT: transport,
-      ...environment,
-    },
-    metrics,
-  );
-  stack.use(gateway);
-  await gateway.start();
-  await pin(gateway.pid, 1);
-  return { pid: gateway.pid, port: extAuthz };
-}
-
-async function startFloor(stack: AsyncDisposableStack, transport: Transport, octets: number) {
+async function startFloor(stack: AsyncDisposableStack, transport: string, octets: number) {
   const child = fork(fileURLToPath(new URL('transport-server.ts', import.meta.url)), [transport, String(octets)]);
   stack.defer(() => void child.kill());
   const [{ port }] = (await once(child, 'message')) as [{ port: number }];
@@ -221,16 +186,6 @@ async function writeRules(count: number): Promise<string> {
   const own = '- { name: orders, paths: ["/orders/{id}"], methods: [GET], entitlements: [read] }';
   await writeFile(file, `rules:\n${[...rules, own].join('\n')}\n`);
   return file;
-}
-
-async function pin(pid: number, core: number): Promise<void> {
-  await run('taskset', ['-a', '-p', '-c', String(core), String(pid)]);
-}
-
-/** Of all its threads, user and system. */
-async function cpuOf(pid: number): Promise<number> {
-  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * microsPerTick;
 }
 
 function pidOf({ pid }: ChildProcess): number {

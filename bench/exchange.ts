@@ -8,12 +8,12 @@ import { once } from 'node:events';
 import { Agent, request as httpRequest } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
-import { crc32 } from 'node:zlib';
 import { importJWK, type JWK, SignJWT } from 'jose';
 import postgres from 'postgres';
 import { openParts } from '../tests/parts/index.ts';
 import { type Issuer, startIssuer } from '../tests/system/issuer.ts';
 import { type System, startSystem } from '../tests/system/system.ts';
+import { apiKeyOf } from './api-keys.ts';
 import { readCpu } from './cpu.ts';
 import { numberOf } from './options.ts';
 import { formatTable, inMs, summarize } from './statistics.ts';
@@ -173,16 +173,6 @@ function apiKeyGrant({ keys }: Size): Grant {
       api_key: apiKeyOf(anyOf(keys)),
     }),
   };
-}
-
-function apiKeyOf(index: number): string {
-  const signed = `tgk_${`${index}`.padStart(20, '0')}_${`${index}`.padStart(43, '0')}`;
-  const digits = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
-  let checksum = '';
-  for (let rest = crc32(signed); checksum.length < 6; rest = Math.floor(rest / 62)) {
-    checksum = `${digits[rest % 62]}${checksum}`;
-  }
-  return `${signed}_${checksum}`;
 }
 
 async function tokenExchangeGrant(issuer: Issuer, { users }: Size): Promise<Grant> {

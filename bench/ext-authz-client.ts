@@ -17,7 +17,7 @@ const { path } = AuthorizationService.check;
 const Client = makeClientConstructor({}, 'Authorization');
 
 /** A request with the credential, encoded once: the client should cost as little as it can beside what it measures. */
-export function checkRequest(authorization: string): Buffer {
+export function checkRequest(authorization: string, address = '10.0.0.1'): Buffer {
   const headers = {
     ':authority': 'orders.example',
     ':method': 'GET',
@@ -27,7 +27,7 @@ export function checkRequest(authorization: string): Buffer {
     'accept-encoding': 'gzip',
     'user-agent': 'bench',
     'x-envoy-internal': 'true',
-    'x-forwarded-for': '10.0.0.1',
+    'x-forwarded-for': '192.0.2.1',
     'x-forwarded-proto': 'https',
     'x-request-id': '7e0d0b9c-2a11-4ff1-9d9f-4a0f0f6d3d3c',
     authorization,
@@ -40,7 +40,10 @@ export function checkRequest(authorization: string): Buffer {
     size: -1,
     headers,
   };
-  return Buffer.from(CheckRequest.encode(CheckRequest.fromPartial({ attributes: { request: { http } } })).finish());
+  const source = { address: { socketAddress: { address, portValue: 40_000 } } };
+  return Buffer.from(
+    CheckRequest.encode(CheckRequest.fromPartial({ attributes: { source, request: { http } } })).finish(),
+  );
 }
 
 export function createExtAuthzClient(address: string): ExtAuthzClient {

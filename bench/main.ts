@@ -7,6 +7,7 @@ type Benchmark = (args: readonly string[]) => Promise<Record<string, unknown>>;
 const benchmarks: Record<string, () => Promise<Benchmark>> = {
   decision: async () => (await import('./decision.ts')).benchmarkDecision,
   exchange: async () => (await import('./exchange.ts')).benchmarkExchange,
+  flood: async () => (await import('./flood.ts')).benchmarkFlood,
   fleet: async () => (await import('./fleet.ts')).benchmarkFleet,
   'mass-revocation': async () => (await import('./mass-revocation.ts')).benchmarkMassRevocation,
   revocation: async () => (await import('./revocation.ts')).benchmarkRevocation,

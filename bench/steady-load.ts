@@ -9,7 +9,10 @@ import { text } from 'node:stream/consumers';
 import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
 
 const [addresses = '', rate = '500'] = process.argv.slice(2);
-const requests = (await text(process.stdin)).trim().split('\n').map(checkRequest);
+const requests = (await text(process.stdin))
+  .trim()
+  .split('\n')
+  .map((authorization) => checkRequest(authorization));
 const clients = addresses.split(',').map(createExtAuthzClient);
 const tickMs = 10;
 const perTick = (Number(rate) * tickMs) / 1000;

@@ -30,7 +30,8 @@ export class TransportLoad {
   readonly #expected: Expected;
   /** The one that is expected, as it comes. */
   readonly #whole: Buffer | null;
-  readonly #templates: readonly Buffer[];
+  readonly #template: (at: number) => Buffer;
+  readonly #count: number;
   readonly #decoder = new HpackDecoder(4096);
   readonly #bodies = new Map<number, Buffer>();
   #next = 1;
@@ -44,30 +45,43 @@ export class TransportLoad {
   #finished = (): void => {};
   #failed = (_error: Error): void => {};
 
-  static async open(port: number, requests: readonly Buffer[], expected: Expected): Promise<TransportLoad> {
+  /** Of requests that are made one by one, each is made when it is sent. */
+  static async open(
+    port: number,
+    requests: readonly Buffer[] | (() => Buffer),
+    expected: Expected,
+  ): Promise<TransportLoad> {
     const socket = connect({ host: '127.0.0.1', port, noDelay: true });
     await once(socket, 'connect');
     return new TransportLoad(socket, requests, expected);
   }
 
-  private constructor(socket: Socket, requests: readonly Buffer[], expected: Expected) {
+  private constructor(socket: Socket, requests: readonly Buffer[] | (() => Buffer), expected: Expected) {
     this.#socket = socket;
     this.#expected = expected;
     this.#whole = typeof expected === 'function' ? null : prefixed(expected);
     // The first call puts its fields into the table of the server; the others name them by their index there.
     const first = Buffer.concat(fields.map(([name, value]) => incremental(name, value)));
     const indexed = Buffer.from(fields.map((_, index) => 0x80 | (62 + fields.length - 1 - index)));
-    const bodies = requests.map((request) => frame(frameType.data, flag.endStream, 1, prefixed(request)));
-    this.#templates = bodies.map((body) =>
-      Buffer.concat([frame(frameType.headers, flag.endHeaders, 1, indexed), body]),
-    );
+    const headersFrame = frame(frameType.headers, flag.endHeaders, 1, indexed);
+    const bodyOf = (request: Buffer) => frame(frameType.data, flag.endStream, 1, prefixed(request));
+    const wholeOf = (request: Buffer) => Buffer.concat([headersFrame, bodyOf(request)]);
+    const [firstRequest] = typeof requests === 'function' ? [requests()] : requests;
+    if (typeof requests === 'function') {
+      this.#template = () => wholeOf(requests());
+      this.#count = Number.POSITIVE_INFINITY;
+    } else {
+      const templates = requests.map(wholeOf);
+      this.#template = (at) => templates[at % templates.length] as Buffer;
+      this.#count = templates.length;
+    }
     socket.write(
       Buffer.concat([
         clientPreface,
         settings([setting.initialWindowSize, 1 << 20]),
         frame(frameType.windowUpdate, 0, 0, uint32(windowMax - 65_535)),
         frame(frameType.headers, flag.endHeaders, this.#take(), first),
-        ...bodies.slice(0, 1),
+        bodyOf(firstRequest ?? Buffer.alloc(0)),
       ]),
     );
     this.#due = 1;
@@ -97,7 +111,7 @@ export class TransportLoad {
 
   /** Calls once with each request, but for the one that the connection began with, which is the first. */
   async runOnce(concurrency: number): Promise<void> {
-    this.#limit = this.#templates.length;
+    this.#limit = this.#count;
     await this.#until(concurrency);
   }
 
@@ -142,7 +156,7 @@ export class TransportLoad {
     if (count <= 0) return;
     const templates: Buffer[] = [];
     for (let index = 0; index < count; index += 1) {
-      templates.push(this.#templates[(this.#asked + index) % this.#templates.length] as Buffer);
+      templates.push(this.#template(this.#asked + index));
     }
     const bytes = Buffer.concat(templates);
     const second = headerOctets + fields.length;

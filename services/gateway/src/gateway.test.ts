@@ -106,6 +106,47 @@ describe('a gateway', () => {
     await gateway.close();
   });
 
+  it('asks about no more unknown credentials of an address whose credentials were none, and answers for the others as ever', async () => {
+    const { authority, gateway, clock, exports } = await started();
+    const ask = async (key: string, sourceAddress: string) =>
+      outcomeOf(await gateway.decide({ ...requestWith({ authorization: [`Token ${key}`] }), sourceAddress }));
+    const bad = () => {
+      const { id, key } = newKey();
+      authority.disabled.add(id);
+      return key;
+    };
+    const good = newKey().key;
+    assert.equal(await ask(good, '192.0.2.1'), 'allow');
+    for (let count = 0; count < 200; count += 1) assert.equal(await ask(bad(), '192.0.2.1'), 'user_disabled');
+    const asked = authority.exchangeCount;
+    for (let count = 0; count < 100; count += 1) assert.equal(await ask(bad(), '192.0.2.1'), 'overloaded');
+    assert.equal(await ask(newKey().key, '::ffff:192.0.2.1'), 'overloaded', 'nobody knows that it is good');
+    assert.equal(authority.exchangeCount, asked);
+    assert.equal(await ask(good, '192.0.2.1'), 'allow');
+    assert.equal(await ask(newKey().key, '192.0.2.2'), 'allow');
+    assert.ok(await exports('tg_gateway_limited_total{limit="address"} 101'));
+    await clock.advance(1000);
+    assert.equal(await ask(newKey().key, '192.0.2.1'), 'allow');
+    await gateway.close();
+  });
+
+  it('asks about no more unknown credentials of an issuer of whom too many were none, but those from where others were accepted', async () => {
+    const { authority, gateway, exports } = await started();
+    const ask = async (key: string, sourceAddress: string) =>
+      outcomeOf(await gateway.decide({ ...requestWith({ authorization: [`Token ${key}`] }), sourceAddress }));
+    assert.equal(await ask(newKey().key, '192.0.2.1'), 'allow');
+    for (let count = 0; count < 1000; count += 1) {
+      const { id, key } = newKey();
+      authority.disabled.add(id);
+      assert.equal(await ask(key, `10.0.${count >> 8}.${count & 0xff}`), 'user_disabled');
+    }
+    assert.equal(await ask(newKey().key, '192.0.2.2'), 'overloaded');
+    assert.equal(await ask(newKey().key, ''), 'overloaded');
+    assert.equal(await ask(newKey().key, '192.0.2.1'), 'allow');
+    assert.ok(await exports('tg_gateway_limited_total{limit="issuer"} 2'));
+    await gateway.close();
+  });
+
   it('takes an opaque token where one provider has its prefix, and asks nobody about any other', async () => {
     const clock = createTestClock();
     const authority = new Authority(() => clock.now().wallMs);

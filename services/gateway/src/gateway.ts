@@ -118,6 +118,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       },
       onUnusable: metrics.unusable,
       onAdmission: metrics.admission,
+      onLimit: metrics.limited,
     },
     {
       audience: config.audience,

@@ -3,6 +3,7 @@ import type { Admission, Heard, RevocationView, UseCheck } from '@token-gateway/
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { DecisionSource } from './decision/decide.ts';
 import type { Decision } from './decision/decision.ts';
+import type { Limit } from './decision/failure-budget.ts';
 
 interface Sources {
   readonly view: RevocationView;
@@ -55,6 +56,12 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
     name: 'tg_gateway_grants_total',
     help: 'Grants of exchanges by what became of them on arrival.',
     labelNames: ['admission'],
+    registers,
+  });
+  const limited = new Counter({
+    name: 'tg_gateway_limited_total',
+    help: 'Unknown credentials that nobody was asked about, since too many of their address or issuer were none.',
+    labelNames: ['limit'],
     registers,
   });
   const signals = new Counter({
@@ -129,6 +136,9 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
     },
     admission(admission: Admission): void {
       admissions.inc({ admission });
+    },
+    limited(limit: Limit): void {
+      limited.inc({ limit });
     },
     signal(trigger: string, result: Heard | 'malformed'): void {
       signals.inc({ trigger, result });

@@ -41,6 +41,7 @@ import type { ProviderDirectory } from '../view/provider-directory.ts';
 import { type CredentialConfig, checkStructure, findCredential } from './credential.ts';
 import type { Decision, DecisionRequest } from './decision.ts';
 import { ExchangeGate, type ExchangeGateConfig } from './exchange-gate.ts';
+import { AskLimits, type Limit, sourceOf } from './failure-budget.ts';
 
 export interface DecideConfig {
   /** The audience of internal tokens when the route names none. */
@@ -73,6 +74,8 @@ export interface DecideDeps {
   readonly onUnusable: (check: Exclude<UseCheck, 'usable'>) => void;
   /** What became of a grant when it arrived. */
   readonly onAdmission: (admission: Admission) => void;
+  /** A credential was not asked about, since too much of the like was none. */
+  readonly onLimit: (limit: Limit) => void;
 }
 
 export type DecisionSource = 'request' | 'l1' | 'negative' | 'l2' | 'exchange';
@@ -92,6 +95,8 @@ interface Credential {
   readonly value: string;
   readonly audience: string;
   readonly cacheKey: string;
+  /** Whom it comes from; null = nobody knows. */
+  readonly source: string | null;
   /** What came with it. */
   readonly presented: Presentation;
 }
@@ -135,6 +140,7 @@ export class DecisionCore {
   /** Credentials accepted lately with their tenants' bounds, whatever became of their entries. */
   readonly #standing: LRUCache<string, number>;
   readonly #flights = new Map<string, Flight>();
+  readonly #limits = new AskLimits();
   #largestMaxStalenessMs = refusalMaxStalenessMs;
 
   constructor(deps: DecideDeps, config: DecideConfig) {
@@ -164,8 +170,11 @@ export class DecisionCore {
       const now = this.#deps.clock.now();
       const grant = this.#take(this.#grants, cacheKey, now);
       if (grant?.conditions === null && found.scheme !== 'dpop') return this.#report('l1', grant.decision);
+      const source = grant === null ? sourceOf(request.sourceAddress ?? '') : null;
+      if (grant === null && this.#limits.isSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey))
+        return this.#notAsked('address');
       const presented = this.#deps.conditions.present(request, found);
-      const credential = { kind: found.kind, value: found.value, audience, cacheKey, presented };
+      const credential = { kind: found.kind, value: found.value, audience, cacheKey, source, presented };
       const decision = grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
       if (!(decision instanceof Promise)) return decision;
       return decision.catch((error: unknown) => this.#report('exchange', this.#unavailable(error)));
@@ -214,22 +223,43 @@ export class DecisionCore {
     return unmet !== null || presented.isSettled ? unmet : presented.claim();
   }
 
-  async #miss(credential: Credential, now: Instant): Promise<Decision> {
-    const refused = this.#checkStructure(credential, now);
-    if (refused !== null) return this.#report('request', refused);
+  /** Synchronous as long as nobody is asked, so that a flood costs as little as it can. */
+  #miss(credential: Credential, now: Instant): Decision | Promise<Decision> {
+    const structure = this.#checkStructure(credential, now);
+    if ('outcome' in structure) return this.#report('request', structure);
     const refusal = this.#take(this.#refusals, credential.cacheKey, now);
     if (refusal !== null) {
       const { code, subjects } = refusal;
       return this.#report('negative', { outcome: 'deny', code, subjects });
     }
-    const fromL2 = await this.#fromL2(credential);
-    if (fromL2 !== null) return this.#report('l2', fromL2);
-    return this.#report('exchange', await this.#fromExchange(credential));
+    const { source, cacheKey } = credential;
+    const limit = this.#limits.limitOf(source, structure.issuer, now.monotonicMs);
+    if (limit !== null && !this.#standing.has(cacheKey)) return this.#notAsked(limit);
+    return this.#ask(credential, this.#limits.ask(source, structure.issuer, now.monotonicMs));
   }
 
-  #checkStructure(credential: Credential, now: Instant): Decision | null {
+  /** Whoever knows of it, and counts what became of it. */
+  async #ask(credential: Credential, settle: ReturnType<AskLimits['ask']>): Promise<Decision> {
+    let end: Parameters<typeof settle>[0] = 'unknown';
+    try {
+      const fromL2 = await this.#fromL2(credential);
+      const decision = fromL2 ?? (await this.#fromExchange(credential));
+      if (decision.outcome !== 'unavailable') end = decision.outcome === 'allow' ? 'accepted' : 'failed';
+      return this.#report(fromL2 === null ? 'exchange' : 'l2', decision);
+    } finally {
+      settle(end, this.#deps.clock.now().monotonicMs);
+    }
+  }
+
+  #notAsked(limit: Limit): Decision {
+    this.#deps.onLimit(limit);
+    return this.#report('request', this.#later('overloaded'));
+  }
+
+  /** A refusal, or the issuer whose credential it would be. */
+  #checkStructure(credential: Credential, now: Instant): Decision | { readonly issuer: string } {
     // What begins like no provider's is garbage until the list says otherwise: nobody could be asked about it.
-    if (credential.kind === 'jwt' && this.#deps.providers.isOpaqueToken(credential.value)) return null;
+    if (credential.kind === 'jwt' && this.#deps.providers.isOpaqueToken(credential.value)) return { issuer: 'opaque' };
     const structure = checkStructure(
       credential.kind,
       credential.value,
@@ -237,8 +267,9 @@ export class DecisionCore {
       this.#config.credential.importedKeyPrefixes,
     );
     if ('refused' in structure) return { outcome: 'deny', code: structure.refused };
-    if (structure.kind !== 'jwt' || this.#deps.providers.isKnown(structure.issuer)) return null;
-    return this.#knowsAllProviders(now) ? { outcome: 'deny', code: 'token_issuer_unknown' } : null;
+    if (structure.kind !== 'jwt') return { issuer: 'keys' };
+    const isUnknown = !this.#deps.providers.isKnown(structure.issuer) && this.#knowsAllProviders(now);
+    return isUnknown ? { outcome: 'deny', code: 'token_issuer_unknown' } : { issuer: structure.issuer };
   }
 
   /** Else an issuer that is not on the list may be that of a provider just made, which the auth server knows by now. */
@@ -405,12 +436,12 @@ export class DecisionCore {
   #unavailable(thrown: unknown): Decision {
     const error = toServiceError(thrown);
     if (error.code === 'internal') this.#deps.logger.error({ err: error }, 'decision failed');
-    const code = error.code === 'internal' ? 'decision_unavailable' : error.code;
-    return {
-      outcome: 'unavailable',
-      code,
-      retryAfterSeconds: 1 + Math.floor(this.#deps.random() * retryAfterMaxSeconds),
-    };
+    return this.#later(error.code === 'internal' ? 'decision_unavailable' : error.code);
+  }
+
+  #later(code: ErrorCode): Decision {
+    const retryAfterSeconds = 1 + Math.floor(this.#deps.random() * retryAfterMaxSeconds);
+    return { outcome: 'unavailable', code, retryAfterSeconds };
   }
 
   #report(source: DecisionSource, decision: Decision): Decision {

@@ -1,0 +1,116 @@
+/**
+ * What valid callers notice of a flood of credentials that nobody has, and what the auth server does: as many as one core can
+ * send, checksum-valid keys and well-formed tokens of a known issuer, from one address and from many, at one gateway on the
+ * other core.
+ */
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { setPriority } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { openParts } from '../tests/parts/index.ts';
+import { startIssuer } from '../tests/system/issuer.ts';
+import { type System, startSystem } from '../tests/system/system.ts';
+import { checkRequest } from './ext-authz-client.ts';
+import { memoryOf, pin, startGateway } from './gateway-process.ts';
+import { numberOf } from './options.ts';
+import { formatTable, summarize } from './statistics.ts';
+import { TransportLoad } from './transport-load.ts';
+
+const floods = [
+  { name: 'keys, one address', kind: 'key', sources: 1 },
+  { name: 'keys, 10,000 addresses', kind: 'key', sources: 10_000 },
+  { name: 'tokens, one address', kind: 'token', sources: 1 },
+  { name: 'tokens, 10,000 addresses', kind: 'token', sources: 10_000 },
+] as const;
+
+export async function benchmarkFlood(args: readonly string[]): Promise<Record<string, unknown>> {
+  const seconds = numberOf(args, 'seconds', 15);
+  const parts = await openParts(['postgres', 'redis']);
+  await using issuer = await startIssuer();
+  const triggers = ['redis-pubsub'] as const;
+  await using system = await startSystem(parts, { gateways: 0, kafka: false, redis: true, triggers, envoy: false });
+  const tenant = await system.admin.createTenant();
+  const user = await system.admin.createUser(tenant.id);
+  await system.admin.createProvider(tenant.id, { issuer: issuer.issuer, audiences: ['api'], provisioning: 'jit' });
+  const keys = await Promise.all(Array.from({ length: 50 }, () => system.admin.createKey(user.id)));
+  await using stack = new AsyncDisposableStack();
+  const { pid, port } = await startGateway(system, stack, 'grpc-unary');
+  await pin(process.pid, 0);
+  setPriority(-15);
+
+  const valid = await TransportLoad.open(
+    port,
+    keys.map(({ key }) => checkRequest(`Token ${key}`, '192.0.2.7')),
+    (answer) => answer.length > 400,
+  );
+  stack.defer(() => valid.close());
+  await valid.runSerially(2000);
+  const quiet = summarize(await valid.runSerially(5000));
+  const rows = [{ name: 'none', perSecond: 0, asked: 0, share: 0, letIn: 0, grownOctets: 0, valid: quiet }];
+  for (const { name, kind, sources } of floods) {
+    const sender = fork(fileURLToPath(new URL('flood-sender.ts', import.meta.url)), [
+      String(port),
+      String(seconds),
+      kind,
+      String(sources),
+      await issuer.sign({ exp: Math.floor(Date.now() / 1000) + 3600 }),
+    ]);
+    await once(sender, 'message');
+    setPriority(sender.pid ?? 0, 19);
+    const [before, exchangesBefore] = [await memoryOf(pid), await exchangesOf(system)];
+    sender.send('go');
+    const ended = once(sender, 'message') as Promise<[{ count: number; letIn: number }]>;
+    const tookMs: number[] = [];
+    let isOver = false;
+    void ended.then(() => {
+      isOver = true;
+    });
+    while (!isOver) tookMs.push(...(await valid.runSerially(100)));
+    const [{ count, letIn }] = await ended;
+    const asked = (await exchangesOf(system)) - exchangesBefore;
+    const grownOctets = (await memoryOf(pid)) - before;
+    rows.push({
+      name,
+      perSecond: count / seconds,
+      asked,
+      share: asked / count,
+      letIn,
+      grownOctets,
+      valid: summarize(tookMs),
+    });
+  }
+  console.log(
+    formatTable([
+      [
+        'flood of',
+        'sent/s',
+        'asked of the auth server',
+        'share, %',
+        'let in',
+        'memory, MiB',
+        'valid: p50 ms',
+        'p99 ms',
+        'n',
+      ],
+      ...rows.map((row) => [
+        row.name,
+        row.perSecond.toFixed(0),
+        String(row.asked),
+        (row.share * 100).toFixed(3),
+        String(row.letIn),
+        (row.grownOctets / 2 ** 20).toFixed(1),
+        row.valid.p50.toFixed(3),
+        row.valid.p99.toFixed(3),
+        String(row.valid.count),
+      ]),
+    ]),
+  );
+  return { rows, seconds };
+}
+
+/** How many exchanges the auth server was asked for, whatever became of them. */
+async function exchangesOf(system: System): Promise<number> {
+  const metrics = await (await fetch(system.authServer.metricsUrl)).text();
+  const counts = metrics.matchAll(/^tg_auth_server_exchanges_total\{.*\} (\d+)/gm);
+  return [...counts].reduce((sum, [, count]) => sum + Number(count), 0);
+}

@@ -1,0 +1,58 @@
+/** A gateway as it runs in production, on one core. */
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { freePorts, ServiceProcess } from '../tests/system/service-process.ts';
+import type { System } from '../tests/system/system.ts';
+
+const run = promisify(execFile);
+export const transports = ['grpc-unary', 'grpc-js'] as const;
+type Transport = (typeof transports)[number];
+/** Clock ticks of /proc, of which a second has a hundred. */
+const microsPerTick = 10_000;
+
+export interface Server {
+  readonly pid: number;
+  readonly port: number;
+}
+
+export async function startGateway(
+  system: System,
+  stack: AsyncDisposableStack,
+  transport: Transport,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<Server> {
+  const [extAuthz = 0, metrics = 0] = await freePorts(2);
+  const gateway = new ServiceProcess(
+    'gateway',
+    'services/gateway/src/main.ts',
+    {
+      ...system.gatewayEnvironment,
+      TG_REDIS_URL: system.redis?.url ?? '',
+      TG_EXT_AUTHZ_PORT: String(extAuthz),
+      TG_GRPC_TRANSPORT: transport,
+      ...environment,
+    },
+    metrics,
+  );
+  stack.use(gateway);
+  await gateway.start();
+  await pin(gateway.pid, 1);
+  return { pid: gateway.pid, port: extAuthz };
+}
+
+export async function pin(pid: number, core: number): Promise<void> {
+  await run('taskset', ['-a', '-p', '-c', String(core), String(pid)]);
+}
+
+/** Of all its threads, user and system. */
+export async function cpuOf(pid: number): Promise<number> {
+  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * microsPerTick;
+}
+
+/** What it holds in memory, octets. */
+export async function memoryOf(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1]) * 1024;
+}

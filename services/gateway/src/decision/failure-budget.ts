@@ -1,0 +1,130 @@
+/**
+ * How many credentials that turn out to be none somebody may have the auth server asked about: by the address they come from,
+ * and by the issuer they name, so that who sends what is made up gets no further than here.
+ * @module
+ */
+import { isIPv4, isIPv6 } from 'node:net';
+import { LRUCache } from 'lru-cache';
+
+export interface BudgetConfig {
+  /** Failures at once. */
+  readonly burst: number;
+  /** Failures that are allowed again with each second. */
+  readonly perSecond: number;
+  /** Told apart at once; who has not been seen for longest begins anew. */
+  readonly keysMax: number;
+}
+
+interface Account {
+  /** Failures that are left; may be negative, down to as many as a burst. */
+  left: number;
+  atMs: number;
+  /** Asked about, and not known to have failed or not. */
+  pending: number;
+}
+
+/** Of each key as much. All times are monotonic, in milliseconds. */
+export class FailureBudget {
+  readonly #config: BudgetConfig;
+  readonly #accounts: LRUCache<string, Account>;
+
+  constructor(config: BudgetConfig) {
+    this.#config = config;
+    this.#accounts = new LRUCache({ max: config.keysMax });
+  }
+
+  /** Whether one more may be asked about. Who has failed lately has no more on the way than they may fail. */
+  isLeft(key: string, nowMs: number): boolean {
+    const account = this.#accounts.get(key);
+    if (account === undefined) return true;
+    this.#refill(account, nowMs);
+    return account.left >= 1 && (account.left > this.#config.burst / 2 || account.pending < account.left);
+  }
+
+  /** One is asked about. Returns what has to be called when it is known whether it failed, once. */
+  ask(key: string, nowMs: number): (hasFailed: boolean, nowMs: number) => void {
+    const account = this.#accounts.get(key) ?? { left: this.#config.burst, atMs: nowMs, pending: 0 };
+    this.#accounts.set(key, account);
+    account.pending += 1;
+    return (hasFailed, laterMs) => {
+      account.pending -= 1;
+      this.#refill(account, laterMs);
+      if (hasFailed) account.left = Math.max(-this.#config.burst, account.left - 1);
+    };
+  }
+
+  #refill(account: Account, nowMs: number): void {
+    const { burst, perSecond } = this.#config;
+    account.left = Math.min(burst, account.left + (Math.max(0, nowMs - account.atMs) * perSecond) / 1000);
+    account.atMs = Math.max(account.atMs, nowMs);
+  }
+}
+
+/** What one address, or network, may have asked about in vain; and all together of one issuer. */
+const bySource: BudgetConfig = { burst: 200, perSecond: 20, keysMax: 20_000 };
+const byIssuer: BudgetConfig = { burst: 1000, perSecond: 100, keysMax: 1000 };
+/** Whoever had a credential accepted from an address in this time is not held up by what others do to its issuer. */
+const trustedForMs = 600_000;
+const trustedMax = 100_000;
+
+export type Limit = 'address' | 'issuer';
+
+/**
+ * Whether the auth server, and L2, are asked about a credential that nothing is known of. Not being asked about is no
+ * refusal: whoever is held up may come again.
+ */
+export class AskLimits {
+  readonly #sources = new FailureBudget(bySource);
+  readonly #issuers = new FailureBudget(byIssuer);
+  /** Sources, and until when they are trusted. */
+  readonly #trusted = new LRUCache<string, number>({ max: trustedMax });
+
+  /** Null when it may be asked about. `source` is null where nobody knows it. */
+  limitOf(source: string | null, issuer: string, nowMs: number): Limit | null {
+    if (this.isSpent(source, nowMs)) return 'address';
+    const isTrusted = source !== null && (this.#trusted.get(source) ?? Number.NEGATIVE_INFINITY) > nowMs;
+    return isTrusted || this.#issuers.isLeft(issuer, nowMs) ? null : 'issuer';
+  }
+
+  /** Whether nothing from there is asked about, whatever it is. */
+  isSpent(source: string | null, nowMs: number): boolean {
+    return source !== null && !this.#sources.isLeft(source, nowMs);
+  }
+
+  /** One is asked about. Returns what has to be called once, with what became of it. */
+  ask(
+    source: string | null,
+    issuer: string,
+    nowMs: number,
+  ): (end: 'accepted' | 'failed' | 'unknown', nowMs: number) => void {
+    const ofIssuer = this.#issuers.ask(issuer, nowMs);
+    const ofSource = source === null ? null : this.#sources.ask(source, nowMs);
+    return (end, laterMs) => {
+      ofIssuer(end === 'failed', laterMs);
+      ofSource?.(end === 'failed', laterMs);
+      if (end === 'accepted' && source !== null) this.#trusted.set(source, laterMs + trustedForMs);
+    };
+  }
+}
+
+/** Whom an address stands for: one host by IPv4, one network of 64 bits by IPv6; null for what is no address. */
+export function sourceOf(address: string): string | null {
+  if (isIPv4(address)) return address;
+  const [text = ''] = address.split('%', 1);
+  if (!isIPv6(text)) return null;
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(text)?.[1];
+  if (mapped !== undefined) return mapped;
+  const [head = '', tail] = text.split('::', 2);
+  const groups = head === '' ? [] : head.split(':');
+  if (tail !== undefined) {
+    const last = tail === '' ? [] : tail.split(':');
+    // One in dotted form stands for two groups.
+    const length = last.length + (tail.includes('.') ? 1 : 0);
+    while (groups.length < 8 - length) groups.push('0');
+    groups.push(...last);
+  }
+  return groups
+    .slice(0, 4)
+    .map((group) => Number.parseInt(group, 16).toString(16))
+    .join(':');
+}
