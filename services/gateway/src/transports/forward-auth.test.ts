@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { type IncomingMessage, type OutgoingHttpHeaders, request } from 'node:http';
+import { Agent, type IncomingMessage, type OutgoingHttpHeaders, request } from 'node:http';
 import { after, beforeEach, describe, it } from 'node:test';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { defaultCredentialConfig, findCredential } from '../decision/credential.ts';
@@ -225,5 +225,16 @@ describe('forward-auth', () => {
   it('sees WebSocket as the scheme it is opened by', async () => {
     await ask('traefik', { ...credential, 'x-forwarded-proto': 'wss' });
     assert.equal(seen?.scheme, 'https');
+  });
+
+  it('keeps an idle connection for longer than a proxy does', async () => {
+    const agent = new Agent({ keepAlive: true });
+    const { path, headers } = asking.caddy;
+    const sent = request({ host: '127.0.0.1', port: server.port, path, headers: { ...headers, ...credential }, agent });
+    sent.end();
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    response.resume();
+    assert.equal(response.headers['keep-alive'], 'timeout=610');
+    agent.destroy();
   });
 });

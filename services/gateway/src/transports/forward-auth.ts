@@ -43,6 +43,9 @@ export interface ForwardAuthConfig {
   readonly credential?: CredentialConfig;
 }
 
+/** Above what proxies keep idle connections for: who closes one first may do so just as the other asks on it. */
+const keepAliveMs = 610_000;
+
 /** The request that is asked about. */
 type Asked = Omit<RuledRequest, 'header'>;
 
@@ -203,5 +206,5 @@ export function createForwardAuth(
     return decision.then((settled) => settle(settled, ruled));
   }
 
-  return serveHttp({ logger }, { host, port }, handle);
+  return serveHttp({ logger }, { host, port, keepAliveMs }, handle);
 }

@@ -22,12 +22,14 @@ export interface HttpServerConfig {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
+  /** How long a connection may be idle; default 5000. */
+  readonly keepAliveMs?: number;
 }
 
 /** Serves until it is closed; a request whose handling fails is refused. */
 export async function serveHttp(
   { logger }: { readonly logger: Logger },
-  { host, port }: HttpServerConfig,
+  { host, port, keepAliveMs = 5000 }: HttpServerConfig,
   handle: Handle,
 ): Promise<TransportServer> {
   const unanswered = new Set<ServerResponse>();
@@ -57,6 +59,7 @@ export async function serveHttp(
     maxHeaderSize: headersSizeMax,
     headersTimeout: headersTimeoutMs,
     requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: keepAliveMs,
     // Node's own refusal has no problem body.
     requireHostHeader: false,
   });
