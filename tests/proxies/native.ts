@@ -89,7 +89,7 @@ const caddy = (name: string, command: () => Promise<string>): EdgeProxy =>
         admin off
       }
       ${sample('caddy/Caddyfile', {
-        ':8080 {': `http://127.0.0.1:${port} {`,
+        ':8080 {': `:${port} {\n\tbind 127.0.0.1`,
         'forward_auth gateway:8083': `forward_auth 127.0.0.1:${forwardAuthPort}`,
         'reverse_proxy service:8090': `reverse_proxy 127.0.0.1:${servicePort}`,
       })}`,

@@ -24,6 +24,7 @@ import { MeasuredTable } from './table.ts';
 const rules = `
 rules:
   - { name: open, paths: ["/open/**"], access: public }
+  - { name: open host, hosts: [open.example], paths: ["/**"], access: public }
 `;
 
 const columns = [
@@ -274,6 +275,26 @@ await partsSuite('proxies', ['postgres', 'envoy'], (parts) => {
       const { received } = await ask(url, { path });
       if (received !== null) assert.match(received.path, /^\/open\/[a-z0-9/]*$/, `${path} became ${received.path}`);
     }
+  });
+
+  guarantee('open no host but the public one, wherever a client names it', async (url) => {
+    const own = { host: 'closed.example' };
+    const asked = [
+      { path: 'http://open.example/orders/7', headers: own },
+      { path: 'http://closed.example/orders/7', headers: { host: 'open.example' } },
+      { headers: ['Host', 'open.example', 'Host', 'closed.example'] },
+      { headers: ['Host', 'closed.example', 'Host', 'open.example'] },
+      { headers: { ...own, 'x-forwarded-host': 'open.example', forwarded: 'host=open.example' } },
+      { headers: { ...own, 'x-forwarded-host': 'open.example', connection: 'close, x-forwarded-host' } },
+      { headers: { host: 'open.example@closed.example' } },
+      { path: '//open.example/orders/7', headers: own },
+    ];
+    for (const each of asked) {
+      const { received } = await ask(url, each);
+      // What it believes of the host, in whatever header.
+      if (received !== null) assert.doesNotMatch(JSON.stringify(received), /closed\.example/);
+    }
+    assert.notEqual((await ask(url, { headers: { host: 'open.example' } })).received, null);
   });
 
   guarantee('bring the token back by no TRACE', async (url) => {

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, request } from 'node:http';
+import { createServer, type IncomingMessage, type OutgoingHttpHeaders, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 /** A request as the service behind a proxy got it. */
@@ -40,7 +40,8 @@ export async function startService() {
 export interface Asking {
   readonly method?: string;
   readonly path?: string;
-  readonly headers?: Readonly<Record<string, string | string[]>>;
+  /** As an array, name and value in turn, exactly these and no more. */
+  readonly headers?: Readonly<Record<string, string | string[]>> | readonly string[];
   readonly body?: string;
 }
 
@@ -58,7 +59,15 @@ export async function ask(
   { method = 'GET', path = '/orders/7', headers = {}, body }: Asking,
 ): Promise<Answer> {
   const { hostname, port } = new URL(url);
-  const sent = request({ hostname, port, method, path, headers, agent: false, timeout: answerMsMax });
+  const sent = request({
+    hostname,
+    port,
+    method,
+    path,
+    headers: headers as OutgoingHttpHeaders,
+    agent: false,
+    timeout: answerMsMax,
+  });
   sent.on('timeout', () => sent.destroy(new Error('no answer in time')));
   sent.end(body);
   const [response] = (await once(sent, 'response')) as [IncomingMessage];
