@@ -52,8 +52,11 @@ export function createServer(
   };
   const kill = async (): Promise<void> => {
     if (current === undefined) return;
-    await killTree(current.pid);
-    current.crossOut();
+    const { pid, child, crossOut } = current;
+    await killTree(pid);
+    // Until it has been waited for, its id is taken, and Postgres does not begin where its lock file names one that is.
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    crossOut();
     current = undefined;
   };
   const isRunning = () => current !== undefined && current.child.exitCode === null && current.child.signalCode === null;
