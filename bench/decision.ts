@@ -5,17 +5,15 @@
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CheckResponse } from '@token-gateway/schemas/ext-authz';
-import { openParts } from '../tests/parts/index.ts';
-import { startIssuer } from '../tests/system/issuer.ts';
 import { until } from '../tests/system/service-process.ts';
-import { type System, startSystem } from '../tests/system/system.ts';
+import type { System } from '../tests/system/system.ts';
 import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
-import { cpuOf, pin, type Server, startGateway, transports } from './gateway-process.ts';
+import { cpuOf, pin, type Server, startCallers, startGateway, transports } from './gateway-process.ts';
 import { buildGoFloor } from './grpc-go-floor.ts';
 import { numberOf } from './options.ts';
 import { formatTable, summarize } from './statistics.ts';
@@ -38,21 +36,15 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   const seconds = numberOf(args, 'seconds', 2);
   const concurrency = numberOf(args, 'concurrency', 32);
   const keys = numberOf(args, 'keys', 2000);
-  const parts = await openParts(['postgres', 'redis']);
-  await using issuer = await startIssuer();
-  const triggers = ['redis-pubsub'] as const;
-  await using system = await startSystem(parts, { gateways: 0, kafka: false, redis: true, triggers, envoy: false });
-  const tenant = await system.admin.createTenant();
-  const user = await system.admin.createUser(tenant.id);
-  await system.admin.createProvider(tenant.id, { issuer: issuer.issuer, audiences: ['api'], provisioning: 'jit' });
-  const { key } = await system.admin.createKey(user.id);
+  await using stack = new AsyncDisposableStack();
+  const { issuer, system, userId } = await startCallers(stack);
+  const { key } = await system.admin.createKey(userId);
   const requests = {
     'API key': checkRequest(`Token ${key}`),
     // As long as providers make them.
     JWT: checkRequest(`Bearer ${await issuer.sign({ groups: Array.from({ length: 16 }, (_, at) => `group-${at}`) })}`),
   };
 
-  await using stack = new AsyncDisposableStack();
   const contestants: Contestant[] = [];
   const compete = async (name: string, pid: number, port: number, asked: Buffer, expected: Buffer) => {
     const load = await TransportLoad.open(port, [asked], expected);
@@ -70,7 +62,7 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
       await compete(`${transport}: hit by ${credential}`, gateway.pid, gateway.port, requests[credential], answer);
     }
   }
-  const ruled = await startGateway(system, stack, 'grpc-unary', { TG_RULES_FILE: await writeRules(rulesCount) });
+  const ruled = await startGateway(system, stack, 'grpc-unary', { TG_RULES_FILE: await writeRules(stack, rulesCount) });
   const ruledAnswer = await grantedAnswer(ruled.port, requests['API key']);
   await compete(
     `grpc-unary: hit by API key, ${rulesCount} rules`,
@@ -109,7 +101,7 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   const hit = contestants.find(({ name }) => name === 'grpc-unary: hit by API key');
   const serial = summarize((await hit?.load.runSerially(20_000)) ?? []);
   console.log(`a hit alone, there and back: p50 ${serial.p50.toFixed(3)} ms, p99 ${serial.p99.toFixed(3)} ms`);
-  const once = await measureOnce(system, stack, user.id, keys);
+  const once = await measureOnce(system, stack, userId, keys);
   console.log(
     formatTable([
       [`once for each of ${keys} keys, 16 at once`, 'CPU of the gateway, us'],
@@ -178,11 +170,12 @@ async function measureOnce(system: System, stack: AsyncDisposableStack, userId: 
   return measured;
 }
 
-async function writeRules(count: number): Promise<string> {
+async function writeRules(stack: AsyncDisposableStack, count: number): Promise<string> {
   const rules = Array.from({ length: count }, (_, at) => {
     return `- { name: r${at}, paths: ["/service-${at}/{id}/items"], methods: [GET], entitlements: [read] }`;
   });
   const file = join(tmpdir(), `token-gateway-rules-${process.pid}.yaml`);
+  stack.defer(() => rm(file, { force: true }));
   const own = '- { name: orders, paths: ["/orders/{id}"], methods: [GET], entitlements: [read] }';
   await writeFile(file, `rules:\n${[...rules, own].join('\n')}\n`);
   return file;

@@ -7,11 +7,9 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { setPriority } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { openParts } from '../tests/parts/index.ts';
-import { startIssuer } from '../tests/system/issuer.ts';
-import { type System, startSystem } from '../tests/system/system.ts';
+import type { System } from '../tests/system/system.ts';
 import { checkRequest } from './ext-authz-client.ts';
-import { memoryOf, pin, startGateway } from './gateway-process.ts';
+import { memoryOf, pin, startCallers, startGateway } from './gateway-process.ts';
 import { numberOf } from './options.ts';
 import { formatTable, summarize } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
@@ -25,15 +23,9 @@ const floods = [
 
 export async function benchmarkFlood(args: readonly string[]): Promise<Record<string, unknown>> {
   const seconds = numberOf(args, 'seconds', 15);
-  const parts = await openParts(['postgres', 'redis']);
-  await using issuer = await startIssuer();
-  const triggers = ['redis-pubsub'] as const;
-  await using system = await startSystem(parts, { gateways: 0, kafka: false, redis: true, triggers, envoy: false });
-  const tenant = await system.admin.createTenant();
-  const user = await system.admin.createUser(tenant.id);
-  await system.admin.createProvider(tenant.id, { issuer: issuer.issuer, audiences: ['api'], provisioning: 'jit' });
-  const keys = await Promise.all(Array.from({ length: 50 }, () => system.admin.createKey(user.id)));
   await using stack = new AsyncDisposableStack();
+  const { issuer, system, userId } = await startCallers(stack);
+  const keys = await Promise.all(Array.from({ length: 50 }, () => system.admin.createKey(userId)));
   const { pid, port } = await startGateway(system, stack, 'grpc-unary');
   await pin(process.pid, 0);
   setPriority(-15);

@@ -2,14 +2,28 @@
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { openParts } from '../tests/parts/index.ts';
+import { startIssuer } from '../tests/system/issuer.ts';
 import { freePorts, ServiceProcess } from '../tests/system/service-process.ts';
-import type { System } from '../tests/system/system.ts';
+import { type System, startSystem } from '../tests/system/system.ts';
 
 const run = promisify(execFile);
 export const transports = ['grpc-unary', 'grpc-js'] as const;
 type Transport = (typeof transports)[number];
 /** Clock ticks of /proc, of which a second has a hundred. */
 const microsPerTick = 10_000;
+
+/** A system without a gateway, with an issuer and a user that both have a place in one tenant. */
+export async function startCallers(stack: AsyncDisposableStack) {
+  const parts = await openParts(['postgres', 'redis']);
+  const issuer = stack.use(await startIssuer());
+  const options = { gateways: 0, kafka: false, redis: true, triggers: ['redis-pubsub'], envoy: false } as const;
+  const system = stack.use(await startSystem(parts, options));
+  const tenant = await system.admin.createTenant();
+  const user = await system.admin.createUser(tenant.id);
+  await system.admin.createProvider(tenant.id, { issuer: issuer.issuer, audiences: ['api'], provisioning: 'jit' });
+  return { issuer, system, userId: user.id };
+}
 
 export interface Server {
   readonly pid: number;

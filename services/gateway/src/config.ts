@@ -18,7 +18,7 @@ import {
 } from '@token-gateway/platform';
 import type { JWK } from 'jose';
 import { certificateSources } from './conditions/client-certificate.ts';
-import { type ForwardAuthDialect, forwardAuthDialects } from './transports/forward-auth.ts';
+import { forwardAuthDialects } from './transports/forward-auth.ts';
 import { grpcTransports } from './transports/grpc-server.ts';
 
 const triggers = ['redis-pubsub', 'redis-keyspace', 'watch'] as const;
@@ -63,10 +63,10 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
     },
     env,
   );
-  const signals = config.signals.filter(isTrigger);
+  const signals = config.signals.filter(isOneOf(triggers));
   const problems: string[] = [];
   if (signals.length < config.signals.length) problems.push(`TG_SIGNALS must be some of ${triggers.join(', ')}`);
-  const forwardAuth = config.forwardAuth.filter(isDialect);
+  const forwardAuth = config.forwardAuth.filter(isOneOf(forwardAuthDialects));
   if (forwardAuth.length < config.forwardAuth.length) {
     problems.push(`TG_FORWARD_AUTH must be some of ${forwardAuthDialects.join(', ')}`);
   }
@@ -85,12 +85,8 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   return { ...config, signals, forwardAuth };
 }
 
-function isTrigger(name: string): name is Trigger {
-  return triggers.some((trigger) => trigger === name);
-}
-
-function isDialect(name: string): name is ForwardAuthDialect {
-  return forwardAuthDialects.some((dialect) => dialect === name);
+function isOneOf<T extends string>(names: readonly T[]): (name: string) => name is T {
+  return (name): name is T => names.some((each) => each === name);
 }
 
 /** The private JWK that a secret holds; null when it holds something else. */

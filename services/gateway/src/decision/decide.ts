@@ -171,7 +171,7 @@ export class DecisionCore {
       const grant = this.#take(this.#grants, cacheKey, now);
       if (grant?.conditions === null && found.scheme !== 'dpop') return this.#report('l1', grant.decision);
       const source = grant === null ? sourceOf(request.sourceAddress ?? '') : null;
-      if (grant === null && this.#limits.isSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey))
+      if (grant === null && this.#limits.isSourceSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey))
         return this.#notAsked('address');
       const presented = this.#deps.conditions.present(request, found);
       const credential = { kind: found.kind, value: found.value, audience, cacheKey, source, presented };
@@ -233,8 +233,8 @@ export class DecisionCore {
       return this.#report('negative', { outcome: 'deny', code, subjects });
     }
     const { source, cacheKey } = credential;
-    const limit = this.#limits.limitOf(source, structure.issuer, now.monotonicMs);
-    if (limit !== null && !this.#standing.has(cacheKey)) return this.#notAsked(limit);
+    if (this.#limits.isIssuerSpent(structure.issuer, source, now.monotonicMs) && !this.#standing.has(cacheKey))
+      return this.#notAsked('issuer');
     return this.#ask(credential, this.#limits.ask(source, structure.issuer, now.monotonicMs));
   }
 

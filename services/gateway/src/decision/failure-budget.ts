@@ -79,16 +79,15 @@ export class AskLimits {
   /** Sources, and until when they are trusted. */
   readonly #trusted = new LRUCache<string, number>({ max: trustedMax });
 
-  /** Null when it may be asked about. `source` is null where nobody knows it. */
-  limitOf(source: string | null, issuer: string, nowMs: number): Limit | null {
-    if (this.isSpent(source, nowMs)) return 'address';
-    const isTrusted = source !== null && (this.#trusted.get(source) ?? Number.NEGATIVE_INFINITY) > nowMs;
-    return isTrusted || this.#issuers.isLeft(issuer, nowMs) ? null : 'issuer';
+  /** Whether nothing from there is asked about, whatever it is. `source` is null where nobody knows it. */
+  isSourceSpent(source: string | null, nowMs: number): boolean {
+    return source !== null && !this.#sources.isLeft(source, nowMs);
   }
 
-  /** Whether nothing from there is asked about, whatever it is. */
-  isSpent(source: string | null, nowMs: number): boolean {
-    return source !== null && !this.#sources.isLeft(source, nowMs);
+  /** Whether nothing of the issuer is asked about that comes from there. */
+  isIssuerSpent(issuer: string, source: string | null, nowMs: number): boolean {
+    const isTrusted = source !== null && (this.#trusted.get(source) ?? Number.NEGATIVE_INFINITY) > nowMs;
+    return !isTrusted && !this.#issuers.isLeft(issuer, nowMs);
   }
 
   /** One is asked about. Returns what has to be called once, with what became of it. */

@@ -62,6 +62,20 @@ export class RuleSet {
 
 export const noRules = new RuleSet({ rules: [] });
 
+/** What is made of the rules in force: anew when others are. */
+export function madeOfRules<T>(rules: () => RuleSet, make: (inForce: RuleSet) => T): () => T {
+  let of = rules();
+  let made = make(of);
+  return () => {
+    const inForce = rules();
+    if (inForce !== of) {
+      made = make(inForce);
+      of = inForce;
+    }
+    return made;
+  };
+}
+
 interface Deps {
   readonly decide: Decide;
   /** Those in force now. */

@@ -3,7 +3,6 @@
  * every request, most of what it holds is of no use to anybody.
  * @module
  */
-
 import type { RouteDemand } from '../rules/demand.ts';
 import { readRouteDemand } from '../rules/route-demand.ts';
 import type { RuledRequest } from '../rules/rules.ts';
@@ -74,13 +73,9 @@ export class CheckRequestView implements RuledRequest {
     const reader = new ProtobufReader(bytes);
     this.#bytes = bytes;
     this.#reader = reader;
-    let [attributes, request, source] = [absent, absent, absent];
+    let [request, source] = [absent, absent];
     let extensions: Record<string, string> | null = null;
-    for (const end = bytes.length; reader.at < end; ) {
-      const tag = reader.varint(end);
-      if (tag === ofCheckRequest.attributes) attributes = this.#single(attributes);
-      reader.skip(tag, end);
-    }
+    const attributes = this.#find(ofCheckRequest.attributes, bytes.length);
     for (const end = this.#enter(attributes); reader.at < end; ) {
       const tag = reader.varint(end);
       if (tag === ofAttributes.source) source = this.#single(source);
@@ -96,11 +91,7 @@ export class CheckRequestView implements RuledRequest {
       reader.skip(tag, end);
     }
     this.#readSource(source);
-    for (const end = this.#enter(request); reader.at < end; ) {
-      const tag = reader.varint(end);
-      if (tag === ofRequest.http) this.#http = this.#single(this.#http);
-      reader.skip(tag, end);
-    }
+    this.#http = this.#find(ofRequest.http, this.#enter(request));
     this.#readHttp();
     if (extensions === null) return;
     const { audience, route } = readRouteDemand(extensions);
@@ -160,18 +151,14 @@ export class CheckRequestView implements RuledRequest {
 
   #readSource(source: number): void {
     const reader = this.#reader;
-    let [address, socketAddress] = [absent, absent];
+    let address = absent;
     for (const end = this.#enter(source); reader.at < end; ) {
       const tag = reader.varint(end);
       if (tag === ofPeer.address) address = this.#single(address);
       else if (tag === ofPeer.certificate) this.#certificate = reader.at;
       reader.skip(tag, end);
     }
-    for (const end = this.#enter(address); reader.at < end; ) {
-      const tag = reader.varint(end);
-      if (tag === ofAddress.socketAddress) socketAddress = this.#single(socketAddress);
-      reader.skip(tag, end);
-    }
+    const socketAddress = this.#find(ofAddress.socketAddress, this.#enter(address));
     for (const end = this.#enter(socketAddress); reader.at < end; ) {
       const tag = reader.varint(end);
       if (tag === ofSocketAddress.address) this.#sourceAddress = reader.at;
@@ -214,6 +201,17 @@ export class CheckRequestView implements RuledRequest {
   /** Another request may have been read since, while this one waited. */
   #indexHeaders(): void {
     if (headers.of !== this) this.#readHttp();
+  }
+
+  /** The one message of that tag from here to `end`. */
+  #find(wanted: number, end: number): number {
+    let found = absent;
+    while (this.#reader.at < end) {
+      const tag = this.#reader.varint(end);
+      if (tag === wanted) found = this.#single(found);
+      this.#reader.skip(tag, end);
+    }
+    return found;
   }
 
   /** Of a message within a message: sent twice, they would have to be merged, which nobody does who means well. */

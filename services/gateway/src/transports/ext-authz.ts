@@ -8,7 +8,7 @@ import type { Clock, Logger, Registry } from '@token-gateway/platform';
 import { AuthorizationService } from '@token-gateway/schemas/ext-authz';
 import { Counter } from 'prom-client';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
-import { type DecideByRules, noRules, type RuledDecision, type RuleSet } from '../rules/rules.ts';
+import { type DecideByRules, madeOfRules, noRules, type RuledDecision, type RuleSet } from '../rules/rules.ts';
 import { type CheckRequestView, readCheckRequest } from './check-request.ts';
 import { OkAnswers, refusal } from './check-response.ts';
 import { type GrpcTransport, serveUnary, type TransportServer, type UnaryMethod } from './grpc-server.ts';
@@ -51,10 +51,10 @@ function createExtAuthzHandler(
     [...identityHeaders, ...removeHeaders, ...credentialHeaders, 'authorization', 'dpop'],
     rules,
   );
-  const answersOf = (inForce: RuleSet): OkAnswers =>
-    new OkAnswers([...credentialHeaders, ...inForce.upstreamHeaders], isForgeable());
-  let inForce = rules();
-  let answers = answersOf(inForce);
+  const okAnswers = madeOfRules(
+    rules,
+    ({ upstreamHeaders }) => new OkAnswers([...credentialHeaders, ...upstreamHeaders], isForgeable()),
+  );
   const failures = new Counter({
     name: 'tg_gateway_ext_authz_failures_total',
     help: 'Requests that ended in an unforeseen error, and were not allowed.',
@@ -65,15 +65,6 @@ function createExtAuthzHandler(
     failures.inc();
     logger.error({ err: error }, 'ext_authz check failed');
     return refusal('decision_unavailable', { retryAfterSeconds: 1 });
-  }
-
-  function okAnswers(): OkAnswers {
-    const now = rules();
-    if (now !== inForce) {
-      inForce = now;
-      answers = answersOf(now);
-    }
-    return answers;
   }
 
   function answer(decision: RuledDecision, request: CheckRequestView): Uint8Array {

@@ -1,4 +1,4 @@
-import type { RuleSet } from '../rules/rules.ts';
+import { madeOfRules, type RuleSet } from '../rules/rules.ts';
 
 /** Headers by which services believe who is calling; what a client sends under such a name never reaches an upstream. */
 export const identityHeaders: readonly string[] = ['x-forwarded-user', 'x-user*', 'x-auth-*', 'x-tenant*'];
@@ -29,16 +29,7 @@ export function createRuledHeaderTest(
   patterns: readonly string[],
   rules: () => RuleSet,
 ): () => (name: string) => boolean {
-  let of = rules();
-  let test = createHeaderTest([...patterns, ...of.upstreamHeaders]);
-  return () => {
-    const inForce = rules();
-    if (inForce !== of) {
-      test = createHeaderTest([...patterns, ...inForce.upstreamHeaders]);
-      of = inForce;
-    }
-    return test;
-  };
+  return madeOfRules(rules, ({ upstreamHeaders }) => createHeaderTest([...patterns, ...upstreamHeaders]));
 }
 
 function normalize(name: string): string {
