@@ -85,7 +85,7 @@ async function startGateway(system: System): Promise<Gateway> {
       clock,
       random: Math.random,
     },
-    { audience: 'internal', fleetSecret: Buffer.from(env['TG_FLEET_SECRET'] ?? ''), entriesMax: 1000 },
+    { audience: 'internal', fleetSecret: Buffer.from(env['TG_FLEET_SECRET'] ?? ''), cacheBytes: 2 ** 21 },
   );
   gateway.start();
   return {

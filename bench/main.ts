@@ -6,6 +6,7 @@ type Benchmark = (args: readonly string[]) => Promise<Record<string, unknown>>;
 
 const benchmarks: Record<string, () => Promise<Benchmark>> = {
   decision: async () => (await import('./decision.ts')).benchmarkDecision,
+  cache: async () => (await import('./cache.ts')).benchmarkCache,
   exchange: async () => (await import('./exchange.ts')).benchmarkExchange,
   flood: async () => (await import('./flood.ts')).benchmarkFlood,
   fleet: async () => (await import('./fleet.ts')).benchmarkFleet,

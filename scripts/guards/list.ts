@@ -263,6 +263,18 @@ export const guards: readonly Guard[] = [
     ],
   },
   {
+    name: 'a grant whose renewal is refused is used no more',
+    tests: ['services/gateway/src/gateway.test.ts'],
+    isOfProtocol: false,
+    patches: [
+      {
+        file: 'services/gateway/src/decision/decide.ts',
+        find: "if (result.outcome === 'refused') this.#drop(credential, grant);",
+        replace: '',
+      },
+    ],
+  },
+  {
     name: 'identity refuses what was verified by another configuration than the present one',
     tests: ['services/identity/src/identity.test.ts'],
     patches: [

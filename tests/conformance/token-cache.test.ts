@@ -1,15 +1,18 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { describe, it, type TestContext } from 'node:test';
-import { createRedisTokenCache, type TokenCache } from '@token-gateway/platform';
+import { createGateway } from '@token-gateway/gateway';
+import { createApiKey, createRedisTokenCache, systemClock, type TokenCache } from '@token-gateway/platform';
 import { createSilentTelemetry, tokenCacheConformance } from '@token-gateway/platform/testing';
 import { Redis } from 'ioredis';
+import { Authority } from '../../services/gateway/src/authority.testing.ts';
 import { partsSuite } from '../parts/index.ts';
 import type { RedisPart } from '../parts/port.ts';
 
 const { logger } = createSilentTelemetry();
 /** Of the suites: a busy machine is no fault of the cache. */
 const patientMs = 5_000;
+const random = () => 0.5;
 
 await partsSuite('token cache', ['redis'], (parts) => {
   let started: Promise<RedisPart> | undefined;
@@ -97,6 +100,61 @@ await partsSuite('token cache', ['redis'], (parts) => {
       await cache.set('a', Uint8Array.of(1), 60_000, ['tenant:t']);
       await cache.removeBySubjects(['tenant:t']);
       assert.deepEqual(await (await client(test)).keys('*'), []);
+    });
+  });
+
+  describe('a gateway on Redis', { timeout: 60_000 }, () => {
+    const authority = new Authority(() => systemClock.now().wallMs);
+
+    async function openGateway(test: TestContext, l2TimeoutMs: number) {
+      const tokenCache = createRedisTokenCache({ url: (await redis()).url, logger, commandTimeoutMs: patientMs });
+      const telemetry = createSilentTelemetry();
+      const { identity, exchange } = authority;
+      const gateway = createGateway(
+        { ...telemetry, identity, exchange, tokenCache, usedProofs: null, signals: [], clock: systemClock, random },
+        { audience: 'internal', fleetSecret: Buffer.alloc(32, 1), l2TimeoutMs },
+      );
+      test.after(async () => {
+        await gateway.close();
+        await tokenCache.close();
+      });
+      gateway.start();
+      while (gateway.notReady().length > 0) await new Promise(setImmediate);
+      await answers(tokenCache);
+      const ask = async (key: string) =>
+        gateway.decide({ method: 'GET', path: '/', header: (name) => (name === 'x-api-key' ? [key] : []) });
+      return { ask, metrics: () => telemetry.registry.metrics() };
+    }
+
+    const newKeys = (count: number) => Array.from({ length: count }, () => createApiKey(randomBytes, 0).key);
+
+    it('that stands still decides by the auth server, after the time it has for L2', async (test) => {
+      const part = await redis();
+      const { ask, metrics } = await openGateway(test, 25);
+      const keys = newKeys(50);
+      await part.pause();
+      const startedAt = performance.now();
+      const decisions = await Promise.all(keys.map(ask));
+      const elapsedMs = performance.now() - startedAt;
+      await part.resume();
+      assert.ok(decisions.every(({ outcome }) => outcome === 'allow'));
+      assert.ok(elapsedMs >= 25 && elapsedMs < 1_000, `after ${elapsedMs} ms`);
+      assert.match(await metrics(), /tg_gateway_l2_reads_total\{result="late"\} 50\n/);
+    });
+
+    it('that starts with empty caches takes what others have decided from there, and asks the auth server for nothing', async (test) => {
+      const connection = await client(test);
+      await connection.flushall();
+      const warm = await openGateway(test, patientMs);
+      const keys = newKeys(500);
+      await Promise.all(keys.map(warm.ask));
+      while ((await connection.keys('tg:l2:*')).length < keys.length) await new Promise(setImmediate);
+      const asked = authority.exchangeCount;
+      const cold = await openGateway(test, patientMs);
+      const decisions = await Promise.all([...keys, ...keys, ...keys].map(cold.ask));
+      assert.ok(decisions.every(({ outcome }) => outcome === 'allow'));
+      assert.equal(authority.exchangeCount, asked);
+      assert.match(await cold.metrics(), /tg_gateway_l2_reads_total\{result="hit"\} 500\n/);
     });
   });
 

@@ -242,7 +242,7 @@ export function createSystem(seed: number): System {
           logger,
           registry,
         },
-        { audience: 'internal', fleetSecret, entriesMax: 100, longestLifeMs },
+        { audience: 'internal', fleetSecret, cacheBytes: 2 ** 16, longestLifeMs },
       );
       gateways.set(name, gateway);
       gateway.start();

@@ -9,6 +9,8 @@ export interface RedisClientOptions {
   readonly purpose: string;
   /** For jitter: a number in [0, 1). */
   readonly random: () => number;
+  /** Whether commands of one moment go out together: half the CPU for many, the same for one. Default false. */
+  readonly isPipelined?: boolean;
 }
 
 /** A connection on which nothing arrives for this long after a command is broken off and made again. */
@@ -20,11 +22,12 @@ const reconnectMaxMs = 500;
  * A connection for commands that makes itself again for ever. While there is none, commands reject at once: nothing waits,
  * and nothing is sent twice. A reply that does not come is waited for until the silence is noticed: see `replyWithin`.
  */
-export function createRedisClient({ url, logger, purpose, random }: RedisClientOptions): Redis {
+export function createRedisClient({ url, logger, purpose, random, isPipelined = false }: RedisClientOptions): Redis {
   const redis = new Redis(url, {
     connectTimeout: silenceTimeoutMs,
     socketTimeout: silenceTimeoutMs,
     enableOfflineQueue: false,
+    enableAutoPipelining: isPipelined,
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     // A replica that was the primary until a moment ago: its name may lead to the new one by now.

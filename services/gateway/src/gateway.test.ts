@@ -559,7 +559,173 @@ describe('a gateway', () => {
   });
 });
 
+describe('a grant in use', () => {
+  /** Within the time in which it is renewed: its life is 295 s, and the random number 0.5. */
+  const nearEndMs = 244_000;
+
+  async function nearItsEnd(options: Options = {}) {
+    const system = await started(options);
+    const { id, key } = newKey();
+    const first = await system.ask(key);
+    await system.clock.advance(nearEndMs);
+    return { ...system, id, key, first };
+  }
+
+  it('is renewed before it ends, by one exchange for which nobody waits', async () => {
+    const { authority, ask, clock, gateway, exports, key, first } = await nearItsEnd();
+    authority.exchangeValve.hold();
+    for (let count = 0; count < 100; count++) assert.deepEqual(await ask(key), first);
+    await clock.advance(0);
+    assert.equal(authority.exchangeCount, 2);
+    authority.exchangeValve.open();
+    await clock.advance(0);
+    assert.ok(await exports('tg_gateway_renewals_total{result="exchange"} 1'));
+    authority.exchangeValve.isBroken = true;
+    await clock.advance(200_000);
+    assert.deepEqual(await ask(key), allowWith('token-2', 'api-key'), 'beyond the end of the first');
+    await gateway.close();
+  });
+
+  it('is renewed for a use of it only', async () => {
+    const { authority, ask, clock, gateway, key } = await nearItsEnd();
+    await clock.advance(200_000);
+    assert.equal(authority.exchangeCount, 1);
+    await ask(key);
+    assert.equal(authority.exchangeCount, 2);
+    await gateway.close();
+  });
+
+  it('is used no more once its renewal was refused, though the refusal may not be kept', async () => {
+    const { authority, ask, clock, gateway, exports, key } = await nearItsEnd();
+    authority.alter = () => ({ outcome: 'refused', code: 'credential_revoked', facts: null });
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    await clock.advance(0);
+    assert.ok(await exports('tg_gateway_renewals_total{result="refused"} 1'));
+    assert.equal(outcomeOf(await ask(key)), 'credential_revoked');
+    await gateway.close();
+  });
+
+  it('is not renewed by a result that a revocation overtook', async () => {
+    const { authority, ask, signal, clock, gateway, exports, id, key } = await nearItsEnd();
+    authority.exchangeValve.hold();
+    await ask(key);
+    await clock.advance(0);
+    signal.onChange(authority.disable(id));
+    authority.exchangeValve.open();
+    await clock.advance(0);
+    assert.ok(await exports('tg_gateway_renewals_total{result="not-admitted"} 1'));
+    assert.equal(outcomeOf(await ask(key)), 'user_disabled');
+    await gateway.close();
+  });
+
+  it('is renewed behind the requests that wait for an exchange', async () => {
+    const { authority, ask, clock, gateway, exports, key } = await nearItsEnd({ config: { exchangesMax: 4 } });
+    authority.exchangeValve.hold();
+    const waiting = [ask(newKey().key), ask(newKey().key), ask(newKey().key)];
+    await clock.advance(0);
+    const asked = authority.exchangeCount;
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    await clock.advance(0);
+    assert.equal(authority.exchangeCount, asked);
+    assert.ok(await exports('tg_gateway_renewals_total{result="no-room"} 1'));
+    authority.exchangeValve.open();
+    await Promise.all(waiting);
+    await clock.advance(2000);
+    await ask(key);
+    await clock.advance(0);
+    assert.ok(await exports('tg_gateway_renewals_total{result="exchange"} 1'));
+    await gateway.close();
+  });
+
+  it('is used to its end while it cannot be renewed, which is tried no more than once in a second', async () => {
+    const { authority, ask, clock, gateway, key } = await nearItsEnd();
+    authority.exchangeValve.isBroken = true;
+    const asked = authority.exchangeCount;
+    for (let elapsed = 0; elapsed < 50_000; elapsed += 250) {
+      assert.equal(outcomeOf(await ask(key)), 'allow');
+      await clock.advance(250);
+    }
+    const attempts = authority.exchangeCount - asked;
+    assert.ok(attempts >= 16 && attempts <= 50, `${attempts}`);
+    await clock.advance(2_000);
+    assert.equal(outcomeOf(await ask(key)), 'auth_server_unavailable');
+    await gateway.close();
+  });
+
+  it('that is renewed at one gateway takes the others no exchange', async () => {
+    const clock = createTestClock();
+    const tokenCache = createMemoryTokenCache({ clock });
+    const authority = new Authority(() => clock.now().wallMs);
+    const one = await nearItsEnd({ clock, tokenCache, authority });
+    const other = await started({ clock, tokenCache, authority });
+    assert.deepEqual(await other.ask(one.key), one.first);
+    await one.ask(one.key);
+    await clock.advance(0);
+    assert.equal(authority.exchangeCount, 2);
+    await clock.advance(48_000);
+    assert.deepEqual(await other.ask(one.key), one.first);
+    await clock.advance(0);
+    assert.deepEqual(await other.ask(one.key), allowWith('token-2', 'api-key'));
+    assert.equal(authority.exchangeCount, 2);
+    assert.ok(await other.exports('tg_gateway_renewals_total{result="l2"} 1'));
+    for (const { gateway } of [one, other]) await gateway.close();
+  });
+
+  it('whose renewal is refused leaves L2 too', async () => {
+    const clock = createTestClock();
+    const tokenCache = createMemoryTokenCache({ clock });
+    const { authority, ask, gateway, key } = await nearItsEnd({ clock, tokenCache });
+    authority.alter = () => ({ outcome: 'refused', code: 'credential_revoked', facts: null });
+    await ask(key);
+    await clock.advance(0);
+    assert.equal(outcomeOf(await ask(key)), 'credential_revoked');
+    await gateway.close();
+  });
+});
+
 describe('L2', () => {
+  function l2With(get: TokenCache['get']): TokenCache {
+    return {
+      get,
+      set: () => Promise.reject(new Error('away')),
+      removeBySubjects: async () => 0,
+      close: async () => {},
+    };
+  }
+
+  it('that does not answer in time is a miss', async () => {
+    const tokenCache = l2With(() => new Promise(() => undefined));
+    const { authority, ask, clock, gateway, exports } = await started({ tokenCache, config: { l2TimeoutMs: 25 } });
+    const decision = ask(newKey().key);
+    await clock.advance(24);
+    assert.equal(authority.exchangeCount, 0);
+    await clock.advance(1);
+    assert.equal(outcomeOf(await decision), 'allow');
+    assert.ok(await exports('tg_gateway_l2_reads_total{result="late"} 1'));
+    await gateway.close();
+  });
+
+  it('is read once for all requests that wait for the same credential, by a gateway that knows nothing yet', async () => {
+    const clock = createTestClock();
+    const l2 = createMemoryTokenCache({ clock });
+    const authority = new Authority(() => clock.now().wallMs);
+    const warm = await started({ clock, authority, tokenCache: l2 });
+    const keys = Array.from({ length: 50 }, () => newKey().key);
+    for (const key of keys) await warm.ask(key);
+    await clock.advance(0);
+    let reads = 0;
+    const get: TokenCache['get'] = (cacheKey) => {
+      reads += 1;
+      return l2.get(cacheKey);
+    };
+    const cold = await started({ clock, authority, tokenCache: { ...l2, get } });
+    const decisions = await Promise.all(keys.flatMap((key) => Array.from({ length: 20 }, () => cold.ask(key))));
+    assert.ok(decisions.every(({ outcome }) => outcome === 'allow'));
+    assert.equal(reads, keys.length);
+    assert.equal(authority.exchangeCount, keys.length);
+    for (const { gateway } of [warm, cold]) await gateway.close();
+  });
+
   async function pair() {
     const clock = createTestClock();
     const tokenCache = createMemoryTokenCache({ clock });
@@ -610,13 +776,7 @@ describe('L2', () => {
   it('that fails or holds garbage is a miss', async () => {
     const { key } = newKey();
     for (const get of [() => Promise.reject(new Error('away')), async () => Buffer.from('garbage')]) {
-      const tokenCache: TokenCache = {
-        get,
-        set: () => Promise.reject(new Error('away')),
-        removeBySubjects: async () => 0,
-        close: async () => {},
-      };
-      const { ask, gateway } = await started({ tokenCache });
+      const { ask, gateway } = await started({ tokenCache: l2With(get) });
       assert.equal(outcomeOf(await ask(key)), 'allow');
       assert.equal(outcomeOf(await ask(key)), 'allow');
       await gateway.close();

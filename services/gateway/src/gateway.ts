@@ -56,7 +56,10 @@ export interface GatewayConfig {
   readonly negativeLifeMs?: number;
   /** The longest time between two watermarks. */
   readonly watermarkIntervalMs?: number;
-  readonly entriesMax?: number;
+  /** What L1 may take of memory. */
+  readonly cacheBytes?: number;
+  /** After which a read of L2 is a miss. */
+  readonly l2TimeoutMs?: number;
   readonly exchangesMax?: number;
 }
 
@@ -83,7 +86,11 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
   const view = new RevocationView({ longestLifeMs });
   const receipts = config.id === undefined ? null : new ReceiptBook(config.id);
   const providers = new ProviderDirectory({ identity, clock, logger }, config.credential ?? defaultCredentialConfig);
-  const metrics = createGatewayMetrics(registry, { view, clock, grantCount: () => core.grantCount });
+  const metrics = createGatewayMetrics(registry, {
+    view,
+    clock,
+    grants: () => ({ count: core.grantCount, bytes: core.grantBytes }),
+  });
   const audit = new DecisionAudit({ trail: deps.audit ?? noAuditTrail, clock });
   const closing = new AbortController();
   const unsubscribes: (() => Promise<void>)[] = [];
@@ -119,6 +126,8 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       onUnusable: metrics.unusable,
       onAdmission: metrics.admission,
       onLimit: metrics.limited,
+      onL2Read: metrics.l2Read,
+      onRenewal: metrics.renewal,
     },
     {
       audience: config.audience,
@@ -127,7 +136,8 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
       longestLifeMs,
       negativeLifeMs: config.negativeLifeMs ?? 5000,
       exchangeTimeoutMs,
-      entriesMax: config.entriesMax ?? 100_000,
+      cacheBytes: config.cacheBytes ?? 256 * 2 ** 20,
+      l2TimeoutMs: config.l2TimeoutMs ?? 25,
       gate: {
         concurrencyMax: exchangesMax,
         queueMax: exchangesMax * 16,

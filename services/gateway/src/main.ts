@@ -27,7 +27,7 @@ import { createReverseProxy } from './transports/reverse-proxy.ts';
 
 await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
   const config = loadGatewayConfig(env);
-  const { host, audience, upstreamUrl, removeHeaders, entriesMax, exchangesMax } = config;
+  const { host, audience, upstreamUrl, removeHeaders, cacheBytes, exchangesMax } = config;
   const clock = systemClock;
   const redisUrl = config.redisUrl?.reveal();
   const clientKey = readClientKey(config.clientKey);
@@ -45,7 +45,11 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
     { urls: config.authServerUrls, issuer: config.issuer, clientId: config.clientId, clientKey },
   );
   lifecycle.onClose('exchange client', () => exchange.close());
-  const tokenCache = redisUrl === undefined || !config.keepL2 ? null : createRedisTokenCache({ url: redisUrl, logger });
+  const { keepL2, l2TimeoutMs } = config;
+  const tokenCache =
+    redisUrl === undefined || !keepL2
+      ? null
+      : createRedisTokenCache({ url: redisUrl, logger, commandTimeoutMs: Math.max(50, l2TimeoutMs) });
   if (tokenCache !== null) lifecycle.onClose('token cache', () => tokenCache.close());
 
   const usedProofs =
@@ -80,7 +84,8 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
       credential: { ...defaultCredentialConfig, importedKeyPrefixes: config.importedKeyPrefixes },
       fleetSecret: Buffer.from(config.fleetSecret.reveal()),
       longestLifeMs: config.longestLifeSeconds * 1000,
-      entriesMax,
+      cacheBytes,
+      l2TimeoutMs,
       exchangesMax,
       conditions: { clientCertificate, requireNonce, ...(externalScheme === undefined ? {} : { externalScheme }) },
     },

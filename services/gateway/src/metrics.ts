@@ -1,14 +1,14 @@
 import type { Clock } from '@token-gateway/platform';
 import type { Admission, Heard, RevocationView, UseCheck } from '@token-gateway/revocation';
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { DecisionSource } from './decision/decide.ts';
+import type { DecisionSource, L2Read, Renewal } from './decision/decide.ts';
 import type { Decision } from './decision/decision.ts';
 import type { Limit } from './decision/failure-budget.ts';
 
 interface Sources {
   readonly view: RevocationView;
   readonly clock: Clock;
-  readonly grantCount: () => number;
+  readonly grants: () => { readonly count: number; readonly bytes: number };
 }
 
 interface DecisionLabels {
@@ -18,7 +18,7 @@ interface DecisionLabels {
 }
 
 /** The gateway's metrics; reading them costs nothing in a request's way. */
-export function createGatewayMetrics(registry: Registry, { view, clock, grantCount }: Sources) {
+export function createGatewayMetrics(registry: Registry, { view, clock, grants }: Sources) {
   const registers = [registry];
   /** Since they were last read, by code, which has one outcome: on the way of every request nothing more is done than to count. */
   const decided: Record<DecisionSource, Map<string, { readonly labels: DecisionLabels; count: number }>> = {
@@ -62,6 +62,18 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
     name: 'tg_gateway_limited_total',
     help: 'Unknown credentials that nobody was asked about, since too many of their address or issuer were none.',
     labelNames: ['limit'],
+    registers,
+  });
+  const l2Reads = new Counter({
+    name: 'tg_gateway_l2_reads_total',
+    help: 'Reads of L2 by what they brought; `late` and `failed` are misses.',
+    labelNames: ['result'],
+    registers,
+  });
+  const renewals = new Counter({
+    name: 'tg_gateway_renewals_total',
+    help: 'Grants in use that neared their end, by what became of their renewal.',
+    labelNames: ['result'],
     registers,
   });
   const signals = new Counter({
@@ -119,7 +131,8 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
   gauge('tg_gateway_applied_seq', 'Newest change confirmed by identity.', () => view.applied);
   gauge('tg_gateway_heard_seq', 'Newest change heard without a gap.', () => view.heard);
   gauge('tg_gateway_tombstones', 'Subjects with a tombstone.', () => view.tombstoneCount);
-  gauge('tg_gateway_l1_entries', 'Decisions in L1.', grantCount);
+  gauge('tg_gateway_l1_entries', 'Decisions in L1.', () => grants().count);
+  gauge('tg_gateway_l1_bytes', 'Memory that L1 takes, as it is estimated for its bound.', () => grants().bytes);
 
   return {
     decision(source: DecisionSource, decision: Decision): void {
@@ -139,6 +152,12 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grantCou
     },
     limited(limit: Limit): void {
       limited.inc({ limit });
+    },
+    l2Read(result: L2Read): void {
+      l2Reads.inc({ result });
+    },
+    renewal(result: Renewal): void {
+      renewals.inc({ result });
     },
     signal(trigger: string, result: Heard | 'malformed'): void {
       signals.inc({ trigger, result });

@@ -63,7 +63,7 @@ export function createRedisTokenCache({
   commandTimeoutMs = 50,
   random = Math.random,
 }: RedisTokenCacheOptions): TokenCache {
-  const redis = createRedisClient({ url, logger, purpose: 'token cache', random });
+  const redis = createRedisClient({ url, logger, purpose: 'token cache', random, isPipelined: true });
   const within = <T>(reply: Promise<T>): Promise<T> => replyWithin(clock, commandTimeoutMs, reply);
 
   async function removeSubjects(subjects: readonly Subject[]): Promise<number> {

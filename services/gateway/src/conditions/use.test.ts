@@ -170,6 +170,20 @@ suite('a token that is bound to a key', () => {
     });
   }
 
+  test('is exchanged again before its decision ends for a use with a proof, and for none without', async () => {
+    const all = await fleet();
+    all.authority.tokenLifeMs = 300_000;
+    await ask(all, 0, `DPoP ${all.token}`, [await all.prove()]);
+    await all.clock.advance(250_000);
+    assert.equal(await codeOf(ask(all, 0, `Bearer ${all.token}`)), 'proof_required');
+    await all.clock.advance(0);
+    assert.equal(all.authority.exchangeCount, 1);
+    assert.equal(await codeOf(ask(all, 0, `DPoP ${all.token}`, [await all.prove()])), 'allow');
+    await all.clock.advance(0);
+    assert.equal(all.authority.exchangeCount, 2);
+    await all.close();
+  });
+
   test('is refused as bearer token by a gateway that read it from L2', async () => {
     const all = await fleet({ shareL2: true });
     await ask(all, 0, `DPoP ${all.token}`, [await all.prove()]);

@@ -6,12 +6,15 @@
  * Conditions of a grant are held against every use of it, wherever it comes from. The one that has to be waited for, that a
  * proof is used for the first time, is waited for before the use-check.
  *
+ * A use of a grant that nears its end has it renewed meanwhile, by the same L2 and exchange.
+ *
  * Whatever comes out of a cache passes the use-check, and whatever comes out of an exchange passes `admit`, in the same
  * synchronous step in which the decision is returned.
  */
 import {
   type Clock,
   type ErrorCode,
+  inTime,
   type Logger,
   ServiceError,
   type TokenCache,
@@ -32,7 +35,9 @@ import { LRUCache } from 'lru-cache';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { cacheKeyOf } from '../cache/cache-key.ts';
-import { DecisionCache } from '../cache/decision-cache.ts';
+import type { Grant } from '../cache/grant.ts';
+import { GrantCache } from '../cache/grant-cache.ts';
+import { renewAtMs } from '../cache/renewal.ts';
 import { Sealer } from '../cache/sealed.ts';
 import { type Conditions, ConditionsSchema } from '../conditions/conditions.ts';
 import type { ConditionsChecker, Presentation, Unmet } from '../conditions/presentation.ts';
@@ -52,7 +57,9 @@ export interface DecideConfig {
   readonly longestLifeMs: number;
   readonly negativeLifeMs: number;
   readonly exchangeTimeoutMs: number;
-  readonly entriesMax: number;
+  readonly cacheBytes: number;
+  /** After which a read of L2 is a miss. */
+  readonly l2TimeoutMs: number;
   readonly gate: ExchangeGateConfig;
 }
 
@@ -76,14 +83,20 @@ export interface DecideDeps {
   readonly onAdmission: (admission: Admission) => void;
   /** A credential was not asked about, since too much of the like was none. */
   readonly onLimit: (limit: Limit) => void;
+  readonly onL2Read: (result: L2Read) => void;
+  readonly onRenewal: (renewal: Renewal) => void;
 }
+
+export type L2Read = 'hit' | 'miss' | 'late' | 'failed' | 'unreadable';
+
+/** What became of the renewal of a grant in use. */
+export type Renewal = 'exchange' | 'l2' | 'under-way' | 'no-room' | 'refused' | 'not-admitted' | 'failed';
 
 export type DecisionSource = 'request' | 'l1' | 'negative' | 'l2' | 'exchange';
 
-interface Grant extends CachedDecision {
-  readonly conditions: Conditions | null;
-  /** One for every use, so that others can keep with it what they make of it. */
-  readonly decision: Extract<Decision, { outcome: 'allow' }>;
+interface Cache<T> {
+  get(cacheKey: string): T | undefined;
+  delete(cacheKey: string): boolean;
 }
 
 interface Refusal extends CachedDecision {
@@ -95,6 +108,9 @@ interface Credential {
   readonly value: string;
   readonly audience: string;
   readonly cacheKey: string;
+}
+
+interface PresentedCredential extends Credential {
   /** Whom it comes from; null = nobody knows. */
   readonly source: string | null;
   /** What came with it. */
@@ -107,6 +123,13 @@ interface Flight {
   readonly result: Promise<ExchangeResult>;
 }
 
+/** What refusals, and the list of those in good standing, may take beside the grants: garbage pushes out no grant. */
+const besideShare = 1 / 16;
+/** A cache key with its place and, of a refusal, its objects; measured. */
+const standingBytes = 176;
+const refusalBytes = 440;
+const refusalSubjectBytes = 48;
+
 /** Used for refusals, whose tenant need not be known; a refusal is never unsafe to repeat. */
 const refusalMaxStalenessMs = 1000;
 /**
@@ -118,6 +141,8 @@ const joinWithinMs = 500;
 /** A token leaves the caches this long before its end, or at a tenth of its life, so that it reaches a service in time. */
 const tokenMarginMs = 5000;
 const retryAfterMaxSeconds = 3;
+/** A renewal that brought nothing is tried again after so long, or up to twice that. */
+const renewAgainMs = 1000;
 
 const l2Value = Compile(
   Type.Object({
@@ -135,12 +160,13 @@ export class DecisionCore {
   readonly #config: DecideConfig;
   readonly #gate: ExchangeGate;
   readonly #sealer: Sealer;
-  readonly #grants: DecisionCache<Grant>;
-  readonly #refusals: DecisionCache<Refusal>;
+  readonly #grants: GrantCache;
+  readonly #refusals: LRUCache<string, Refusal>;
   /** Credentials accepted lately with their tenants' bounds, whatever became of their entries. */
   readonly #standing: LRUCache<string, number>;
   readonly #flights = new Map<string, Flight>();
   readonly #limits = new AskLimits();
+  readonly #reads = new Map<string, Promise<Grant | null>>();
   #largestMaxStalenessMs = refusalMaxStalenessMs;
 
   constructor(deps: DecideDeps, config: DecideConfig) {
@@ -148,13 +174,22 @@ export class DecisionCore {
     this.#config = config;
     this.#gate = new ExchangeGate(deps.clock, config.gate);
     this.#sealer = new Sealer(config.fleetSecret);
-    this.#grants = new DecisionCache<Grant>(config.entriesMax);
-    this.#refusals = new DecisionCache<Refusal>(config.entriesMax);
-    this.#standing = new LRUCache<string, number>({ max: config.entriesMax });
+    this.#grants = new GrantCache(config.cacheBytes);
+    const besideBytes = Math.ceil(config.cacheBytes * besideShare);
+    this.#refusals = new LRUCache<string, Refusal>({
+      maxSize: besideBytes,
+      sizeCalculation: ({ subjects }) =>
+        subjects.reduce((sum, { length }) => sum + refusalSubjectBytes + length, refusalBytes),
+    });
+    this.#standing = new LRUCache<string, number>({ max: Math.ceil(besideBytes / standingBytes) });
   }
 
   get grantCount(): number {
     return this.#grants.size;
+  }
+
+  get grantBytes(): number {
+    return this.#grants.bytes;
   }
 
   get exchangesUnderWay(): number {
@@ -169,12 +204,16 @@ export class DecisionCore {
       const cacheKey = cacheKeyOf(found.kind, audience, found.value);
       const now = this.#deps.clock.now();
       const grant = this.#take(this.#grants, cacheKey, now);
-      if (grant?.conditions === null && found.scheme !== 'dpop') return this.#report('l1', grant.decision);
+      const { kind, value, scheme } = found;
+      if (grant?.conditions === null && scheme !== 'dpop') {
+        if (now.monotonicMs >= grant.renewAtMs) this.#renew({ kind, value, audience, cacheKey }, grant, now);
+        return this.#report('l1', grant.decision);
+      }
       const source = grant === null ? sourceOf(request.sourceAddress ?? '') : null;
       if (grant === null && this.#limits.isSourceSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey))
         return this.#notAsked('address');
       const presented = this.#deps.conditions.present(request, found);
-      const credential = { kind: found.kind, value: found.value, audience, cacheKey, source, presented };
+      const credential = { kind, value, audience, cacheKey, source, presented };
       const decision = grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
       if (!(decision instanceof Promise)) return decision;
       return decision.catch((error: unknown) => this.#report('exchange', this.#unavailable(error)));
@@ -190,7 +229,7 @@ export class DecisionCore {
   }
 
   /** An entry that passes the use-check now, which every use of a cached decision goes through. */
-  #take<T extends CachedDecision>(cache: DecisionCache<T>, cacheKey: string, now: Instant): T | null {
+  #take<T extends CachedDecision>(cache: Cache<T>, cacheKey: string, now: Instant): T | null {
     const entry = cache.get(cacheKey);
     if (entry === undefined) return null;
     const check = this.#deps.view.check(entry, now);
@@ -202,14 +241,16 @@ export class DecisionCore {
   }
 
   /** An entry of L1 that passed the use-check now. */
-  #hit(credential: Credential, grant: Grant, now: Instant): Decision | Promise<Decision> {
+  #hit(credential: PresentedCredential, grant: Grant, now: Instant): Decision | Promise<Decision> {
     const unmet = credential.presented.unmet(grant.conditions, now);
     if (unmet !== null) return this.#report('l1', unmet);
-    return credential.presented.isSettled ? this.#report('l1', grant.decision) : this.#claimed(credential);
+    if (!credential.presented.isSettled) return this.#claimed(credential);
+    if (now.monotonicMs >= grant.renewAtMs) this.#renew(credential, grant, now);
+    return this.#report('l1', grant.decision);
   }
 
   /** After the proof was claimed, which took time, the entry is looked for again. */
-  async #claimed(credential: Credential): Promise<Decision> {
+  async #claimed(credential: PresentedCredential): Promise<Decision> {
     const unmet = await credential.presented.claim();
     if (unmet !== null) return this.#report('l1', unmet);
     const now = this.#deps.clock.now();
@@ -218,13 +259,13 @@ export class DecisionCore {
   }
 
   /** Null when the conditions are met. Waits for a proof to be claimed, and for nothing else. */
-  #meet({ presented }: Credential, conditions: Conditions | null): Unmet | null | Promise<Unmet | null> {
+  #meet({ presented }: PresentedCredential, conditions: Conditions | null): Unmet | null | Promise<Unmet | null> {
     const unmet = presented.unmet(conditions, this.#deps.clock.now());
     return unmet !== null || presented.isSettled ? unmet : presented.claim();
   }
 
   /** Synchronous as long as nobody is asked, so that a flood costs as little as it can. */
-  #miss(credential: Credential, now: Instant): Decision | Promise<Decision> {
+  #miss(credential: PresentedCredential, now: Instant): Decision | Promise<Decision> {
     const structure = this.#checkStructure(credential, now);
     if ('outcome' in structure) return this.#report('request', structure);
     const refusal = this.#take(this.#refusals, credential.cacheKey, now);
@@ -239,7 +280,7 @@ export class DecisionCore {
   }
 
   /** Whoever knows of it, and counts what became of it. */
-  async #ask(credential: Credential, settle: ReturnType<AskLimits['ask']>): Promise<Decision> {
+  async #ask(credential: PresentedCredential, settle: ReturnType<AskLimits['ask']>): Promise<Decision> {
     let end: Parameters<typeof settle>[0] = 'unknown';
     try {
       const fromL2 = await this.#fromL2(credential);
@@ -277,24 +318,14 @@ export class DecisionCore {
     return this.#deps.providers.isCurrent && this.#deps.view.freshnessAgeMs(now) < refusalMaxStalenessMs;
   }
 
-  async #fromL2(credential: Credential): Promise<Decision | null> {
-    const { tokenCache, view, clock } = this.#deps;
-    if (tokenCache === null || view.freshnessAgeMs(clock.now()) > this.#largestMaxStalenessMs) return null;
-    const sealed = await tokenCache.get(credential.cacheKey).catch(() => null);
-    if (sealed === null) return null;
-    const opened = this.#sealer.open(sealContext(credential), sealed);
-    const value: unknown = opened === null ? null : JSON.parse(opened.plaintext);
-    if (opened === null || !l2Value.Check(value) || value.kind !== credential.kind) return null;
-    const meeting = this.#meet(credential, value.conditions);
+  async #fromL2(credential: PresentedCredential): Promise<Decision | null> {
+    const { view, clock } = this.#deps;
+    if (view.freshnessAgeMs(clock.now()) > this.#largestMaxStalenessMs) return null;
+    const read = await this.#readL2(credential);
+    if (read === null) return null;
+    const meeting = this.#meet(credential, read.conditions);
     const unmet = meeting instanceof Promise ? await meeting : meeting;
     const now = clock.now();
-    const { kind, token, ...facts } = value;
-    const read: Grant = {
-      ...facts,
-      asOf: opened.asOf,
-      expiresAt: instantOfWall(value.expiresAtMs, now),
-      decision: { outcome: 'allow', kind, token },
-    };
     const known = this.#grants.get(credential.cacheKey);
     // The read may have been slow, and something newer filled meanwhile.
     if (known === undefined || comparePositions(known.asOf, read.asOf) < 0) this.#keep(credential.cacheKey, read);
@@ -306,7 +337,7 @@ export class DecisionCore {
   }
 
   /** A result that something overtook, or that came too late, is asked for once more. */
-  async #fromExchange(credential: Credential): Promise<Decision> {
+  async #fromExchange(credential: PresentedCredential): Promise<Decision> {
     for (let attempt = 1; attempt <= 2; attempt++) {
       const flight = this.#join(credential);
       const result = await flight.result;
@@ -319,21 +350,107 @@ export class DecisionCore {
     return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'twice overtaken, or too late' }));
   }
 
+  /** One read for all that ask at the same time; what comes too late is a miss. */
+  #readL2(credential: Credential): Promise<Grant | null> {
+    const known = this.#reads.get(credential.cacheKey);
+    if (known !== undefined) return known;
+    const read = this.#openL2(credential).finally(() => this.#reads.delete(credential.cacheKey));
+    this.#reads.set(credential.cacheKey, read);
+    return read;
+  }
+
+  async #openL2(credential: Credential): Promise<Grant | null> {
+    const { tokenCache, clock, random, onL2Read } = this.#deps;
+    if (tokenCache === null) return null;
+    const reading = tokenCache.get(credential.cacheKey).catch(() => 'failed' as const);
+    const sealed = await inTime(clock, this.#config.l2TimeoutMs, reading, () => 'late' as const);
+    if (sealed === null || sealed === 'late' || sealed === 'failed') {
+      onL2Read(sealed ?? 'miss');
+      return null;
+    }
+    const opened = this.#sealer.open(sealContext(credential), sealed);
+    const value: unknown = opened === null ? null : JSON.parse(opened.plaintext);
+    if (opened === null || !l2Value.Check(value) || value.kind !== credential.kind) {
+      onL2Read('unreadable');
+      return null;
+    }
+    onL2Read('hit');
+    const { kind, token, expiresAtMs, ...facts } = value;
+    const now = clock.now();
+    const expiresAt = instantOfWall(expiresAtMs, now);
+    return {
+      ...facts,
+      asOf: opened.asOf,
+      expiresAt,
+      renewAtMs: renewAtMs(now, expiresAt, random()),
+      decision: { outcome: 'allow', kind, token },
+    };
+  }
+
   #join(credential: Credential): Flight {
-    const { view, clock, exchange } = this.#deps;
     const known = this.#flights.get(credential.cacheKey);
+    const { clock } = this.#deps;
     if (known !== undefined && ageMs(known.asked().askedAt, clock.now()) < this.#joinWithinMs(credential)) return known;
-    const request = { kind: credential.kind, credential: credential.value, audience: credential.audience };
+    const isInGoodStanding = this.#standing.has(credential.cacheKey);
+    const { asked, task } = this.#question(credential);
+    return this.#fly(credential, asked, this.#gate.run(isInGoodStanding, task));
+  }
+
+  #question({ kind, value, audience }: Credential) {
+    const { view, clock, exchange } = this.#deps;
     let asked = view.asking(clock.now());
-    const result = this.#gate.run(this.#standing.has(credential.cacheKey), () => {
+    const task = () => {
       asked = view.asking(clock.now());
-      return exchange.exchange(request, { timeoutMs: this.#config.exchangeTimeoutMs });
-    });
-    const flight: Flight = { asked: () => asked, result };
+      return exchange.exchange({ kind, credential: value, audience }, { timeoutMs: this.#config.exchangeTimeoutMs });
+    };
+    return { asked: () => asked, task };
+  }
+
+  #fly(credential: Credential, asked: () => Asked, result: Promise<ExchangeResult>): Flight {
+    const flight = { asked, result };
     const land = () => this.#land(credential, flight);
     result.then(land, land);
     this.#flights.set(credential.cacheKey, flight);
     return flight;
+  }
+
+  /**
+   * Has a grant in use renewed before its end, behind whoever waits for an exchange, so that nobody will have to. It is looked
+   * for in L2 first, since another gateway may have renewed it. What an exchange says passes `admit` as ever.
+   */
+  #renew(credential: Credential, grant: Grant, now: Instant): void {
+    const { random, onRenewal } = this.#deps;
+    grant.renewAtMs = now.monotonicMs + renewAgainMs * (1 + random());
+    this.#renewed(credential, grant).then(onRenewal, () => onRenewal('failed'));
+  }
+
+  async #renewed(credential: Credential, grant: Grant): Promise<Renewal> {
+    const read = await this.#readL2(credential);
+    if (read !== null && this.#isSuccessor(read, grant)) {
+      this.#keep(credential.cacheKey, read);
+      return 'l2';
+    }
+    if (this.#flights.has(credential.cacheKey)) return 'under-way';
+    const { asked, task } = this.#question(credential);
+    const answer = this.#gate.runInSpareRoom(task);
+    if (answer === null) return 'no-room';
+    const flight = this.#fly(credential, asked, answer);
+    const result = await flight.result;
+    const decision = this.#settle(credential, flight, result);
+    if (result.outcome === 'refused') this.#drop(credential, grant);
+    return decision?.outcome === 'allow' ? 'exchange' : result.outcome === 'refused' ? 'refused' : 'not-admitted';
+  }
+
+  #isSuccessor(read: Grant, grant: Grant): boolean {
+    const isLater = read.expiresAt.wallMs > grant.expiresAt.wallMs && comparePositions(read.asOf, grant.asOf) >= 0;
+    return isLater && this.#deps.view.check(read, this.#deps.clock.now()) === 'usable';
+  }
+
+  /** Refused before its end, it is used no more, here or from L2. */
+  #drop({ cacheKey }: Credential, { subjects }: Grant): void {
+    this.#grants.delete(cacheKey);
+    const own = subjects.filter((subject) => subject.startsWith('key:') || subject.startsWith('credential:'));
+    this.#deps.tokenCache?.removeBySubjects(own).catch(() => undefined);
   }
 
   /** Half of the age bound of what is known of the credential, so that a waiter still has the other half. */
@@ -400,6 +517,7 @@ export class DecisionCore {
       ...result.facts,
       conditions: result.conditions,
       expiresAt,
+      renewAtMs: renewAtMs(now, expiresAt, this.#deps.random()),
       decision: { outcome: 'allow', kind: credential.kind, token: result.token },
     };
   }

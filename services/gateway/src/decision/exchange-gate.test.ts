@@ -41,6 +41,49 @@ describe('the gate of exchanges', () => {
     await Promise.all(asked);
   });
 
+  it('runs what nobody waits for only while no one waits and half of the room is left', async () => {
+    const { gate, underWay, ask } = opened();
+    const spare = () => {
+      const task = Promise.withResolvers<void>();
+      const run = gate.runInSpareRoom(() => task.promise);
+      if (run !== null) underWay.push(task);
+      return run;
+    };
+    const begun = Array.from({ length: concurrencyMax }, spare).filter((run) => run !== null);
+    assert.equal(begun.length, concurrencyMax / 2);
+    const asked = Array.from({ length: concurrencyMax }, ask);
+    await new Promise(setImmediate);
+    assert.equal(gate.running, concurrencyMax, 'the other half was there for requests');
+    assert.equal(gate.waiting, concurrencyMax / 2);
+    const [first, ...others] = underWay.splice(0);
+    others.slice(0, concurrencyMax / 2).forEach((task) => void task.resolve());
+    await new Promise(setImmediate);
+    first?.resolve();
+    await new Promise(setImmediate);
+    assert.equal(gate.waiting, 0, 'what waits is asked first');
+    others.forEach((task) => void task.resolve());
+    while (underWay.length > 0) await settleAll(underWay);
+    await Promise.all([...begun, ...asked]);
+  });
+
+  it('leaves it to requests to ask while exchanges are in vain, and asks for what nobody waits for when there are none', async () => {
+    const { clock, gate, underWay, ask } = opened();
+    await clock.advance(1000);
+    const failed = Promise.allSettled(Array.from({ length: 16 }, ask));
+    await new Promise(setImmediate);
+    await settleAll(underWay, new ServiceError('auth_server_unavailable'));
+    await failed;
+    const probe = assert.rejects(ask());
+    await new Promise(setImmediate);
+    await settleAll(underWay, new ServiceError('auth_server_unavailable'));
+    await probe;
+    const done = async () => 'done';
+    await clock.advance(99);
+    assert.equal(gate.runInSpareRoom(done), null);
+    await clock.advance(1);
+    assert.equal(await gate.runInSpareRoom(done), 'done');
+  });
+
   it('asks for fewer at once while they are in vain, but not because one provider is away', async () => {
     for (const [code, running] of [
       ['identity_unavailable', 4],

@@ -90,6 +90,17 @@ export class ExchangeGate {
     }
   }
 
+  /**
+   * For what nobody waits for: runs it only while no one waits and half of the room is left, and while exchanges are in vain
+   * only where no request has asked in its turn.
+   */
+  runInSpareRoom<T>(task: () => Promise<T>): Promise<T> | null {
+    const { count, probeAtMs } = this.#vain.standing;
+    const isInTurn = count < outageAfter || this.#clock.now().monotonicMs >= probeAtMs + outageProbeEveryMs;
+    const isSpare = this.waiting === 0 && this.#running < Math.floor(this.#concurrency / 2);
+    return isSpare && isInTurn ? this.run(true, task) : null;
+  }
+
   #checkOutage(vain: { readonly count: number; probeAtMs: number }): void {
     if (vain.count < outageAfter) return;
     const nowMs = this.#clock.now().monotonicMs;
