@@ -1,7 +1,8 @@
 /**
  * What a decision costs at the gateway as it runs in production, one process on one core, by each transport: hits of L1, hits
  * of L2, and misses; beside it the floor, which is the same transport with a handler that only has the answer, and a server in
- * Go that only hashes the credential and looks it up. In turns within one run; every answer is compared.
+ * Go that only hashes the credential and looks it up; and gateways of others by their programs (`--heimdall PATH`,
+ * `--opa-envoy PATH`). In turns within one run; every answer is compared.
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,9 +16,10 @@ import type { System } from '../tests/system/system.ts';
 import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
 import { cpuOf, pin, type Server, startCallers, startGateway, transports } from './gateway-process.ts';
 import { buildGoFloor } from './grpc-go-floor.ts';
-import { numberOf } from './options.ts';
+import { numberOf, textOf } from './options.ts';
+import { startHeimdall, startOpa } from './peers.ts';
 import { formatTable, summarize } from './statistics.ts';
-import { TransportLoad } from './transport-load.ts';
+import { type Expected, TransportLoad } from './transport-load.ts';
 
 const credentials = ['API key', 'JWT'] as const;
 
@@ -46,7 +48,7 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   };
 
   const contestants: Contestant[] = [];
-  const compete = async (name: string, pid: number, port: number, asked: Buffer, expected: Buffer) => {
+  const compete = async (name: string, { pid, port }: Server, asked: Buffer, expected: Expected) => {
     const load = await TransportLoad.open(port, [asked], expected);
     stack.defer(() => load.close());
     contestants.push({ name, pid, load, cpuMicros: [] });
@@ -57,28 +59,25 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
       const answer = await grantedAnswer(gateway.port, requests[credential]);
       if (credential === 'API key') {
         const floor = await startFloor(stack, transport, answer.length);
-        await compete(`${transport}: floor`, floor.pid, floor.port, requests[credential], floor.answer);
+        await compete(`${transport}: floor`, floor, requests[credential], floor.answer);
       }
-      await compete(`${transport}: hit by ${credential}`, gateway.pid, gateway.port, requests[credential], answer);
+      await compete(`${transport}: hit by ${credential}`, gateway, requests[credential], answer);
     }
   }
   const ruled = await startGateway(system, stack, 'grpc-unary', { TG_RULES_FILE: await writeRules(stack, rulesCount) });
   const ruledAnswer = await grantedAnswer(ruled.port, requests['API key']);
-  await compete(
-    `grpc-unary: hit by API key, ${rulesCount} rules`,
-    ruled.pid,
-    ruled.port,
-    requests['API key'],
-    ruledAnswer,
-  );
+  await compete(`grpc-unary: hit by API key, ${rulesCount} rules`, ruled, requests['API key'], ruledAnswer);
   const go = await startGoFloor(stack, key, tokenOf(ruledAnswer));
-  await compete(
-    'grpc-go: hashes and looks up',
-    go.pid,
-    go.port,
-    requests['API key'],
-    await grantedAnswer(go.port, requests['API key']),
-  );
+  const goAnswer = await grantedAnswer(go.port, requests['API key']);
+  await compete('grpc-go: hashes and looks up', go, requests['API key'], goAnswer);
+  for (const [option, startPeer] of Object.entries({ heimdall: startHeimdall, 'opa-envoy': startOpa })) {
+    const program = textOf(args, option);
+    if (program === undefined) continue;
+    const peer = await startPeer(stack, program, issuer);
+    await grantedAnswer(peer.port, requests.JWT);
+    // Something in it may be new each time.
+    await compete(`${option}: JWT`, peer, requests.JWT, (answer) => tokenOf(answer) !== '');
+  }
 
   await pin(process.pid, 0);
   // The first round is for compilers.

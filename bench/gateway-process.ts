@@ -30,12 +30,16 @@ export interface Server {
   readonly port: number;
 }
 
+export interface GatewayServer extends Server {
+  readonly metricsUrl: string;
+}
+
 export async function startGateway(
   system: System,
   stack: AsyncDisposableStack,
   transport: Transport,
   environment: Readonly<Record<string, string>> = {},
-): Promise<Server> {
+): Promise<GatewayServer> {
   const [extAuthz = 0, metrics = 0] = await freePorts(2);
   const gateway = new ServiceProcess(
     'gateway',
@@ -52,7 +56,7 @@ export async function startGateway(
   stack.use(gateway);
   await gateway.start();
   await pin(gateway.pid, 1);
-  return { pid: gateway.pid, port: extAuthz };
+  return { pid: gateway.pid, port: extAuthz, metricsUrl: gateway.metricsUrl };
 }
 
 export async function pin(pid: number, core: number): Promise<void> {

@@ -8,10 +8,12 @@ const benchmarks: Record<string, () => Promise<Benchmark>> = {
   decision: async () => (await import('./decision.ts')).benchmarkDecision,
   cache: async () => (await import('./cache.ts')).benchmarkCache,
   exchange: async () => (await import('./exchange.ts')).benchmarkExchange,
+  overload: async () => (await import('./overload.ts')).benchmarkOverload,
   flood: async () => (await import('./flood.ts')).benchmarkFlood,
   fleet: async () => (await import('./fleet.ts')).benchmarkFleet,
   'mass-revocation': async () => (await import('./mass-revocation.ts')).benchmarkMassRevocation,
   revocation: async () => (await import('./revocation.ts')).benchmarkRevocation,
+  soak: async () => (await import('./soak.ts')).benchmarkSoak,
   transport: async () => (await import('./transport.ts')).benchmarkTransport,
 };
 

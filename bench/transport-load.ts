@@ -30,6 +30,9 @@ export class TransportLoad {
   readonly #expected: Expected;
   /** The one that is expected, as it comes. */
   readonly #whole: Buffer | null;
+  readonly #wholeOf: (request: Buffer) => Buffer;
+  /** Of requests that are asked in turn. */
+  readonly #templates: Buffer[];
   readonly #template: (at: number) => Buffer;
   readonly #count: number;
   readonly #decoder = new HpackDecoder(4096);
@@ -44,6 +47,9 @@ export class TransportLoad {
   #status = '';
   #finished = (): void => {};
   #failed = (_error: Error): void => {};
+  /** When each call began, where somebody wants to know. */
+  #begun: Map<number, number> | null = null;
+  #took = (_streamId: number): void => {};
 
   /** Of requests that are made one by one, each is made when it is sent. */
   static async open(
@@ -65,15 +71,16 @@ export class TransportLoad {
     const indexed = Buffer.from(fields.map((_, index) => 0x80 | (62 + fields.length - 1 - index)));
     const headersFrame = frame(frameType.headers, flag.endHeaders, 1, indexed);
     const bodyOf = (request: Buffer) => frame(frameType.data, flag.endStream, 1, prefixed(request));
-    const wholeOf = (request: Buffer) => Buffer.concat([headersFrame, bodyOf(request)]);
+    this.#wholeOf = (request) => Buffer.concat([headersFrame, bodyOf(request)]);
     const [firstRequest] = typeof requests === 'function' ? [requests()] : requests;
     if (typeof requests === 'function') {
-      this.#template = () => wholeOf(requests());
+      this.#templates = [];
+      this.#template = () => this.#wholeOf(requests());
       this.#count = Number.POSITIVE_INFINITY;
     } else {
-      const templates = requests.map(wholeOf);
-      this.#template = (at) => templates[at % templates.length] as Buffer;
-      this.#count = templates.length;
+      this.#templates = requests.map(this.#wholeOf);
+      this.#template = (at) => this.#templates[at % this.#count] as Buffer;
+      this.#count = this.#templates.length;
     }
     socket.write(
       Buffer.concat([
@@ -96,6 +103,11 @@ export class TransportLoad {
     });
     socket.on('error', (error) => this.#failed(error));
     socket.on('close', () => this.#failed(new Error('the connection ended')));
+  }
+
+  /** Another request in the turn of one. */
+  replace(at: number, request: Buffer): void {
+    this.#templates[at] = this.#wholeOf(request);
   }
 
   /** Resolves with the count of calls that were answered, `concurrency` at a time, for so long. */
@@ -129,6 +141,31 @@ export class TransportLoad {
     return tookMs;
   }
 
+  /**
+   * Sends so many a second, whether those before were answered or not; but never more than `streamsMax` at once, as a
+   * proxy does: the others are not sent. Resolves with how many were due, and how long each answer took, in ms.
+   */
+  async runOpenly(perSecond: number, ms: number, streamsMax: number): Promise<{ due: number; tookMs: number[] }> {
+    const begun = new Map<number, number>();
+    const tookMs: number[] = [];
+    this.#begun = begun;
+    this.#took = (streamId) => {
+      tookMs.push(performance.now() - (begun.get(streamId) ?? Number.NaN));
+      begun.delete(streamId);
+    };
+    const begin = performance.now();
+    let due = 0;
+    for (let elapsedMs = 0; elapsedMs < ms; elapsedMs = performance.now() - begin) {
+      const now = Math.floor((elapsedMs * perSecond) / 1000);
+      this.#send(Math.min(now - due, streamsMax - this.#due));
+      due = now;
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    await this.#until(0);
+    this.#begun = null;
+    return { due, tookMs };
+  }
+
   #until(concurrency: number): Promise<void> {
     this.#wanted = concurrency;
     return new Promise<void>((resolve, reject) => {
@@ -153,6 +190,10 @@ export class TransportLoad {
     if (this.#asked >= this.#limit) this.#wanted = 0;
     const count = Math.min(this.#wanted - this.#due, this.#limit - this.#asked);
     if (this.#wanted === 0 && this.#due === 0) this.#finished();
+    this.#send(count);
+  }
+
+  #send(count: number): void {
     if (count <= 0) return;
     const templates: Buffer[] = [];
     for (let index = 0; index < count; index += 1) {
@@ -165,6 +206,7 @@ export class TransportLoad {
       const id = this.#take();
       bytes.writeUInt32BE(id, at + 5);
       bytes.writeUInt32BE(id, at + second + 5);
+      this.#begun?.set(id, performance.now());
       at += template.length;
     }
     this.#due += count;
@@ -206,6 +248,7 @@ export class TransportLoad {
     this.#bodies.delete(streamId);
     const isRight = this.#status === '0' && body !== undefined && this.#isExpected(body);
     if (!isRight) this.#failed(new Error(`stream ${streamId} got a wrong answer, status ${this.#status}`));
+    if (this.#begun !== null) this.#took(streamId);
     this.#status = '';
     this.#due -= 1;
     this.#done += 1;

@@ -102,4 +102,27 @@ describe('the gate of exchanges', () => {
       await Promise.all(asked);
     }
   });
+
+  it('sheds whoever waits longest when one more comes than can wait', async () => {
+    const clock = createTestClock();
+    const gate = new ExchangeGate(clock, { concurrencyMax: 2, queueMax: 2, queueTimeoutMs: 60_000 });
+    const underWay: PromiseWithResolvers<string>[] = [];
+    const ask = (name: string) =>
+      gate
+        .run(false, () => {
+          const task = Promise.withResolvers<string>();
+          underWay.push(task);
+          return task.promise.then(() => name);
+        })
+        .catch((error: unknown) => `${name} ${error instanceof ServiceError ? error.code : 'failed'}`);
+    const asked = ['first', 'second', 'third', 'fourth'].map(ask);
+    await new Promise(setImmediate);
+    assert.equal(await asked[1], 'second overloaded');
+    assert.equal(gate.waiting, 2);
+    while (gate.running > 0) {
+      for (const task of underWay.splice(0)) task.resolve('');
+      await new Promise(setImmediate);
+    }
+    assert.deepEqual(await Promise.all(asked), ['first', 'second overloaded', 'third', 'fourth']);
+  });
 });

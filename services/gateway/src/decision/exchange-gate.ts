@@ -3,7 +3,7 @@ import { type Clock, ServiceError, type Timer, toServiceError } from '@token-gat
 export interface ExchangeGateConfig {
   /** Exchanges under way at once, at most. */
   readonly concurrencyMax: number;
-  /** How many wait in each lane. */
+  /** How many wait in each lane; one more, and the one that waits longest is shed, whose caller gives up first. */
   readonly queueMax: number;
   /** How long one waits before it is given up, milliseconds. */
   readonly queueTimeoutMs: number;
@@ -11,6 +11,7 @@ export interface ExchangeGateConfig {
 
 interface Waiter {
   readonly start: () => void;
+  readonly shed: (why: string) => void;
   readonly timer: Timer;
 }
 
@@ -130,15 +131,18 @@ export class ExchangeGate {
 
   #wait(isInGoodStanding: boolean): Promise<void> {
     const lane = isInGoodStanding ? this.#standing : this.#others;
-    if (lane.length >= this.#config.queueMax)
-      throw new ServiceError('overloaded', { detail: 'exchange queue is full' });
+    if (lane.length >= this.#config.queueMax) lane.shift()?.shed('the queue of exchanges is full');
     return new Promise((resolve, reject) => {
       const timer = this.#clock.setTimer(() => {
         lane.splice(lane.indexOf(waiter), 1);
-        reject(new ServiceError('overloaded', { detail: 'no exchange in time' }));
+        waiter.shed('no exchange in time');
       }, this.#config.queueTimeoutMs);
       const waiter: Waiter = {
         timer,
+        shed: (detail) => {
+          timer.cancel();
+          reject(new ServiceError('overloaded', { detail }));
+        },
         start: () => {
           this.#enter(isInGoodStanding);
           resolve();

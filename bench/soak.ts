@@ -1,0 +1,146 @@
+/**
+ * A gateway at full load for minutes, while keys are made and revoked all the time: what it holds in memory and open files,
+ * and how late its event loop is, from when it is warm to the end. Every answer is checked: a key in use is granted, and one
+ * that was revoked a second ago is not.
+ */
+import { readdir } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { metricOf } from './cpu.ts';
+import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
+import { cpuOf, memoryOf, pin, startCallers, startGateway } from './gateway-process.ts';
+import { numberOf } from './options.ts';
+import { formatTable, summarize } from './statistics.ts';
+import { TransportLoad } from './transport-load.ts';
+
+/** Only a grant has a token in it. */
+const isGranted = (answer: Buffer) => answer.length > 400;
+const boundMs = 1000;
+const sampleEveryMs = 10_000;
+
+interface Sample {
+  readonly atSeconds: number;
+  readonly residentOctets: number;
+  readonly heapOctets: number;
+  readonly entries: number;
+  readonly files: number;
+  readonly loopP99Ms: number;
+  readonly perSecond: number;
+  readonly core: number;
+}
+
+export async function benchmarkSoak(args: readonly string[]): Promise<Record<string, unknown>> {
+  const minutes = numberOf(args, 'minutes', 10);
+  const keysCount = numberOf(args, 'keys', 2000);
+  const turnoverPerSecond = numberOf(args, 'turnover', 20);
+  await using stack = new AsyncDisposableStack();
+  const { system, userId } = await startCallers(stack);
+  const gateway = await startGateway(system, stack, 'grpc-unary', { TG_CACHE_BYTES: String(32 * 2 ** 20) });
+  await pin(process.pid, 0);
+
+  const create = async () => {
+    const { id, key } = await system.admin.createKey(userId);
+    return { id, request: checkRequest(`Token ${key}`) };
+  };
+  const live: Awaited<ReturnType<typeof create>>[] = [];
+  while (live.length < keysCount) live.push(...(await Promise.all(Array.from({ length: 16 }, create))));
+  const load = await TransportLoad.open(
+    gateway.port,
+    live.map(({ request }) => request),
+    isGranted,
+  );
+  stack.defer(() => load.close());
+  const revoked: { readonly request: Buffer; readonly atMs: number }[] = [];
+  const client = createExtAuthzClient(`127.0.0.1:${gateway.port}`);
+  stack.defer(() => client.close());
+  let asked = 0;
+  let wrong = 0;
+  let isOver = false;
+
+  const turnOver = async () => {
+    for (let at = 0; !isOver; at = (at + 1) % live.length) {
+      const begin = performance.now();
+      const [oldest, successor] = [live[at], await create()];
+      if (oldest === undefined) throw new Error('no key is there');
+      live[at] = successor;
+      load.replace(at, successor.request);
+      // What was sent with it before is answered before it is revoked.
+      await sleep(50);
+      await system.admin.revokeKey(oldest.id);
+      revoked.push({ request: oldest.request, atMs: performance.now() });
+      await sleep(Math.max(0, 1000 / turnoverPerSecond - (performance.now() - begin)));
+    }
+  };
+  const askRevoked = async () => {
+    while (!isOver) {
+      const [first] = revoked;
+      if (first === undefined || performance.now() - first.atMs < boundMs) {
+        await sleep(20);
+        continue;
+      }
+      revoked.shift();
+      asked += 1;
+      if ((await client.check(first.request)) === 0) wrong += 1;
+    }
+  };
+
+  const samples: Sample[] = [];
+  const begin = performance.now();
+  const turning = Promise.all([turnOver(), askRevoked()]);
+  while (performance.now() - begin < minutes * 60_000) {
+    const [from, cpu] = [performance.now(), await cpuOf(gateway.pid)];
+    const count = await load.run(32, sampleEveryMs);
+    const tookMs = performance.now() - from;
+    const core = ((await cpuOf(gateway.pid)) - cpu) / 1000 / tookMs;
+    samples.push({
+      ...(await sampleOf(gateway.pid, gateway.metricsUrl, begin)),
+      perSecond: count / (tookMs / 1000),
+      core,
+    });
+  }
+  isOver = true;
+  await turning;
+
+  const shown = samples.filter((_, at) => at % 6 === 5 || at === samples.length - 1);
+  console.log(
+    formatTable([
+      ['after, s', 'resident, MiB', 'heap, MiB', 'L1', 'files', 'event loop p99, ms', 'decisions/s', 'of a core'],
+      ...shown.map((each) => [
+        each.atSeconds.toFixed(0),
+        (each.residentOctets / 2 ** 20).toFixed(1),
+        (each.heapOctets / 2 ** 20).toFixed(1),
+        String(each.entries),
+        String(each.files),
+        each.loopP99Ms.toFixed(1),
+        each.perSecond.toFixed(0),
+        each.core.toFixed(2),
+      ]),
+    ]),
+  );
+  const half = samples.slice(Math.floor(samples.length / 2));
+  const [early, late] = [half.slice(0, half.length / 2), half.slice(half.length / 2)].map((some) => ({
+    resident: summarize(some.map(({ residentOctets }) => residentOctets)).p50,
+    files: summarize(some.map(({ files }) => files)).max,
+  }));
+  const growth = (late?.resident ?? 0) / (early?.resident ?? 1) - 1;
+  const loopP99Ms = summarize(half.map(({ loopP99Ms: each }) => each)).max;
+  console.log(
+    `from the third to the fourth quarter: memory ${(growth * 100).toFixed(1)}%, files ${early?.files} to ${late?.files}`,
+  );
+  console.log(
+    `event loop p99 at most ${loopP99Ms.toFixed(1)} ms; ${asked} revoked keys asked a second later, ${wrong} let in`,
+  );
+  if (wrong > 0) process.exitCode = 1;
+  return { samples, growth, loopP99Ms, asked, wrong, minutes };
+}
+
+async function sampleOf(pid: number, metricsUrl: string, begin: number): Promise<Omit<Sample, 'perSecond' | 'core'>> {
+  const metrics = await (await fetch(metricsUrl, { headers: { connection: 'close' } })).text();
+  return {
+    atSeconds: (performance.now() - begin) / 1000,
+    residentOctets: await memoryOf(pid),
+    heapOctets: metricOf(metrics, 'nodejs_heap_size_used_bytes'),
+    entries: metricOf(metrics, 'tg_gateway_l1_entries'),
+    files: (await readdir(`/proc/${pid}/fd`)).length,
+    loopP99Ms: metricOf(metrics, 'nodejs_eventloop_lag_p99_seconds') * 1000,
+  };
+}
