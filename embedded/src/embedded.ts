@@ -37,6 +37,7 @@ import {
   startHealthServer,
   type Telemetry,
   text,
+  url,
 } from '@token-gateway/platform';
 import { createRelay } from '@token-gateway/revocation-relay';
 import { type DemoTenant, demoAudience, demoUsers, seedDemo } from './demo.ts';
@@ -52,6 +53,8 @@ const fields = {
   identityGrpcPort: port('TG_IDENTITY_GRPC_PORT', 9002),
   extAuthzPort: port('TG_EXT_AUTHZ_PORT', 9001),
   upstreamPort: port('TG_UPSTREAM_PORT', 8090),
+  /** Absent: the demo upstream. */
+  upstreamUrl: optional(url('TG_UPSTREAM_URL', { schemes: ['http', 'https'] })),
   devProviderPort: port('TG_DEV_PROVIDER_PORT', 8091),
   audience: text('TG_AUDIENCE', { default: 'internal' }),
   /** Absent: everything is in memory, and gone at the end. */
@@ -191,7 +194,10 @@ export async function startEmbedded(
     { host, port: config.extAuthzPort, removeHeaders: [], grpcTransport: 'grpc-unary' },
   );
   lifecycle.onClose('ext_authz', () => extAuthz.close());
-  const edge = await createReverseProxy(transport, { host, port: config.edgePort, upstreamUrl, removeHeaders: [] });
+  const edge = await createReverseProxy(
+    { ...transport, decideAgain: gateway.decideAgain, clock },
+    { host, port: config.edgePort, upstreamUrl: config.upstreamUrl ?? upstreamUrl, removeHeaders: [] },
+  );
   lifecycle.onClose('edge', () => edge.close());
 
   const devProviderUrl = urlOf(devProviderPort);

@@ -247,12 +247,6 @@ export const errorTable = {
     publicCode: 'request_timeout',
     publicMessage: 'The request did not arrive in time.',
   },
-  upgrade_unsupported: {
-    http: 501,
-    grpc: 12,
-    publicCode: 'upgrade_unsupported',
-    publicMessage: 'Upgrading the connection is not supported.',
-  },
   media_type_unsupported: {
     http: 415,
     grpc: 3,

@@ -39,6 +39,10 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       forwardAuth: list('TG_FORWARD_AUTH', { default: [] }),
       edgePort: port('TG_EDGE_PORT', 8080),
       upstreamUrl: optional(url('TG_UPSTREAM_URL', { schemes: ['http', 'https'] })),
+      upstreamTimeoutSeconds: integer('TG_UPSTREAM_TIMEOUT_SECONDS', { default: 60, minimum: 1, maximum: 3600 }),
+      edgeIdleSeconds: integer('TG_EDGE_IDLE_SECONDS', { default: 300, minimum: 1, maximum: 86_400 }),
+      edgeConnectionsMax: integer('TG_EDGE_CONNECTIONS_MAX', { default: 10_000, minimum: 1 }),
+      edgeRequestsMax: integer('TG_EDGE_REQUESTS_MAX', { default: 10_000, minimum: 1 }),
       identityAddresses: list('TG_IDENTITY_ADDRESSES', { default: ['127.0.0.1:9002'] }),
       authServerUrls: urls('TG_AUTH_SERVER_URL', { default: ['http://127.0.0.1:8081'] }),
       /** What client assertions are addressed to; absent: the token endpoint. */
@@ -83,7 +87,13 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   if (readClientKey(config.clientKey) === null) problems.push('TG_CLIENT_KEY must be a private JWK');
   if (Buffer.byteLength(config.fleetSecret.reveal()) < 32) problems.push('TG_FLEET_SECRET must have at least 32 bytes');
   if (problems.length > 0) throw new ConfigError(problems);
-  return { ...config, signals, forwardAuth };
+  const edgeLimits = {
+    upstreamTimeoutMs: config.upstreamTimeoutSeconds * 1000,
+    idleMs: config.edgeIdleSeconds * 1000,
+    connectionsMax: config.edgeConnectionsMax,
+    requestsMax: config.edgeRequestsMax,
+  };
+  return { ...config, signals, forwardAuth, edgeLimits };
 }
 
 function isOneOf<T extends string>(names: readonly T[]): (name: string) => name is T {

@@ -11,6 +11,7 @@ import {
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { hasAllSubjects, providerSubject } from '@token-gateway/revocation';
 import { Authority } from './authority.testing.ts';
+import { PresentedOnce } from './conditions/presentation.ts';
 import { defaultCredentialConfig } from './decision/credential.ts';
 import { createGateway, type GatewayConfig } from './gateway.ts';
 import type { RuledDecision } from './rules/rules.ts';
@@ -459,6 +460,39 @@ describe('a gateway', () => {
       assert.equal(outcomeOf(await ask(key)), 'allow');
     }
     assert.equal(authority.exchangeCount, 1);
+    await gateway.close();
+  });
+
+  it('decides again of open requests as of others, counts them apart, and asks about them only in spare room', async () => {
+    const { authority, gateway, clock, exports } = await started({ config: { exchangesMax: 8 } });
+    const openedWith = (key: string) => ({
+      ...requestWith({ authorization: [`Token ${key}`] }),
+      presented: new PresentedOnce(),
+      isAgain: true,
+    });
+    const keys = Array.from({ length: 20 }, newKey);
+    const again = keys.map(({ key }) => openedWith(key));
+    for (const { key } of keys) await gateway.decide(requestWith({ authorization: [`Token ${key}`] }));
+    for (const request of again) assert.equal(outcomeOf(gateway.decideAgain(request) as RuledDecision), 'allow');
+    assert.ok(await exports('tg_gateway_decisions_total{source="open",outcome="allow",code=""} 20'));
+    const [first] = keys;
+    assert.ok(first);
+    authority.disable(first.id);
+    await clock.advance(300);
+    const decided = await Promise.all(again.map((request) => gateway.decideAgain(request)));
+    assert.deepEqual(decided.map(outcomeOf), ['user_disabled', ...Array.from({ length: 19 }, () => 'allow')]);
+    authority.watermarkValve.isBroken = true;
+    authority.exchangeValve.hold();
+    await clock.advance(2000);
+    const before = authority.exchangeCount;
+    const deciding = again.slice(1).map((request) => gateway.decideAgain(request));
+    await clock.advance(0);
+    assert.equal(authority.exchangeCount - before, 4, 'half of the room');
+    authority.exchangeValve.open();
+    const outcomes = (await Promise.all(deciding)).map(outcomeOf);
+    assert.deepEqual([outcomes.filter((outcome) => outcome === 'allow').length, outcomes.at(-1)], [4, 'overloaded']);
+    const later = await Promise.all(again.slice(1).map((request) => gateway.decideAgain(request)));
+    assert.deepEqual(new Set(later.map(outcomeOf)), new Set(['allow']), 'one answer freshens all');
     await gateway.close();
   });
 

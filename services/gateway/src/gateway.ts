@@ -65,6 +65,8 @@ export interface GatewayConfig {
 
 export interface Gateway {
   readonly decide: DecideByRules;
+  /** For requests that were let in, while they are open: as `decide`, but they are counted against nothing. */
+  readonly decideAgain: DecideByRules;
   /** Subscribes, and asks for the first watermark; resolves at once. */
   start(): void;
   /** Up to where changes are confirmed and applied; epoch 0 before the first watermark. */
@@ -209,6 +211,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
 
   return {
     decide,
+    decideAgain: decide,
     start() {
       if (isStarted) return;
       isStarted = true;

@@ -110,8 +110,8 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
   }
   if (upstreamUrl !== undefined) {
     const proxy = await createReverseProxy(
-      { decide, rules, logger, registry },
-      { host, port: config.edgePort, upstreamUrl, removeHeaders },
+      { decide, decideAgain: gateway.decideAgain, rules, clock, logger, registry },
+      { host, port: config.edgePort, upstreamUrl, removeHeaders, limits: config.edgeLimits },
     );
     lifecycle.onClose('reverse proxy', () => proxy.close());
     logger.info({ host, port: proxy.port }, 'reverse proxy listening');

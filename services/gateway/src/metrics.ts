@@ -24,13 +24,14 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grants }
   const decided: Record<DecisionSource, Map<string, { readonly labels: DecisionLabels; count: number }>> = {
     request: new Map(),
     l1: new Map(),
+    open: new Map(),
     negative: new Map(),
     l2: new Map(),
     exchange: new Map(),
   };
   new Counter({
     name: 'tg_gateway_decisions_total',
-    help: 'Decisions by where they came from, outcome and code.',
+    help: 'Decisions by where they came from (`open`: L1, for what is open at the built-in reverse proxy), outcome and code.',
     labelNames: ['source', 'outcome', 'code'],
     registers,
     collect() {

@@ -85,6 +85,16 @@ export class ConditionsChecker {
   }
 }
 
+/** Of a request that is decided again while it is open: what came with it is looked at, and its proof used up, once. */
+export class PresentedOnce {
+  #presentation: Presentation | null = null;
+
+  orElse(present: () => Presentation): Presentation {
+    this.#presentation ??= present();
+    return this.#presentation;
+  }
+}
+
 /** Of one request. */
 export class Presentation {
   readonly #checker: ConditionsChecker;

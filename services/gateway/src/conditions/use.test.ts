@@ -9,12 +9,13 @@ import {
   type TokenCache,
 } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
+import { tenantSubject } from '@token-gateway/revocation';
 import { Authority } from '../authority.testing.ts';
 import type { DecisionRequest } from '../decision/decision.ts';
 import { createGateway } from '../gateway.ts';
 import type { RuledDecision } from '../rules/rules.ts';
 import type { Conditions } from './conditions.ts';
-import { type ConditionsConfig, defaultConditionsConfig, proofLifeMs } from './presentation.ts';
+import { type ConditionsConfig, defaultConditionsConfig, PresentedOnce, proofLifeMs } from './presentation.ts';
 import { createProofHolder } from './proof.testing.ts';
 
 const issuer = 'https://provider.example.com';
@@ -88,7 +89,8 @@ function ask(
   more: More = {},
 ): RuledDecision | Promise<RuledDecision> {
   const headers: Readonly<Record<string, readonly string[]>> = { authorization: [authorization], dpop };
-  return gateways[at].decide({
+  const { decide, decideAgain } = gateways[at];
+  return (more.isAgain === true ? decideAgain : decide)({
     method: 'GET',
     path: '/orders',
     scheme: 'https',
@@ -118,6 +120,26 @@ suite('a token that is bound to a key', () => {
       assert.equal(await codeOf(ask(all, 0, `DPoP ${all.token}`, [await all.prove()])), 'allow');
     }
     assert.equal(all.authority.exchangeCount, 1);
+    await all.close();
+  });
+
+  test('needs no second proof for a request that is open, however long, but still the key, and no other request gains by it', async () => {
+    const all = await fleet();
+    const proof = [await all.prove()];
+    const authorization = `DPoP ${all.token}`;
+    const open = { presented: new PresentedOnce() };
+    assert.equal(await codeOf(ask(all, 0, authorization, proof, open)), 'allow');
+    for (const waitMs of [250, proofLifeMs * 2, 3_000_000]) {
+      await all.clock.advance(waitMs);
+      assert.equal(await codeOf(ask(all, 0, authorization, proof, { ...open, isAgain: true })), 'allow');
+    }
+    assert.equal(await codeOf(ask(all, 0, authorization, proof)), 'proof_stale');
+    assert.equal(await codeOf(ask(all, 0, authorization, [], { presented: new PresentedOnce() })), 'proof_required');
+    const conditions = { jkt: thief.jkt };
+    all.authority.alter = (result) => (result.outcome === 'granted' ? { ...result, conditions } : result);
+    await all.clock.advance(3_600_000);
+    const late = ask(all, 0, authorization, proof, { ...open, isAgain: true });
+    assert.notEqual(await codeOf(late), 'allow');
     await all.close();
   });
 
@@ -336,6 +358,22 @@ suite('a credential that is bound to networks', () => {
       assert.equal(await codeOf(ask(all, 0, `Bearer ${all.token}`, [], own)), 'allow');
     }
     assert.equal(ask(all, 0, `Bearer ${all.token}`, [], own) instanceof Promise, false);
+    await all.close();
+  });
+
+  test('is held to that while its request is open', async () => {
+    const all = await fleet({ conditions: { cidrs: ['192.0.2.0/24'] } });
+    const open = { sourceAddress: '192.0.2.1', presented: new PresentedOnce() };
+    assert.equal(await codeOf(ask(all, 0, `Bearer ${all.token}`, [], open)), 'allow');
+    assert.equal(await codeOf(ask(all, 0, `Bearer ${all.token}`, [], { ...open, isAgain: true })), 'allow');
+    all.authority.alter = (result) =>
+      result.outcome === 'granted' ? { ...result, conditions: { cidrs: ['198.51.100.0/24'] } } : result;
+    all.authority.log.append([tenantSubject('t')], 'tg.tenant.changed');
+    await all.clock.advance(1000);
+    assert.equal(
+      await codeOf(ask(all, 0, `Bearer ${all.token}`, [], { ...open, isAgain: true })),
+      'address_not_allowed',
+    );
     await all.close();
   });
 });

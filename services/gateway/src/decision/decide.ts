@@ -92,7 +92,8 @@ export type L2Read = 'hit' | 'miss' | 'late' | 'failed' | 'unreadable';
 /** What became of the renewal of a grant in use. */
 export type Renewal = 'exchange' | 'l2' | 'under-way' | 'no-room' | 'refused' | 'not-admitted' | 'failed';
 
-export type DecisionSource = 'request' | 'l1' | 'negative' | 'l2' | 'exchange';
+/** `open`: L1, for a request that is open already. */
+export type DecisionSource = 'request' | 'l1' | 'open' | 'negative' | 'l2' | 'exchange';
 
 interface Cache<T> {
   get(cacheKey: string): T | undefined;
@@ -115,6 +116,8 @@ interface PresentedCredential extends Credential {
   readonly source: string | null;
   /** What came with it. */
   readonly presented: Presentation;
+  /** It was let in before, and is open. */
+  readonly isAgain: boolean;
 }
 
 interface Flight {
@@ -207,13 +210,15 @@ export class DecisionCore {
       const { kind, value, scheme } = found;
       if (grant?.conditions === null && scheme !== 'dpop') {
         if (now.monotonicMs >= grant.renewAtMs) this.#renew({ kind, value, audience, cacheKey }, grant, now);
-        return this.#report('l1', grant.decision);
+        return this.#report(request.isAgain === true ? 'open' : 'l1', grant.decision);
       }
       const source = grant === null ? sourceOf(request.sourceAddress ?? '') : null;
       if (grant === null && this.#limits.isSourceSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey))
         return this.#notAsked('address');
-      const presented = this.#deps.conditions.present(request, found);
-      const credential = { kind, value, audience, cacheKey, source, presented };
+      const present = () => this.#deps.conditions.present(request, found);
+      const presented = request.presented?.orElse(present) ?? present();
+      const isAgain = request.isAgain === true;
+      const credential = { kind, value, audience, cacheKey, source, presented, isAgain };
       const decision = grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
       if (!(decision instanceof Promise)) return decision;
       return decision.catch((error: unknown) => this.#report('exchange', this.#unavailable(error)));
@@ -246,7 +251,7 @@ export class DecisionCore {
     if (unmet !== null) return this.#report('l1', unmet);
     if (!credential.presented.isSettled) return this.#claimed(credential);
     if (now.monotonicMs >= grant.renewAtMs) this.#renew(credential, grant, now);
-    return this.#report('l1', grant.decision);
+    return this.#report(credential.isAgain ? 'open' : 'l1', grant.decision);
   }
 
   /** After the proof was claimed, which took time, the entry is looked for again. */
@@ -387,13 +392,16 @@ export class DecisionCore {
     };
   }
 
-  #join(credential: Credential): Flight {
+  #join(credential: PresentedCredential): Flight {
     const known = this.#flights.get(credential.cacheKey);
     const { clock } = this.#deps;
     if (known !== undefined && ageMs(known.asked().askedAt, clock.now()) < this.#joinWithinMs(credential)) return known;
     const isInGoodStanding = this.#standing.has(credential.cacheKey);
     const { asked, task } = this.#question(credential);
-    return this.#fly(credential, asked, this.#gate.run(isInGoodStanding, task));
+    const answer = credential.isAgain ? this.#gate.runInSpareRoom(task) : this.#gate.run(isInGoodStanding, task);
+    // An open request can wait, and there may be many.
+    if (answer === null) throw new ServiceError('overloaded');
+    return this.#fly(credential, asked, answer);
   }
 
   #question({ kind, value, audience }: Credential) {

@@ -1,5 +1,6 @@
 import type { ErrorCode } from '@token-gateway/platform';
 import type { Subject } from '@token-gateway/revocation';
+import type { PresentedOnce } from '../conditions/presentation.ts';
 
 /** What a transport tells of a request. It neither interprets nor changes header values. */
 export interface DecisionRequest {
@@ -15,6 +16,10 @@ export interface DecisionRequest {
   readonly sourceAddress?: string;
   /** The certificate of its TLS connection: PEM, URL-encoded; absent or empty = none. */
   readonly peerCertificate?: string;
+  /** Of a request that will be decided again while it is open. */
+  readonly presented?: PresentedOnce;
+  /** It was let in before, and is open. */
+  readonly isAgain?: boolean;
 }
 
 /** What a transport does next; one table per transport maps `code` to its status. */

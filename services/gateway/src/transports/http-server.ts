@@ -1,6 +1,6 @@
 /** What the transports over HTTP/1.1 have in common: limits, closing, and how they read and refuse. @module */
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type IncomingMessage, ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
 import { answerClientError, type ErrorCode, type Logger, problemResponse } from '@token-gateway/platform';
 import type { TransportServer } from './grpc-server.ts';
 
@@ -24,18 +24,47 @@ export interface HttpServerConfig {
   readonly port: number;
   /** How long a connection may be idle; default 5000. */
   readonly keepAliveMs?: number;
+  /** Connections beyond are closed as they come; absent: no bound. */
+  readonly connectionsMax?: number;
 }
+
+/** What else than requests one by one a connection may be used for; absent, it is not. */
+export interface OtherUses {
+  /**
+   * A request for WebSocket (RFC 6455 section 4.1). Its connection is `request.socket`, which has to be taken from the response
+   * before anything else is done with it; `early` came behind the request.
+   */
+  readonly webSocket?: (request: IncomingMessage, response: ServerResponse, early: Buffer) => void | Promise<void>;
+  /** A connection that begins as HTTP/2 does (RFC 9113 section 3.4). */
+  readonly http2?: (socket: Socket) => void;
+}
+
+const http2Preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
 /** Serves until it is closed; a request whose handling fails is refused. */
 export async function serveHttp(
   { logger }: { readonly logger: Logger },
-  { host, port, keepAliveMs = 5000 }: HttpServerConfig,
+  { host, port, keepAliveMs = 5000, connectionsMax }: HttpServerConfig,
   handle: Handle,
+  { webSocket, http2 }: OtherUses = {},
 ): Promise<TransportServer> {
   const unanswered = new Set<ServerResponse>();
+  /** Connections that Node's server does not know, or knows no more. */
+  const own = new Set<Socket>();
   let isClosing = false;
 
+  function take(socket: Socket): void {
+    own.add(socket);
+    socket.on('close', () => own.delete(socket));
+    // Its end is the end of whatever it is used for; without a listener it would be the end of the process.
+    socket.on('error', () => undefined);
+  }
+
   function listener(request: IncomingMessage, response: ServerResponse): void {
+    run(request, response, handle);
+  }
+
+  function run(request: IncomingMessage, response: ServerResponse, by: Handle): void {
     if (isClosing) response.shouldKeepAlive = false;
     unanswered.add(response);
     response.on('close', () => unanswered.delete(response));
@@ -48,7 +77,7 @@ export async function serveHttp(
       else refuse(response, 'decision_unavailable');
     };
     try {
-      const handling = handle(request, response);
+      const handling = by(request, response);
       if (handling instanceof Promise) handling.catch(failed);
     } catch (error) {
       failed(error);
@@ -62,7 +91,30 @@ export async function serveHttp(
     keepAliveTimeout: keepAliveMs,
     // Node's own refusal has no problem body.
     requireHostHeader: false,
+    shouldUpgradeCallback: (request) => webSocket !== undefined && isForWebSocket(request),
   });
+  if (connectionsMax !== undefined) server.maxConnections = connectionsMax;
+  if (webSocket !== undefined) {
+    server.on('upgrade', (request, stream, early) => {
+      const socket = stream as Socket;
+      take(socket);
+      const response = new ServerResponse(request);
+      response.shouldKeepAlive = false;
+      response.assignSocket(socket);
+      response.on('finish', () => socket.destroySoon());
+      run(request, response, () => webSocket(request, response, early));
+    });
+  }
+  if (http2 !== undefined) {
+    const [serveHttp1] = server.listeners('connection');
+    server.removeAllListeners('connection').on('connection', (socket) => {
+      take(socket);
+      splitByPreface(socket, http2, () => {
+        own.delete(socket);
+        serveHttp1?.call(server, socket);
+      });
+    });
+  }
   server.on('request', listener);
   server.on('checkContinue', listener);
   server.on('checkExpectation', (_request, response) => refuse(response, 'request_invalid'));
@@ -79,10 +131,40 @@ export async function serveHttp(
       isClosing = true;
       for (const response of unanswered) response.shouldKeepAlive = false;
       const closed = new Promise((resolve) => server.close(resolve));
-      AbortSignal.timeout(closeDeadlineMs).addEventListener('abort', () => server.closeAllConnections());
+      AbortSignal.timeout(closeDeadlineMs).addEventListener('abort', () => {
+        server.closeAllConnections();
+        for (const socket of own) socket.destroy();
+      });
       await closed;
     },
   };
+}
+
+/** Others ask for other protocols, or in vain: a server may leave that unheard (RFC 9110 section 7.8). */
+function isForWebSocket({ method, httpVersion, headers }: IncomingMessage): boolean {
+  const hasBody = 'transfer-encoding' in headers || Number(headers['content-length'] ?? 0) > 0;
+  const protocols = (headers.upgrade ?? '').split(',').map((protocol) => protocol.trim().toLowerCase());
+  return method === 'GET' && httpVersion === '1.1' && !hasBody && protocols.includes('websocket');
+}
+
+/** Hands a connection over, with all its bytes, once they say which of both it is for. */
+function splitByPreface(socket: Socket, http2: (socket: Socket) => void, http1: () => void): void {
+  const read: Buffer[] = [];
+  const end = (): void => void socket.destroy();
+  const onReadable = (): void => {
+    const chunk: Buffer | null = socket.read();
+    if (chunk === null) return;
+    read.push(chunk);
+    const begin = Buffer.concat(read);
+    const length = Math.min(begin.length, http2Preface.length);
+    const isHttp2 = begin.compare(http2Preface, 0, length, 0, length) === 0;
+    if (isHttp2 && length < http2Preface.length) return;
+    socket.off('readable', onReadable).off('end', end).off('timeout', end).setTimeout(0);
+    socket.unshift(begin);
+    if (isHttp2) http2(socket);
+    else http1();
+  };
+  socket.on('readable', onReadable).on('end', end).on('timeout', end).setTimeout(headersTimeoutMs);
 }
 
 /** Answers with the problem of a code; another status where whoever asked understands only some. */

@@ -3,11 +3,11 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type RequestOptions, request, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { after, beforeEach, describe, it } from 'node:test';
-import { createSilentTelemetry } from '@token-gateway/platform/testing';
+import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { defaultCredentialConfig, findCredential } from '../decision/credential.ts';
 import { parseRules } from '../rules/file.ts';
 import { type DecideByRules, noRules, type RuledDecision } from '../rules/rules.ts';
-import { createReverseProxy } from './reverse-proxy.ts';
+import { createReverseProxy, defaultLimits, type ReverseProxyLimits } from './reverse-proxy.ts';
 
 const allowOne: DecideByRules = ({ header }) => {
   const found = findCredential(header, defaultCredentialConfig);
@@ -15,6 +15,8 @@ const allowOne: DecideByRules = ({ header }) => {
   return { outcome: 'allow', token: 'internal', kind: found.kind, headers: [['authorization', 'Bearer internal']] };
 };
 let decide: DecideByRules = allowOne;
+let decideAgain: DecideByRules = allowOne;
+const clock = createTestClock();
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => unknown;
 const echo: Handler = (incoming, response) => {
@@ -30,10 +32,21 @@ const upstreamServer = createServer((incoming, response) => {
 await new Promise<void>((resolve) => upstreamServer.listen(0, '127.0.0.1', resolve));
 const upstreamUrl = `http://127.0.0.1:${(upstreamServer.address() as AddressInfo).port}/base/`;
 
-function start(url = upstreamUrl, upstreamTimeoutMs = 10_000) {
+function start(url = upstreamUrl, limits: Partial<ReverseProxyLimits> = {}) {
   return createReverseProxy(
-    { decide: (incoming) => decide(incoming), ...createSilentTelemetry() },
-    { host: '127.0.0.1', port: 0, upstreamUrl: url, removeHeaders: ['x-role'], upstreamTimeoutMs },
+    {
+      decide: (incoming) => decide(incoming),
+      decideAgain: (incoming) => decideAgain(incoming),
+      clock,
+      ...createSilentTelemetry(),
+    },
+    {
+      host: '127.0.0.1',
+      port: 0,
+      upstreamUrl: url,
+      removeHeaders: ['x-role'],
+      limits: { ...defaultLimits, ...limits },
+    },
   );
 }
 const proxy = await start();
@@ -44,6 +57,7 @@ after(async () => {
 });
 beforeEach(() => {
   decide = allowOne;
+  decideAgain = allowOne;
   upstream = echo;
   upstreamCount = 0;
 });
@@ -113,7 +127,13 @@ describe('the built-in reverse proxy with rules', () => {
 
   async function forwarded(decision: RuledDecision) {
     const ruled = await createReverseProxy(
-      { decide: () => decision, rules: () => rules, ...createSilentTelemetry() },
+      {
+        decide: () => decision,
+        decideAgain: () => decision,
+        clock,
+        rules: () => rules,
+        ...createSilentTelemetry(),
+      },
       { host: '127.0.0.1', port: 0, upstreamUrl, removeHeaders: [] },
     );
     try {
@@ -138,7 +158,13 @@ describe('the built-in reverse proxy with rules', () => {
   it('takes off the headers of rules that came later', async () => {
     let inForce = noRules;
     const ruled = await createReverseProxy(
-      { decide: () => ({ outcome: 'public' }), rules: () => inForce, ...createSilentTelemetry() },
+      {
+        decide: () => ({ outcome: 'public' }),
+        decideAgain: () => ({ outcome: 'public' }),
+        clock,
+        rules: () => inForce,
+        ...createSilentTelemetry(),
+      },
       { host: '127.0.0.1', port: 0, upstreamUrl, removeHeaders: [] },
     );
     const isForwarded = async () =>
@@ -284,7 +310,6 @@ describe('the reverse proxy', () => {
         '400',
         `${start}Connection: close\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n`,
       ],
-      ['WebSocket', '501', `${start}Connection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n`],
       ['TRACE', '405', 'TRACE / HTTP/1.1\r\nHost: a\r\nAuthorization: Token a\r\nConnection: close\r\n\r\n'],
     ];
     for (const [what, status, text] of requests) {
@@ -456,7 +481,7 @@ describe('the reverse proxy', () => {
   });
 
   it('answers 504 when the upstream is silent, and does not ask it again', async () => {
-    const other = await start(upstreamUrl, 50);
+    const other = await start(upstreamUrl, { upstreamTimeoutMs: 50 });
     await send({}, other.port);
     upstream = () => undefined;
     assertProblem(await send({}, other.port), 504, 'upstream_timeout');
@@ -504,5 +529,141 @@ describe('the reverse proxy', () => {
     assert.equal(body, 'end');
     assert.equal(headers.connection, 'close');
     await closed;
+  });
+
+  it('passes on trailers of a request, but none that frames, routes, authenticates or says who is calling', async () => {
+    const got = Promise.withResolvers<string[]>();
+    upstream = async (incoming, response) => {
+      await read(incoming);
+      got.resolve(incoming.rawTrailers);
+      response.end();
+    };
+    const trailers = [
+      'X-Checksum: 1',
+      'X-Checksum: 2',
+      'Authorization: Bearer forged',
+      'X-User-Id: forged',
+      'X_Tenant: forged',
+      'X-Api-Key: forged',
+      'x-role: forged',
+      'X-Forwarded-For: forged',
+      'Host: forged',
+      'Cookie: forged',
+      'Connection: X-Checksum',
+      'If-Match: forged',
+    ];
+    const head = `POST / HTTP/1.1\r\nHost: a\r\nAuthorization: Token a\r\nConnection: close\r\n`;
+    await sendRaw(`${head}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n${trailers.join('\r\n')}\r\n\r\n`);
+    assert.deepEqual(await got.promise, ['X-Checksum', '1', 'X-Checksum', '2']);
+  });
+
+  it('passes on trailers of an answer, but none that frames it or sets a cookie, and none by HTTP/1.0', async () => {
+    upstream = (_incoming, response) => {
+      response.write('a');
+      response.addTrailers([
+        ['X-Checksum', '1'],
+        ['Set-Cookie', 'a=b'],
+        ['Content-Type', 'text/html'],
+      ]);
+      response.end();
+    };
+    const ask = (version: string) =>
+      sendRaw(`GET / HTTP/${version}\r\nHost: a\r\nAuthorization: Token a\r\nConnection: close\r\n\r\n`);
+    assert.match(await ask('1.1'), /\r\n\r\n1\r\na\r\n0\r\nX-Checksum: 1\r\n\r\n$/);
+    assert.match(await ask('1.0'), /\r\n\r\na$/);
+  });
+
+  it('ends an answer with its credential, in the middle, so that nobody takes it for the whole', async () => {
+    const broken = Promise.withResolvers<void>();
+    upstream = (_incoming, response) => {
+      response.on('close', () => broken.resolve());
+      response.write('begin');
+    };
+    const sent = open();
+    sent.end();
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    decideAgain = () => ({ outcome: 'deny', code: 'key_revoked' });
+    const reading = assert.rejects(read(response));
+    await clock.advance(300);
+    await Promise.all([reading, broken.promise]);
+  });
+
+  it('refuses a request whose credential ends before the upstream answers', async () => {
+    const broken = Promise.withResolvers<void>();
+    const begun = Promise.withResolvers<void>();
+    upstream = (incoming, response) => {
+      incoming.once('data', () => begun.resolve()).on('error', () => undefined);
+      response.on('close', () => broken.resolve());
+    };
+    const sent = open({ method: 'POST', headers: { ...credential, 'transfer-encoding': 'chunked' } });
+    sent.write('begin');
+    await begun.promise;
+    decideAgain = () => ({ outcome: 'deny', code: 'key_revoked' });
+    const answered = once(sent, 'response') as Promise<[IncomingMessage]>;
+    await clock.advance(300);
+    const [response] = await answered;
+    sent.end();
+    assertProblem(
+      { status: response.statusCode, headers: response.headers, body: await read(response) },
+      401,
+      'credential_refused',
+    );
+    await broken.promise;
+  });
+
+  it('holds an answer and a body back while nobody knows whether the credential holds, and then goes on', async () => {
+    const end = Promise.withResolvers<void>();
+    upstream = async (incoming, response) => {
+      response.write('begin');
+      await end.promise;
+      response.end(`${await read(incoming)}end`);
+    };
+    const sent = open({ method: 'POST', headers: { ...credential, 'transfer-encoding': 'chunked' } });
+    sent.write('body');
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    const answer = Promise.withResolvers<RuledDecision>();
+    decideAgain = () => answer.promise;
+    await clock.advance(300);
+    end.resolve();
+    sent.end('rest');
+    let isHeld = true;
+    const reading = read(response).then((text) => {
+      assert.equal(isHeld, false);
+      return text;
+    });
+    upstream = echo;
+    await send();
+    await send();
+    isHeld = false;
+    answer.resolve({ outcome: 'public' });
+    assert.equal(await reading, 'beginbodyrestend');
+  });
+
+  it('breaks off an answer that is silent for too long', async () => {
+    const impatient = await start(upstreamUrl, { idleMs: 50 });
+    upstream = (_incoming, response) => response.write('begin');
+    const sent = open({}, impatient.port);
+    sent.end();
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    await assert.rejects(read(response));
+    await impatient.close();
+  });
+
+  it('refuses with 503 what comes while as many requests are open as may be, and closes connections beyond theirs', async () => {
+    const small = await start(upstreamUrl, { requestsMax: 1, connectionsMax: 2 });
+    const begun = Promise.withResolvers<ServerResponse>();
+    upstream = (_incoming, response) => begun.resolve(response);
+    const first = send({}, small.port);
+    const response = await begun.promise;
+    upstream = echo;
+    const second = connect(small.port, '127.0.0.1');
+    second.write('GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Token a\r\n\r\n');
+    const [chunk] = (await once(second, 'data')) as [Buffer];
+    assert.match(chunk.toString(), /^HTTP\/1\.1 503 /);
+    await assert.rejects(send({}, small.port));
+    second.destroy();
+    response.end('done');
+    assert.equal((await first).body, 'done');
+    await small.close();
   });
 });

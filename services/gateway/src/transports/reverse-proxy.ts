@@ -2,24 +2,39 @@ import {
   type ClientRequest,
   Agent as HttpAgent,
   type IncomingMessage,
+  type RequestOptions,
   request as requestHttp,
   type ServerResponse,
 } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
-import { pipeline } from 'node:stream';
-import type { Logger, Registry } from '@token-gateway/platform';
-import { Counter } from 'prom-client';
+import type { Socket } from 'node:net';
+import type { Clock, ErrorCode, Logger, Registry } from '@token-gateway/platform';
+import { Counter, Gauge } from 'prom-client';
+import { PresentedOnce } from '../conditions/presentation.ts';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
-import { type DecideByRules, noRules, type RuledRequest, type RuleSet, type UpstreamHeaders } from '../rules/rules.ts';
+import {
+  type DecideByRules,
+  noRules,
+  type RuledDecision,
+  type RuledRequest,
+  type RuleSet,
+  type UpstreamHeaders,
+} from '../rules/rules.ts';
+import { Flow } from './flow.ts';
+import { createForwardedFields, type FieldPairs } from './forwarded-fields.ts';
 import type { TransportServer } from './grpc-server.ts';
-import { type Headers, headerPairs, readHeaders, refuse, serveHttp, targetSyntax } from './http-server.ts';
-import { createRuledHeaderTest, identityHeaders } from './identity-headers.ts';
+import { type Headers, readHeaders, refuse, serveHttp, targetSyntax } from './http-server.ts';
+import { OpenRequests } from './open-requests.ts';
 import { logRefusal } from './refusal-log.ts';
+import { openTunnel } from './web-socket.ts';
 
 export interface ReverseProxyDeps {
   readonly decide: DecideByRules;
+  /** For requests that were let in, while they are open. */
+  readonly decideAgain: DecideByRules;
   /** Those that `decide` goes by; absent: none. */
   readonly rules?: () => RuleSet;
+  readonly clock: Clock;
   readonly logger: Logger;
   readonly registry: Registry;
 }
@@ -33,59 +48,78 @@ export interface ReverseProxyConfig {
   /** Names of headers removed beside the default ones; a trailing `*` stands for any rest. */
   readonly removeHeaders: readonly string[];
   readonly credential?: CredentialConfig;
-  /** How long the upstream may be silent, connecting included, before its answer begins. Default 60 000. */
-  readonly upstreamTimeoutMs?: number;
+  readonly limits?: ReverseProxyLimits;
 }
 
-/** RFC 9110 section 7.6.1, and Expect, which is answered here. */
-const hopByHop = [
-  'connection',
-  'expect',
-  'keep-alive',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'proxy-connection',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-];
+export interface ReverseProxyLimits {
+  /** How long the upstream may be silent, connecting included, before its answer begins. */
+  readonly upstreamTimeoutMs: number;
+  /** How long an open request may be silent from then on. */
+  readonly idleMs: number;
+  readonly connectionsMax: number;
+  /** Requests that are open at the same time. */
+  readonly requestsMax: number;
+}
+
+export const defaultLimits: ReverseProxyLimits = {
+  upstreamTimeoutMs: 60_000,
+  idleMs: 300_000,
+  connectionsMax: 10_000,
+  requestsMax: 10_000,
+};
+
 const allowedMethods = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS';
+
+/** A request that was let in, and what is to go with it. */
+interface Admitted {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly headers: Headers;
+  readonly asked: RuledRequest;
+  readonly given: UpstreamHeaders;
+}
 
 /** An HTTP server that forwards what the decision core allows, streaming both ways. */
 export async function createReverseProxy(
-  { decide, rules = () => noRules, logger, registry }: ReverseProxyDeps,
+  { decide, decideAgain, rules = () => noRules, clock, logger, registry }: ReverseProxyDeps,
   config: ReverseProxyConfig,
 ): Promise<TransportServer> {
-  const { host, port, removeHeaders, credential = defaultCredentialConfig, upstreamTimeoutMs = 60_000 } = config;
+  const { host, port, removeHeaders, credential = defaultCredentialConfig, limits = defaultLimits } = config;
   const upstreamBase = new URL(config.upstreamUrl);
   const basePath = upstreamBase.pathname.replace(/\/$/, '');
   const isHttps = upstreamBase.protocol === 'https:';
   const agent = isHttps ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
-  // What says where a request came from is said anew, or not at all.
-  const removed = createRuledHeaderTest(
-    [
-      ...identityHeaders,
-      ...removeHeaders,
-      credential.header,
-      credential.apiKeyHeader,
-      'authorization',
-      'dpop',
-      'forwarded',
-      'x-forwarded-*',
-      'x-real-ip',
-      'host',
-    ],
-    rules,
-  );
+  const fields = createForwardedFields([...removeHeaders, credential.header, credential.apiKeyHeader], rules);
+  const tunnels = new Set<Socket>();
   const failures = new Counter({
     name: 'tg_gateway_upstream_failures_total',
     help: 'Requests that were allowed, and that the upstream did not answer.',
     registers: [registry],
   });
+  const cuts = new Counter({
+    name: 'tg_gateway_open_requests_cut_total',
+    help: 'Open requests at the built-in reverse proxy that were cut, since what let them in holds no more.',
+    labelNames: ['code'],
+    registers: [registry],
+  });
+  const openRequests = new OpenRequests({
+    decideAgain,
+    clock,
+    onCut(code, asked) {
+      cuts.inc({ code });
+      logRefusal(logger, asked, code);
+    },
+  });
+  new Gauge({
+    name: 'tg_gateway_open_requests',
+    help: 'Requests that are open at the upstream of the built-in reverse proxy.',
+    registers: [registry],
+    collect() {
+      this.set(openRequests.count);
+    },
+  });
 
-  async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const headers = readHeaders(request.rawHeaders);
+  function askedOf(request: IncomingMessage, headers: Headers): RuledRequest | null {
     const { method = '', url = '' } = request;
     const valuesOf = (name: string) => headers.get(name)?.values ?? [];
     const hosts = valuesOf('host');
@@ -93,10 +127,8 @@ export async function createReverseProxy(
     const hasHost = hosts.length === 1 || (hosts.length === 0 && request.httpVersion === '1.0');
     // Node undoes `chunked` alone; whatever is below it would be passed on without its name.
     const isReadable = valuesOf('transfer-encoding').every((coding) => coding.toLowerCase() === 'chunked');
-    if (!hasHost || !isReadable || !targetSyntax.test(url)) return refuse(response, 'request_invalid');
-    // It would bring the internal token back to the caller.
-    if (method === 'TRACE') return refuse(response, 'method_not_allowed', { allow: allowedMethods });
-    const asked: RuledRequest = {
+    if (!hasHost || !isReadable || !targetSyntax.test(url)) return null;
+    return {
       method,
       path: url,
       // There is no TLS here, so nobody but the client can have written it.
@@ -104,107 +136,180 @@ export async function createReverseProxy(
       scheme: 'http',
       host: hosts[0] ?? '',
       sourceAddress: request.socket.remoteAddress ?? '',
+      presented: new PresentedOnce(),
     };
-    const decision = await decide(asked);
-    if (response.destroyed) return undefined;
-    if (decision.outcome === 'deny' || decision.outcome === 'unavailable') logRefusal(logger, asked, decision.code);
-    switch (decision.outcome) {
-      case 'deny':
-        return refuse(response, decision.code, nonceHeader(decision.dpopNonce));
-      case 'unavailable':
-        return refuse(response, decision.code, { 'retry-after': String(decision.retryAfterSeconds) });
-      case 'allow':
-      case 'public':
-        // Other protocols, such as h2c, a server may leave unheard (RFC 9110 section 7.8).
-        if (valuesOf('upgrade').some((protocol) => /websocket/i.test(protocol))) {
-          return refuse(response, 'upgrade_unsupported');
-        }
-        return forward(request, response, headers, decision.outcome === 'allow' ? decision.headers : []);
-    }
   }
 
-  function forward(request: IncomingMessage, response: ServerResponse, headers: Headers, given: UpstreamHeaders): void {
-    const upstream = openUpstream(request, headers, given);
+  /** Null when it is answered. */
+  async function admit(request: IncomingMessage, response: ServerResponse): Promise<Admitted | null> {
+    const headers = readHeaders(request.rawHeaders);
+    const asked = askedOf(request, headers);
+    if (asked === null) return refused(response, 'request_invalid');
+    // It would bring the internal token back to the caller.
+    if (asked.method === 'TRACE') return refused(response, 'method_not_allowed', { allow: allowedMethods });
+    const decision = await decide(asked);
+    if (response.destroyed) return null;
+    if (decision.outcome === 'deny' || decision.outcome === 'unavailable') {
+      logRefusal(logger, asked, decision.code);
+      return refused(response, decision.code, toldWith(decision));
+    }
+    if (openRequests.count >= limits.requestsMax) return refused(response, 'overloaded');
+    return { request, response, headers, asked, given: decision.outcome === 'allow' ? decision.headers : [] };
+  }
+
+  async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const admitted = await admit(request, response);
+    if (admitted !== null) forward(admitted);
+  }
+
+  async function handleWebSocket(request: IncomingMessage, response: ServerResponse, early: Buffer): Promise<void> {
+    const admitted = await admit(request, response);
+    if (admitted === null) return;
+    const own = { agent: false, allowHalfOpen: true };
+    const upstream = openUpstream(admitted, own, [
+      ['connection', 'Upgrade'],
+      ['upgrade', 'websocket'],
+    ]);
+    const { flow, close, begin } = forward(admitted, upstream);
+    upstream.on('upgrade', (answer, socket, late) => {
+      if (answer.headers.upgrade?.toLowerCase() !== 'websocket') return void socket.destroy();
+      begin();
+      const client = request.socket;
+      tunnels.add(client);
+      client.on('close', () => {
+        tunnels.delete(client);
+        close();
+      });
+      const ends = { response, early, upstream: socket as Socket, late };
+      openTunnel(ends, flow, fields.answer(answer.rawHeaders), limits.idleMs);
+    });
+  }
+
+  function forward(admitted: Admitted, upstream = openUpstream(admitted, { agent })) {
+    const { request, response, headers, asked } = admitted;
+    const flow = new Flow();
     let isAnswered = false;
     let isLate = false;
-
-    upstream.on('timeout', () => {
-      isLate = true;
-      upstream.destroy(new Error('no answer in time'));
-    });
-
-    upstream.on('response', (answer) => {
+    const begin = (): void => {
       isAnswered = true;
-      upstream.setTimeout(0);
-      response.writeHead(answer.statusCode ?? 502, endToEnd(answer.rawHeaders));
-      pipeline(answer, response, (error) => {
-        if (error) upstream.destroy();
-        // A body that the upstream did not wait for.
-        request.unpipe(upstream).resume();
-      });
+    };
+    const isOver = (): boolean => isAnswered || response.destroyed || response.writableEnded;
+    const close = openRequests.add(asked, {
+      hold: () => flow.hold(),
+      release: () => flow.release(),
+      cut(code) {
+        flow.drain(request);
+        if (response.headersSent || response.socket === null) request.socket.destroy();
+        else refuse(response, code);
+        upstream.destroy();
+      },
     });
-    upstream.on('error', (error) => {
-      request.unpipe(upstream).resume();
-      // Broken off after the answer began, or by the client: the pipeline ends what is left.
-      if (isAnswered || response.destroyed) return;
+
+    const failed = (error: Error): void => {
+      // Broken off after the answer began, or by the client.
+      if (isOver()) return;
+      flow.drain(request);
+      close();
       // The upstream closed an idle connection as it was taken again; what is safe is sent once more.
       if (upstream.reusedSocket && !isLate && isSafe(request, headers)) {
-        forward(request, response, headers, given);
+        forward(admitted);
         return;
       }
       failures.inc();
       logger.warn({ err: error }, 'upstream did not answer');
       refuse(response, isLate ? 'upstream_timeout' : 'upstream_unavailable');
+    };
+
+    upstream.on('timeout', () => {
+      isLate = true;
+      upstream.destroy(new Error(isAnswered ? 'silent for too long' : 'no answer in time'));
     });
+    upstream.on('response', (answer) => {
+      if (isOver()) return;
+      begin();
+      upstream.setTimeout(limits.idleMs);
+      response.writeHead(answer.statusCode ?? 502, fields.answer(answer.rawHeaders).flat());
+      answer.on('end', () => {
+        response.addTrailers(fields.answerTrailers(answer.rawTrailers));
+        // A body that the upstream did not wait for.
+        flow.drain(request);
+      });
+      answer.on('error', () => {
+        flow.drain(request);
+        response.destroy();
+      });
+      flow.join(answer, response);
+    });
+    upstream.on('error', failed);
+    // It ends without a word where it changed to a protocol that it was not asked for.
+    upstream.on('close', () => failed(new Error('closed without an answer')));
     response.on('close', () => {
+      close();
       if (!response.writableFinished) upstream.destroy();
     });
 
     if (request.headers.expect !== undefined) response.writeContinue();
-    if (hasBody(headers)) request.pipe(upstream);
-    else upstream.end();
+    if (!hasBody(headers)) upstream.end();
+    else {
+      request.on('end', () => upstream.addTrailers(fields.requestTrailers(request.rawTrailers)));
+      flow.join(request, upstream);
+    }
+    return { flow, close, begin };
   }
 
-  function openUpstream(request: IncomingMessage, headers: Headers, given: UpstreamHeaders): ClientRequest {
+  function openUpstream(
+    { request, headers, asked, given }: Admitted,
+    connection: RequestOptions & { allowHalfOpen?: boolean },
+    more: FieldPairs = [],
+  ): ClientRequest {
     const upstream = (isHttps ? requestHttps : requestHttp)({
-      agent,
+      ...connection,
       hostname: upstreamBase.hostname.replace(/^\[(.*)\]$/, '$1'),
       port: upstreamBase.port,
       method: request.method,
       path: basePath + request.url,
       setHost: false,
-      timeout: upstreamTimeoutMs,
+      timeout: limits.upstreamTimeoutMs,
     });
-    const isHopByHop = hopByHopTest(headers);
-    const isRemoved = removed();
-    for (const [key, { name, values }] of headers) {
-      if (!isRemoved(key) && !isHopByHop(key)) upstream.setHeader(name, [...values]);
-    }
+    const incoming = {
+      headers,
+      version: request.httpVersion,
+      host: headers.get('host')?.values[0],
+      address: asked.sourceAddress,
+    };
+    for (const [name, values] of fields.request(incoming, given)) upstream.setHeader(name, values);
     // Node frames a body by the method unless told: unframed, it would be read as the next request.
     if (headers.has('transfer-encoding')) upstream.setHeader('transfer-encoding', 'chunked');
     upstream.setHeader('host', upstreamBase.host);
-    for (const [name, value] of given) upstream.setHeader(name, value);
-    upstream.setHeader('x-forwarded-for', request.socket.remoteAddress ?? 'unknown');
-    upstream.setHeader('x-forwarded-proto', 'http');
-    // RFC 9110 section 7.6.3
-    upstream.setHeader('via', [...(headers.get('via')?.values ?? []), `${request.httpVersion} token-gateway`]);
-    const [forwardedHost] = headers.get('host')?.values ?? [];
-    if (forwardedHost !== undefined) upstream.setHeader('x-forwarded-host', forwardedHost);
+    for (const [name, value] of more) upstream.setHeader(name, value);
     return upstream;
   }
 
-  const server = await serveHttp({ logger }, { host, port }, handle);
+  const server = await serveHttp({ logger }, { host, port, connectionsMax: limits.connectionsMax }, handle, {
+    webSocket: handleWebSocket,
+  });
   return {
     port: server.port,
     async close() {
-      await server.close();
+      const closed = server.close();
+      // They have no end of their own that could be waited for.
+      for (const tunnel of tunnels) tunnel.destroy();
+      await closed;
+      openRequests.close();
       agent.destroy();
     },
   };
 }
 
-function nonceHeader(dpopNonce: string | undefined): Record<string, string> {
-  return dpopNonce === undefined ? {} : { 'dpop-nonce': dpopNonce };
+function refused(response: ServerResponse, code: ErrorCode, more: Readonly<Record<string, string>> = {}): null {
+  refuse(response, code, more);
+  return null;
+}
+
+/** What a refusal says beside its code. */
+function toldWith(decision: Extract<RuledDecision, { outcome: 'deny' | 'unavailable' }>): Record<string, string> {
+  if (decision.outcome === 'unavailable') return { 'retry-after': String(decision.retryAfterSeconds) };
+  return decision.dpopNonce === undefined ? {} : { 'dpop-nonce': decision.dpopNonce };
 }
 
 function hasBody(headers: Headers): boolean {
@@ -213,19 +318,4 @@ function hasBody(headers: Headers): boolean {
 
 function isSafe(request: IncomingMessage, headers: Headers): boolean {
   return (request.method === 'GET' || request.method === 'HEAD') && !hasBody(headers);
-}
-
-/** What belongs to one connection: by RFC 9110, and by the message's own Connection header (but not its framing). */
-function hopByHopTest(headers: Headers): (key: string) => boolean {
-  const named = (headers.get('connection')?.values ?? []).flatMap((value) => value.toLowerCase().split(','));
-  const names = new Set([...hopByHop, ...named.map((name) => name.trim())]);
-  names.delete('content-length');
-  return (key) => names.has(key);
-}
-
-function endToEnd(rawHeaders: readonly string[]): string[] {
-  const isHopByHop = hopByHopTest(readHeaders(rawHeaders));
-  return headerPairs(rawHeaders)
-    .filter(([name]) => !isHopByHop(name.toLowerCase()))
-    .flat();
 }
