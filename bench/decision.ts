@@ -67,6 +67,13 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   const ruled = await startGateway(system, stack, 'grpc-unary', { TG_RULES_FILE: await writeRules(stack, rulesCount) });
   const ruledAnswer = await grantedAnswer(ruled.port, requests['API key']);
   await compete(`grpc-unary: hit by API key, ${rulesCount} rules`, ruled, requests['API key'], ruledAnswer);
+  const counted = await startGateway(system, stack, 'grpc-unary');
+  const countedKey = await system.admin.createKey(userId, { quota: { requests: 10_000_000, windowSeconds: 1 } });
+  const countedRequest = checkRequest(`Token ${countedKey.key}`);
+  const countedToken = tokenOf(await grantedAnswer(counted.port, countedRequest));
+  // What is left is another number each time.
+  const isCounted = (answer: Buffer) => answer.includes(countedToken) && answer.includes('"key";q=10000000;w=1');
+  await compete('grpc-unary: hit by API key with a quota', counted, countedRequest, isCounted);
   const go = await startGoFloor(stack, key, tokenOf(ruledAnswer));
   const goAnswer = await grantedAnswer(go.port, requests['API key']);
   await compete('grpc-go: hashes and looks up', go, requests['API key'], goAnswer);

@@ -145,6 +145,42 @@ suite('embedded system', () => {
     );
   });
 
+  test('the quota of a key is counted at the edge, and a change of it is in force there as every change', async () => {
+    const { embedded } = running;
+    const { urls, adminKey } = embedded;
+    const { key, keyId } = tenantOf(embedded, 'acme');
+    const patch = async (quota: object | null) => {
+      const headers = { authorization: `Token ${adminKey}`, 'content-type': 'application/json' };
+      const body = JSON.stringify({ quota });
+      const response = await fetch(`${urls.identity}/v1/api-keys/${keyId}`, { method: 'PATCH', headers, body });
+      assert.equal(response.status, 200, await response.text());
+    };
+    const ask = async () => {
+      const response = await fetch(urls.edge, { headers: { authorization: `Token ${key}` } });
+      await response.arrayBuffer();
+      return response;
+    };
+    const until = async (isReached: (response: Response) => boolean) => {
+      const begin = performance.now();
+      for (;;) {
+        const response = await ask();
+        if (isReached(response)) return response;
+        assert.ok(performance.now() - begin < refusedWithinMs, 'not in force in time');
+      }
+    };
+    assert.equal((await ask()).headers.get('ratelimit'), null);
+    await patch({ requests: 3, windowSeconds: 3600 });
+    const first = await until(({ headers }) => headers.has('ratelimit'));
+    assert.equal(first.headers.get('ratelimit-policy'), '"key";q=3;w=3600');
+    assert.equal(first.headers.get('ratelimit'), '"key";r=2;t=1200');
+    assert.deepEqual([(await ask()).status, (await ask()).status, (await ask()).status], [200, 200, 429]);
+    const refused = await ask();
+    assert.equal(refused.headers.get('retry-after'), '1200');
+    assert.equal(refused.headers.get('ratelimit'), '"key";r=0;t=1200');
+    await patch(null);
+    await until(({ status, headers }) => status === 200 && !headers.has('ratelimit'));
+  });
+
   test('the receipt of a revocation says since when the gateway keeps to it', async () => {
     const { embedded } = running;
     const { urls, adminKey } = embedded;

@@ -93,6 +93,42 @@ await partsSuite('the whole chain', ['postgres', 'kafka', 'redis', 'envoy'], (pa
     assert.equal((await echo({ 'x-api-key': key })).claims['sub'], userId);
   });
 
+  it('counts a quota at all gateways together, and tells the caller what is left and when to come again', async () => {
+    const { userId } = await system.admin.tenantFixture();
+    const [one, other] = system.edges.map(({ url }) => url);
+    assert.ok(one !== undefined && other !== undefined);
+    const quota = { requests: 1000, windowSeconds: 3600 };
+    const { key, id } = await system.admin.createKey(userId, { quota });
+    const ask = async (url: string) => {
+      const { status, headers } = await call(url, withKey(key));
+      const left = Number(/^"key";r=(\d+);t=[1-4]$/.exec(String(headers['ratelimit']))?.[1]);
+      return { status, headers, left };
+    };
+    for (let count = 1; count <= 600; count += 1) {
+      const { status, headers, left } = await ask(one);
+      assert.deepEqual([status, headers['ratelimit-policy']], [200, '"key";q=1000;w=3600']);
+      assert.ok(left >= 1000 - count && left <= 1001 - count, `${left} after ${count}`);
+    }
+    // It has to be told before it lets in as many as one has left.
+    let asked = 1;
+    while ((await ask(other)).left > 402 - asked) {
+      asked += 1;
+      assert.ok(asked < 400, 'it was not told');
+    }
+    await system.admin.call('PATCH', `/v1/api-keys/${id}`, { quota: { requests: 1, windowSeconds: 3600 } });
+    const refused = async () => {
+      const answer = await call(one, withKey(key));
+      return answer.status === 429 ? answer : null;
+    };
+    let answer = await refused();
+    for (const begin = performance.now(); answer === null; answer = await refused()) {
+      assert.ok(performance.now() - begin < 1000, 'not in force in time');
+    }
+    assert.equal((JSON.parse(answer.text) as { code: string }).code, 'quota_exceeded');
+    assert.equal(answer.headers['ratelimit-policy'], '"key";q=1;w=3600');
+    assert.match(String(answer.headers['retry-after']), /^3[56]\d\d$/);
+  });
+
   it('lets neither the original credential nor a forged identity header reach the upstream', async () => {
     const { key } = await system.admin.tenantFixture();
     const forged = {

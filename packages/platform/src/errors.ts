@@ -228,6 +228,12 @@ export const errorTable = {
     publicCode: 'limit_reached',
     publicMessage: 'A limit of the tenant is reached.',
   },
+  quota_exceeded: {
+    http: 429,
+    grpc: 8,
+    publicCode: 'quota_exceeded',
+    publicMessage: 'The quota of the credential is used up for now.',
+  },
   rate_limited: {
     http: 429,
     grpc: 8,

@@ -36,6 +36,8 @@ export * from './lifecycle.ts';
 export * from './mutual-tls/open.ts';
 export * from './mutual-tls/peers.ts';
 export { startPeriodic } from './periodic.ts';
+export * from './quota-ledger/port.ts';
+export * from './quota-ledger/redis.ts';
 export * from './signal/memory.ts';
 export * from './signal/port.ts';
 export { createRedisKeyspaceSource } from './signal/redis-keyspace.ts';

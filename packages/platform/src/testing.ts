@@ -6,6 +6,8 @@ export * from './database/pglite-test.ts';
 export * from './event-log/conformance.ts';
 export { watching } from './identity-client/conformance.ts';
 export * from './key-vault/conformance.ts';
+export * from './quota-ledger/conformance.ts';
+export * from './quota-ledger/memory.ts';
 export * from './signal/conformance.ts';
 export * from './single-use/conformance.ts';
 export * from './tcp-proxy-test.ts';

@@ -139,6 +139,18 @@ suite('token endpoint', () => {
     authority.granted = {};
   });
 
+  test('requests of a credential with a quota are counted by the client that says so, and by no other one', async () => {
+    const { key } = createApiKey(randomBytes, clock.now().wallMs);
+    const ask = async (conditions: string) =>
+      post(await authenticated({ grant_type: keyGrant, api_key: key, conditions }));
+    authority.granted = { quotas: [{ subject: 'user:usr_1', requests: 100, windowSeconds: 60 }] };
+    const unheeded = await ask('jkt x5t_s256 cidrs');
+    assert.deepEqual([unheeded.status, unheeded.body['code']], [400, 'condition_unknown']);
+    const { body } = await ask('quotas');
+    assert.deepEqual(body['conditions'], { quotas: [{ subject: 'user:usr_1', requests: 100, window_seconds: 60 }] });
+    authority.granted = {};
+  });
+
   test('an external token is answered with an internal one that the published keys verify', async () => {
     await using provider = await startLocalProvider(clock);
     authority.addProvider({ issuer: provider.issuer });

@@ -197,6 +197,27 @@ suite('exchange of an API key, with identity', () => {
     assert.equal(outcomeOf(await withKey(`${imported}0`)), 'key_unknown');
   });
 
+  test('a key with a quota is for clients that count its uses; what its token is exchanged for is not counted again', async () => {
+    const policy = { keyQuota: { requests: 5, windowSeconds: 60 }, userQuota: { requests: 9, windowSeconds: 60 } };
+    const { key, keyId, userId } = await createKey({ policy });
+    assert.equal(outcomeOf(await withKey(key)), 'condition_unknown');
+    const request = { audience: 'internal', clientId: 'gateway' };
+    const credential = { kind: 'api-key', value: key } as const;
+    const counted = await authServer.exchange({ ...request, credential, heeds: ['quotas'] });
+    assert.ok(counted.outcome === 'granted');
+    const quotas = [
+      { subject: `key:${keyId}`, requests: 5, window_seconds: 60 },
+      { subject: `user:${userId}`, requests: 9, window_seconds: 60 },
+    ];
+    assert.deepEqual(counted.conditions, { quotas });
+    const again = await authServer.exchange({
+      ...request,
+      credential: { kind: 'jwt', value: counted.accessToken },
+      permissions: { internalTokens: true },
+    });
+    assert.deepEqual(again.outcome === 'granted' && again.conditions, null);
+  });
+
   test('a key narrowed to an audience is good for no other', async () => {
     const { key } = await createKey({ key: { audiences: ['orders'] } });
     assert.equal(outcomeOf(await withKey(key)), 'audience_not_allowed');

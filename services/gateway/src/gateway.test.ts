@@ -14,7 +14,8 @@ import { Authority } from './authority.testing.ts';
 import { PresentedOnce } from './conditions/presentation.ts';
 import { defaultCredentialConfig } from './decision/credential.ts';
 import { createGateway, type GatewayConfig } from './gateway.ts';
-import type { RuledDecision } from './rules/rules.ts';
+import { parseRules } from './rules/file.ts';
+import { noRules, type RuledDecision, type RuleSet } from './rules/rules.ts';
 
 interface Options {
   readonly tokenCache?: TokenCache | null;
@@ -23,6 +24,7 @@ interface Options {
   readonly clock?: ReturnType<typeof createTestClock>;
   readonly config?: Partial<GatewayConfig>;
   readonly notReady?: readonly string[];
+  readonly rules?: RuleSet;
 }
 
 /** A started gateway on a clock that the test moves. */
@@ -49,6 +51,7 @@ async function started(options: Options = {}) {
       ],
       clock,
       random: () => 0.5,
+      rules: () => options.rules ?? noRules,
     },
     { audience: 'internal', fleetSecret: Buffer.alloc(32, 1), ...options.config },
   );
@@ -95,6 +98,155 @@ const allowWith = (token: string, kind: 'api-key' | 'jwt'): RuledDecision => ({
   headers: [['authorization', `Bearer ${token}`]],
 });
 const outcomeOf = (decision: RuledDecision) => ('code' in decision ? decision.code : decision.outcome);
+
+describe('a gateway with quotas', () => {
+  const quota = (id: string, requests: number) => ({ subject: `key:${id}`, requests, window_seconds: 60 });
+
+  async function withQuota(options: Options = {}) {
+    const system = await started(options);
+    const limits = new Map<string, number>();
+    system.authority.alter = (result) => {
+      const id = result.facts?.subjects[0]?.slice('key:'.length) ?? '';
+      const requests = limits.get(id);
+      if (result.outcome !== 'granted' || requests === undefined) return result;
+      return { ...result, conditions: { quotas: [quota(id, requests)] } };
+    };
+    return { ...system, limits };
+  }
+
+  it('counts hits of every cache and misses alike, and refuses what is beyond, until time has made up for it', async () => {
+    const tokenCache = createMemoryTokenCache({ clock: createTestClock() });
+    const { authority, ask, gateway, limits, clock, exports } = await withQuota({ tokenCache });
+    const { id, key } = newKey();
+    limits.set(id, 6);
+    const first = await ask(key);
+    assert.deepEqual('answerHeaders' in first && first.answerHeaders, [
+      ['ratelimit-policy', '"key";q=6;w=60'],
+      ['ratelimit', '"key";r=5;t=10'],
+    ]);
+    for (let count = 1; count < 6; count += 1) assert.equal(outcomeOf(await ask(key)), 'allow');
+    const refused = await ask(key);
+    assert.deepEqual(refused, {
+      outcome: 'deny',
+      code: 'quota_exceeded',
+      subjects: [`key:${id}`],
+      answerHeaders: [
+        ['retry-after', '10'],
+        ['ratelimit-policy', '"key";q=6;w=60'],
+        ['ratelimit', '"key";r=0;t=10'],
+      ],
+    });
+    await clock.advance(10_000);
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    assert.equal(outcomeOf(await ask(key)), 'quota_exceeded');
+    assert.equal(authority.exchangeCount, 1);
+    assert.ok(await exports('tg_gateway_quota_total{outcome="allowed"} 7'));
+    assert.ok(await exports('tg_gateway_quota_total{outcome="refused"} 2'));
+    await gateway.close();
+    // Another that has it from L2 alone counts as well.
+    const other = await withQuota({ tokenCache, authority, clock });
+    assert.deepEqual('answerHeaders' in (await other.ask(key)), true);
+    assert.equal(authority.exchangeCount, 1);
+    await other.gateway.close();
+  });
+
+  it('counts a request once, however often it is decided again while it is open', async () => {
+    const { ask, gateway, limits } = await withQuota();
+    const { id, key } = newKey();
+    limits.set(id, 2);
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    const open = { ...requestWith({ authorization: [`Token ${key}`] }), isAgain: true };
+    for (let count = 0; count < 10; count += 1) assert.equal(outcomeOf(await gateway.decideAgain(open)), 'allow');
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    assert.equal(outcomeOf(await ask(key)), 'quota_exceeded');
+    await gateway.close();
+  });
+
+  it('counts what no cache may keep', async () => {
+    const { authority, ask, gateway, limits } = await withQuota();
+    const { id, key } = newKey();
+    const { alter } = authority;
+    // Without all that can revoke it.
+    authority.alter = (result) => {
+      const altered = alter(result);
+      if (altered.outcome !== 'granted') return altered;
+      return { ...altered, facts: { ...altered.facts, subjects: [`key:${id}`] } };
+    };
+    limits.set(id, 2);
+    for (let count = 0; count < 2; count += 1) assert.equal(outcomeOf(await ask(key)), 'allow');
+    assert.equal(outcomeOf(await ask(key)), 'quota_exceeded');
+    assert.equal(authority.exchangeCount, 3);
+    await gateway.close();
+  });
+
+  it('counts what another gateway had renewed', async () => {
+    const clock = createTestClock();
+    const tokenCache = createMemoryTokenCache({ clock });
+    const authority = new Authority(() => clock.now().wallMs);
+    const [one, other] = [
+      await withQuota({ clock, tokenCache, authority }),
+      await withQuota({ clock, tokenCache, authority }),
+    ];
+    const { id, key } = newKey();
+    other.limits.set(id, 1000);
+    await one.ask(key);
+    await clock.advance(244_000);
+    await one.ask(key);
+    await other.ask(key);
+    await clock.advance(48_000);
+    for (let count = 0; count < 2; count += 1) await other.ask(key);
+    await clock.advance(0);
+    const renewed = await other.ask(key);
+    assert.deepEqual(
+      ['token' in renewed && renewed.token, 'answerHeaders' in renewed, authority.exchangeCount],
+      ['token-2', true, 2],
+    );
+    for (const { gateway } of [one, other]) await gateway.close();
+  });
+
+  it('charges nothing for what rules refuse, or what an unmet condition does', async () => {
+    const { ask, gateway, limits, authority } = await withQuota({
+      rules: parseRules('rules: [{ name: a, paths: [/**], methods: [GET], credentials: [jwt] }]'),
+    });
+    const { id, key } = newKey();
+    limits.set(id, 1);
+    for (let count = 0; count < 5; count += 1) assert.equal(outcomeOf(await ask(key)), 'credential_kind_not_allowed');
+    await gateway.close();
+    const open = await started({ authority });
+    const bound = newKey();
+    authority.alter = (result) =>
+      result.outcome === 'granted'
+        ? { ...result, conditions: { cidrs: ['192.0.2.0/24'], quotas: [quota(bound.id, 1)] } }
+        : result;
+    const from = async (sourceAddress: string) =>
+      outcomeOf(
+        await open.gateway.decide({ ...requestWith({ authorization: [`Token ${bound.key}`] }), sourceAddress }),
+      );
+    for (let count = 0; count < 5; count += 1) assert.equal(await from('198.51.100.1'), 'address_not_allowed');
+    assert.equal(await from('192.0.2.1'), 'allow');
+    assert.equal(await from('192.0.2.1'), 'quota_exceeded');
+    await open.gateway.close();
+  });
+
+  it('has heard of a changed quota as it hears of every change', async () => {
+    const { ask, gateway, limits, clock, authority } = await withQuota();
+    const { id, key } = newKey();
+    limits.set(id, 1);
+    assert.equal(outcomeOf(await ask(key)), 'allow');
+    assert.equal(outcomeOf(await ask(key)), 'quota_exceeded');
+    limits.set(id, 3);
+    authority.log.append([`key:${id}`], 'tg.key.changed');
+    await clock.advance(400);
+    for (let count = 0; count < 3; count += 1) assert.equal(outcomeOf(await ask(key)), 'allow');
+    assert.equal(outcomeOf(await ask(key)), 'quota_exceeded');
+    limits.delete(id);
+    authority.log.append([`key:${id}`], 'tg.key.changed');
+    await clock.advance(400);
+    const unlimited = await ask(key);
+    assert.deepEqual([outcomeOf(unlimited), 'answerHeaders' in unlimited], ['allow', false]);
+    await gateway.close();
+  });
+});
 
 describe('a gateway', () => {
   it('asks once, and decides from L1 from then on', async () => {

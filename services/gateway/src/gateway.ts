@@ -4,6 +4,7 @@ import {
   type IdentityClient,
   type Logger,
   noAuditTrail,
+  type QuotaLedger,
   type SignalListener,
   type SignalSource,
   type SingleUse,
@@ -18,6 +19,8 @@ import { DecisionCore } from './decision/decide.ts';
 import { DecisionAudit } from './decision-audit.ts';
 import type { ExchangeClient } from './exchange-client/port.ts';
 import { createGatewayMetrics } from './metrics.ts';
+import { createDecideByQuota } from './quota/decide.ts';
+import { QuotaMeter } from './quota/meter.ts';
 import { createDecideByRules, type DecideByRules, noRules, type RuleSet } from './rules/rules.ts';
 import { ProviderDirectory } from './view/provider-directory.ts';
 import { ReceiptBook } from './view/receipts.ts';
@@ -30,6 +33,8 @@ export interface GatewayDeps {
   readonly tokenCache: TokenCache | null;
   /** DPoP proofs used at any gateway of the fleet; null = each knows its own only. */
   readonly usedProofs: SingleUse | null;
+  /** What the gateways of a fleet let in together against quotas; null or absent = each counts for itself. */
+  readonly quotaLedger?: QuotaLedger | null;
   readonly signals: readonly SignalSource[];
   readonly clock: Clock;
   /** Uniform in [0, 1). */
@@ -148,13 +153,20 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
     },
   );
 
-  const decide = createDecideByRules({
+  const decideByRules = createDecideByRules({
     decide: (request, audience) => core.decide(request, audience),
     rules: deps.rules ?? (() => noRules),
     onRuled(decision) {
       metrics.ruled(decision.outcome === 'public' ? 'public' : decision.code);
       if (decision.outcome === 'deny') audit.note(decision);
     },
+  });
+  const meter = new QuotaMeter({ clock, ledger: deps.quotaLedger ?? null });
+  const decide = createDecideByQuota({
+    decide: decideByRules,
+    meter,
+    onCharged: metrics.charged,
+    onRefused: (refusal) => audit.note(refusal),
   });
 
   function learn(learned: Learned): void {
@@ -211,7 +223,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
 
   return {
     decide,
-    decideAgain: decide,
+    decideAgain: decideByRules,
     start() {
       if (isStarted) return;
       isStarted = true;
@@ -227,6 +239,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
     async close() {
       closing.abort();
       watermarks.stop();
+      meter.close();
       await Promise.all(unsubscribes.map((unsubscribe) => unsubscribe()));
       await providers.close();
       audit.flush();

@@ -6,6 +6,7 @@ import {
   createKafkaAuditTrail,
   createRedisKeyspaceSource,
   createRedisPubSubSource,
+  createRedisQuotaLedger,
   createRedisSingleUse,
   createRedisTokenCache,
   createWatchSource,
@@ -55,6 +56,8 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
   const usedProofs =
     redisUrl === undefined ? null : createRedisSingleUse({ url: redisUrl, logger, lifeMs: proofLifeMs });
   if (usedProofs !== null) lifecycle.onClose('used proofs', () => usedProofs.close());
+  const quotaLedger = redisUrl === undefined ? null : createRedisQuotaLedger({ url: redisUrl, logger });
+  if (quotaLedger !== null) lifecycle.onClose('quota ledger', () => quotaLedger.close());
   const { externalScheme, clientCertificate, requireNonce } = config;
   const { rulesFile } = config;
   const file =
@@ -70,6 +73,7 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
       exchange,
       tokenCache,
       usedProofs,
+      quotaLedger,
       signals: config.signals.map(openSource),
       audit,
       clock,

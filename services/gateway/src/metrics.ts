@@ -77,6 +77,20 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grants }
     labelNames: ['result'],
     registers,
   });
+  /** Since they were last read, as the decisions are. */
+  const charges = { allowed: 0, refused: 0 };
+  new Counter({
+    name: 'tg_gateway_quota_total',
+    help: 'Requests that were held against a quota, by whether there was room for them.',
+    labelNames: ['outcome'],
+    registers,
+    collect() {
+      for (const outcome of ['allowed', 'refused'] as const) {
+        this.inc({ outcome }, charges[outcome]);
+        charges[outcome] = 0;
+      }
+    },
+  });
   const signals = new Counter({
     name: 'tg_gateway_signals_total',
     help: 'Changes heard, by trigger and by what became of them.',
@@ -153,6 +167,9 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grants }
     },
     limited(limit: Limit): void {
       limited.inc({ limit });
+    },
+    charged(outcome: 'allowed' | 'refused'): void {
+      charges[outcome] += 1;
     },
     l2Read(result: L2Read): void {
       l2Reads.inc({ result });

@@ -29,6 +29,7 @@ import type {
   ExternalName,
   ExternalState,
   Head,
+  Quota,
   Store,
   TenantState,
   UserState,
@@ -257,6 +258,7 @@ function apiKeyOutcome(keyId: string, state: ApiKeyState, nowMs: number): Decide
     scopes: apiKeyScopes(state),
     audiences: [...(state.audiences ?? [])],
     allowedCidrs: [...(state.allowedCidrs ?? [])],
+    quotas: quotasOf(user, tenant, { id: keyId, quota: state.quota ?? null }),
     credentialExpiresAtMs: expiresAtMs ?? 0,
     subjects,
   });
@@ -363,6 +365,7 @@ function grant(user: UserState, tenant: TenantState, rest: Partial<Granted>): De
       credentialExpiresAtMs: 0,
       firstUse: undefined,
       attributesJson: attributesOf(user, tenant),
+      quotas: quotasOf(user, tenant),
       subjects: [],
       ...rest,
     },
@@ -373,6 +376,20 @@ function grant(user: UserState, tenant: TenantState, rest: Partial<Granted>): De
 function attributesOf({ attributes = {} }: UserState, { tokenAttributes = [] }: TenantState): string {
   const named = tokenAttributes.filter((name) => Object.hasOwn(attributes, name));
   return named.length === 0 ? '' : JSON.stringify(Object.fromEntries(named.map((name) => [name, attributes[name]])));
+}
+
+/** A key's own replaces the tenant's for keys; that of the user holds besides. */
+function quotasOf(
+  user: UserState,
+  { keyQuota = null, userQuota = null }: TenantState,
+  key?: { readonly id: string; readonly quota: Quota | null },
+): Granted['quotas'] {
+  const ofKey = key === undefined ? null : (key.quota ?? keyQuota);
+  return [
+    ...(key === undefined || ofKey === null ? [] : [{ subject: keySubject(key.id), ...ofKey }]),
+    // Of a preview, there may be no user yet.
+    ...(userQuota === null || user.id === '' ? [] : [{ subject: userSubject(user.id), ...userQuota }]),
+  ];
 }
 
 /** Not of any tenant, so by no tenant's policy. */

@@ -37,6 +37,7 @@ const granted: ResolveResponse = {
       firstUse: 'linked',
       credentialExpiresAtMs: Date.UTC(2100, 0, 1),
       subjects: ['tenant:ten_1', 'external:prv_1:auth0|1'],
+      quotas: [{ subject: 'user:usr_1', requests: 100, windowSeconds: 60 }],
     },
   },
 };

@@ -73,6 +73,7 @@ export class Authority {
       scopes: [],
       audiences: [],
       allowedCidrs: [],
+      quotas: [],
       keyId: '',
       providerId: '',
       tokenTtlSeconds: 300,

@@ -56,9 +56,11 @@ export interface ExchangeRequest {
 export type Conditions = Confirmation & {
   /** The networks it has to come from. */
   readonly cidrs?: string[];
+  /** Against each of which it has to be counted. */
+  readonly quotas?: { readonly subject: string; readonly requests: number; readonly window_seconds: number }[];
 };
 
-export const conditionNames = ['jkt', 'x5t_s256', 'cidrs'] as const satisfies readonly (keyof Conditions)[];
+export const conditionNames = ['jkt', 'x5t_s256', 'cidrs', 'quotas'] as const satisfies readonly (keyof Conditions)[];
 export type ConditionName = (typeof conditionNames)[number];
 
 export interface ExchangeGranted {
@@ -194,11 +196,20 @@ export function createExchangeOf(
 }
 
 /** Null = nothing. */
-export function conditionsOf(facts: CredentialFacts, { allowedCidrs }: Granted): Conditions | null {
-  const confirmation = (facts.kind === 'external' ? facts.confirmation : undefined) ?? null;
-  // Of a key alone: where a token made of it is exchanged from, says nothing of who uses the key.
-  if (facts.kind !== 'api-key' || allowedCidrs.length === 0) return confirmation;
-  return { cidrs: [...allowedCidrs] };
+export function conditionsOf(facts: CredentialFacts, { allowedCidrs, quotas }: Granted): Conditions | null {
+  // What a token of ours is exchanged for serves a request that was counted when it came in.
+  const isCounted = (facts.kind === 'api-key' || facts.kind === 'external') && quotas.length > 0;
+  const conditions: Conditions = {
+    ...(facts.kind === 'external' ? facts.confirmation : {}),
+    // Of a key alone: where a token made of it is exchanged from, says nothing of who uses the key.
+    ...(facts.kind === 'api-key' && allowedCidrs.length > 0 ? { cidrs: [...allowedCidrs] } : {}),
+    ...(isCounted ? { quotas: quotas.map(quotaCondition) } : {}),
+  };
+  return Object.keys(conditions).length === 0 ? null : conditions;
+}
+
+function quotaCondition({ subject, requests, windowSeconds }: Granted['quotas'][number]) {
+  return { subject, requests, window_seconds: windowSeconds };
 }
 
 function isHeeded(conditions: Conditions | null, heeds: readonly ConditionName[]): boolean {

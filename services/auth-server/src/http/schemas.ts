@@ -41,7 +41,7 @@ export const TokenRequestSchema = Type.Object(
       Type.String({
         description:
           'Names of the `conditions` that the client holds against every use of the answer, with spaces between: ' +
-          '`jkt x5t_s256 cidrs`. A credential with another condition is refused.',
+          '`jkt x5t_s256 cidrs quotas`. A credential with another condition is refused.',
       }),
     ),
     subject_token: Type.Optional(
@@ -134,6 +134,19 @@ const ConditionsSchema = Type.Object(
     jkt: Type.Optional(Type.String({ description: 'Thumbprint of the key that a DPoP proof has to be made with.' })),
     x5t_s256: Type.Optional(Type.String({ description: 'SHA-256 of the TLS client certificate.' })),
     cidrs: Type.Optional(Type.Array(Type.String(), { description: 'Networks that a use has to come from.' })),
+    quotas: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            subject: Type.String({ description: 'Whose requests are counted: `key:` or `user:` and an id.' }),
+            requests: Type.Integer({ minimum: 1 }),
+            window_seconds: Type.Integer({ minimum: 1 }),
+          },
+          { additionalProperties: false },
+        ),
+        { description: 'Every use is counted against all of them, and refused where one is used up.' },
+      ),
+    ),
   },
   {
     additionalProperties: false,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { grantLike } from './grant.testing.ts';
-import type { Grant } from './grant.ts';
+import { allowedBy, type Grant } from './grant.ts';
 import { GrantPacker } from './packed-grant.ts';
 
 const texts = fc.oneof(
@@ -33,29 +33,35 @@ const instants = fc.record({ monotonicMs: fc.double({ noNaN: true }), wallMs: fc
 describe('a packed grant', () => {
   it('is the same when it is unpacked, whatever is in it', () => {
     const packer = new GrantPacker();
-    const grants = fc.record(
-      {
-        subjects,
-        asOf: fc.record({ epoch: counts, seq: counts }, plain),
-        maxStalenessMs: counts,
-        expiresAt: instants,
-        renewAtMs: fc.double({ noNaN: true }),
-        conditions: fc.constantFrom<Grant['conditions'][]>(
-          null,
-          { jkt: 'x'.repeat(43) },
-          { cidrs: ['10.0.0.0/8', '::1/128'] },
-        ),
-        decision: fc.record(
-          {
-            outcome: fc.constant('allow' as const),
-            kind: fc.constantFrom('api-key' as const, 'jwt' as const),
-            token: tokens,
-          },
-          plain,
-        ),
-      },
-      plain,
-    );
+    const grants = fc
+      .record(
+        {
+          subjects,
+          asOf: fc.record({ epoch: counts, seq: counts }, plain),
+          maxStalenessMs: counts,
+          expiresAt: instants,
+          renewAtMs: fc.double({ noNaN: true }),
+          conditions: fc.constantFrom<Grant['conditions'][]>(
+            null,
+            { jkt: 'x'.repeat(43) },
+            { cidrs: ['10.0.0.0/8', '::1/128'] },
+            { quotas: [{ subject: 'key:k', requests: 10, window_seconds: 60 }] },
+          ),
+          decision: fc.record(
+            {
+              outcome: fc.constant('allow' as const),
+              kind: fc.constantFrom('api-key' as const, 'jwt' as const),
+              token: tokens,
+            },
+            plain,
+          ),
+        },
+        plain,
+      )
+      .map((grant) => ({
+        ...grant,
+        decision: allowedBy(grant.decision.kind, grant.decision.token, grant.conditions),
+      }));
     fc.assert(
       fc.property(fc.array(grants, { minLength: 1, maxLength: 3 }), (many) => {
         const packed = many.map((grant) => packer.pack(grant));

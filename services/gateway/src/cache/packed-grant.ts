@@ -6,7 +6,7 @@
  */
 import type { Subject } from '@token-gateway/revocation';
 import type { Conditions } from '../conditions/conditions.ts';
-import type { Grant } from './grant.ts';
+import { allowedBy, type Grant } from './grant.ts';
 
 const isJwt = 1;
 const isWhole = 2;
@@ -57,7 +57,7 @@ export class GrantPacker {
     const written = bytes.readText();
     const conditions = written === '' ? null : (JSON.parse(written) as Conditions);
     const token = (form & isWhole) === 0 ? this.#readToken() : bytes.readText();
-    const decision = { outcome: 'allow', kind: (form & isJwt) === 0 ? 'api-key' : 'jwt', token } as const;
+    const decision = allowedBy((form & isJwt) === 0 ? 'api-key' : 'jwt', token, conditions);
     return { asOf, subjects, maxStalenessMs, expiresAt, conditions, decision, renewAtMs };
   }
 

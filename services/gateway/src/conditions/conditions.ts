@@ -5,6 +5,7 @@
  */
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
+import { QuotaSchema } from '../quota/quotas.ts';
 
 /** SHA-256 in base64url, as `cnf` has it. */
 const Sha256 = Type.String({ pattern: '^[A-Za-z0-9_-]{43}$' });
@@ -18,6 +19,8 @@ export const ConditionsSchema = Type.Object(
     x5t_s256: Type.Optional(Sha256),
     /** A source address within one of these networks. */
     cidrs: Type.Optional(Type.Array(Type.String(), { minItems: 1 })),
+    /** Each use is counted, and refused where one of them is used up. */
+    quotas: Type.Optional(Type.Array(QuotaSchema, { minItems: 1 })),
   },
   { additionalProperties: false },
 );

@@ -35,7 +35,7 @@ import { LRUCache } from 'lru-cache';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { cacheKeyOf } from '../cache/cache-key.ts';
-import type { Grant } from '../cache/grant.ts';
+import { allowedBy, type Grant } from '../cache/grant.ts';
 import { GrantCache } from '../cache/grant-cache.ts';
 import { renewAtMs } from '../cache/renewal.ts';
 import { Sealer } from '../cache/sealed.ts';
@@ -388,7 +388,7 @@ export class DecisionCore {
       asOf: opened.asOf,
       expiresAt,
       renewAtMs: renewAtMs(now, expiresAt, random()),
-      decision: { outcome: 'allow', kind, token },
+      decision: allowedBy(kind, token, facts.conditions),
     };
   }
 
@@ -497,7 +497,7 @@ export class DecisionCore {
         return null;
       case 'usable-once':
         this.#standing.set(credential.cacheKey, result.facts.maxStalenessMs);
-        return { outcome: 'allow', kind: credential.kind, token: result.token };
+        return allowedBy(credential.kind, result.token, result.conditions);
       case 'cacheable': {
         const grant = this.#grantOf(credential, flight, result, now);
         if (this.#grants.get(credential.cacheKey)?.decision.token !== grant.decision.token)
@@ -526,7 +526,7 @@ export class DecisionCore {
       conditions: result.conditions,
       expiresAt,
       renewAtMs: renewAtMs(now, expiresAt, this.#deps.random()),
-      decision: { outcome: 'allow', kind: credential.kind, token: result.token },
+      decision: allowedBy(credential.kind, result.token, result.conditions),
     };
   }
 

@@ -1,6 +1,7 @@
 import type { ErrorCode } from '@token-gateway/platform';
 import type { Subject } from '@token-gateway/revocation';
 import type { PresentedOnce } from '../conditions/presentation.ts';
+import type { Quotas } from '../quota/quotas.ts';
 
 /** What a transport tells of a request. It neither interprets nor changes header values. */
 export interface DecisionRequest {
@@ -30,6 +31,8 @@ export type Decision =
       readonly token: string;
       /** Which kind of credential came in, for logs and metrics. */
       readonly kind: 'api-key' | 'jwt';
+      /** What this request has yet to be counted against; absent = nothing. */
+      readonly quotas?: Quotas;
     }
   /** A definitive refusal. */
   | {

@@ -12,6 +12,13 @@ const granted = {
   max_staleness_ms: 1000,
 };
 
+const badQuotas = [
+  [],
+  [{ subject: 'key:k', requests: 0, window_seconds: 60 }],
+  [{ subject: 'tenant:t', requests: 1, window_seconds: 60 }],
+  [{ subject: 'key:k', requests: 1, window_seconds: 60, burst: 2 }],
+].map((quotas) => ({ quotas }));
+
 const isUnavailable = (error: unknown) => error instanceof ServiceError && error.code === 'auth_server_unavailable';
 
 describe('answer of the token endpoint', () => {
@@ -32,8 +39,14 @@ describe('answer of the token endpoint', () => {
     }
   });
 
+  it('that grants with quotas carries them', () => {
+    const conditions = { quotas: [{ subject: 'key:k', requests: 10, window_seconds: 60 }] };
+    const answer = readExchangeAnswer(200, { ...granted, conditions }, 0);
+    assert.deepEqual(answer.outcome === 'granted' && answer.conditions, conditions);
+  });
+
   it('that grants under a condition which is not understood is a refusal that is kept nowhere', () => {
-    for (const conditions of [{ cidrs: [] }, { jkt: 'short' }, { later: true }, null, 'any', ['x'], 1]) {
+    for (const conditions of [{ cidrs: [] }, { jkt: 'short' }, { later: true }, null, 'any', ['x'], 1, ...badQuotas]) {
       assert.deepEqual(readExchangeAnswer(200, { ...granted, conditions }, 0), {
         outcome: 'refused',
         code: 'condition_unknown',

@@ -62,7 +62,7 @@ describe('an exchange', () => {
     const one = await replica(test, refuses);
     const client = await clientOf([one.url]);
     await client.exchange(request, { timeoutMs: 5000 }).catch(() => undefined);
-    assert.deepEqual(one.bodies[0]?.get('conditions')?.split(' ').sort(), ['cidrs', 'jkt', 'x5t_s256']);
+    assert.deepEqual(one.bodies[0]?.get('conditions')?.split(' ').sort(), ['cidrs', 'jkt', 'quotas', 'x5t_s256']);
   });
 
   it('takes an answer for an answer: no other replica is asked', async (test) => {

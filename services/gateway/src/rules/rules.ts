@@ -5,12 +5,19 @@ import { type Allowed, type Claims, claimsOf, headerValueOf, type RouteDemand, u
 import type { Rule, Rules } from './rule.ts';
 import { type Found, RuleTable } from './table.ts';
 
-/** Headers for the upstream: these alone, by names in lower case. */
-export type UpstreamHeaders = readonly (readonly [name: string, value: string])[];
+/** By names in lower case. */
+export type HeaderPairs = readonly (readonly [name: string, value: string])[];
+/** Headers for the upstream: these alone. */
+export type UpstreamHeaders = HeaderPairs;
+
+interface Told {
+  /** For the caller, beside whatever it is answered; absent = none. */
+  readonly answerHeaders?: HeaderPairs;
+}
 
 export type RuledDecision =
-  | Exclude<Decision, { outcome: 'allow' }>
-  | (Allowed & { readonly headers: UpstreamHeaders })
+  | (Exclude<Decision, { outcome: 'allow' }> & Told)
+  | (Allowed & Told & { readonly headers: UpstreamHeaders })
   /** Let in without a credential, and without a word of who it is. */
   | { readonly outcome: 'public' };
 

@@ -4,7 +4,7 @@
  */
 import { challengeOf, type ErrorCode, errorEntry, problemOf } from '@token-gateway/platform';
 import { CheckResponse, type HeaderValueOption } from '@token-gateway/schemas/ext-authz';
-import type { RuledDecision, UpstreamHeaders } from '../rules/rules.ts';
+import type { HeaderPairs, RuledDecision } from '../rules/rules.ts';
 import type { CheckRequestView } from './check-request.ts';
 import { HeaderNames } from './header-names.ts';
 
@@ -29,6 +29,8 @@ export class OkAnswers {
   of(decision: Accepted, request: CheckRequestView): Uint8Array {
     const forged = this.#forgedIn(request);
     if (forged !== null) return this.#encode(decision, forged);
+    // One of a kind.
+    if (decision.outcome === 'allow' && decision.answerHeaders !== undefined) return this.#encode(decision, none);
     const known = this.#plain.get(decision);
     if (known !== undefined) return known;
     const encoded = this.#encode(decision, none);
@@ -49,31 +51,34 @@ export class OkAnswers {
   }
 
   #encode(decision: Accepted, forged: ReadonlySet<string>): Uint8Array {
-    const headers: UpstreamHeaders = decision.outcome === 'allow' ? decision.headers : [];
+    const { headers, answerHeaders = [] } = decision.outcome === 'allow' ? decision : noHeaders;
     const removed = new Set([...this.#always, ...forged]);
     // What is overwritten stays.
     for (const [name] of headers) removed.delete(name);
     const value = {
       headers: headers.map(([name, text]) => overwrite(name, text)),
       headersToRemove: [...removed],
-      responseHeadersToAdd: [],
+      responseHeadersToAdd: answerHeaders.map(([name, text]) => ({ ...overwrite(name, text), append: true })),
     };
     return encode({ status: { code: 0, message: '' }, httpResponse: { $case: 'okResponse', value } });
   }
 }
 
 const none: ReadonlySet<string> = new Set();
+const noHeaders: { readonly headers: HeaderPairs; readonly answerHeaders?: HeaderPairs } = { headers: [] };
 
 export interface RefusalHeaders {
   readonly retryAfterSeconds?: number;
   readonly dpopNonce?: string | undefined;
+  readonly answerHeaders?: HeaderPairs | undefined;
 }
 
-/** By what they say; a nonce is said to one. */
+/** By what they say; a nonce is said to one, and so is what is left of a quota. */
 const refusals = new Map<string, Uint8Array>();
 
-export function refusal(code: ErrorCode, { retryAfterSeconds, dpopNonce }: RefusalHeaders = {}): Uint8Array {
-  if (dpopNonce !== undefined) return encodeRefusal(code, { dpopNonce });
+export function refusal(code: ErrorCode, headers: RefusalHeaders = {}): Uint8Array {
+  const { retryAfterSeconds, dpopNonce, answerHeaders } = headers;
+  if (dpopNonce !== undefined || answerHeaders !== undefined) return encodeRefusal(code, headers);
   const key = retryAfterSeconds === undefined ? code : `${code} ${retryAfterSeconds}`;
   const known = refusals.get(key);
   if (known !== undefined) return known;
@@ -82,13 +87,17 @@ export function refusal(code: ErrorCode, { retryAfterSeconds, dpopNonce }: Refus
   return encoded;
 }
 
-function encodeRefusal(code: ErrorCode, { retryAfterSeconds, dpopNonce }: RefusalHeaders): Uint8Array {
+function encodeRefusal(
+  code: ErrorCode,
+  { retryAfterSeconds, dpopNonce, answerHeaders = [] }: RefusalHeaders,
+): Uint8Array {
   const { http, grpc, publicCode } = errorEntry(code);
   const challenge = challengeOf(code);
   const headers = [overwrite('content-type', 'application/problem+json'), overwrite('cache-control', 'no-store')];
   if (challenge !== null) headers.push(overwrite('www-authenticate', challenge));
   if (dpopNonce !== undefined) headers.push(overwrite('dpop-nonce', dpopNonce));
   if (retryAfterSeconds !== undefined) headers.push(overwrite('retry-after', String(retryAfterSeconds)));
+  for (const [name, text] of answerHeaders) headers.push(overwrite(name, text));
   const value = { status: { code: http }, headers, body: JSON.stringify(problemOf(code)) };
   return encode({ status: { code: grpc, message: publicCode }, httpResponse: { $case: 'deniedResponse', value } });
 }

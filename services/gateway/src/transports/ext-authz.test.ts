@@ -96,6 +96,32 @@ for (const grpcTransport of grpcTransports)
       assert.equal(ok.headersToRemove.includes('authorization'), false);
     });
 
+    it('tells the caller what is left of a quota, beside what the upstream says, and when to come again', async () => {
+      const limits = [
+        ['ratelimit-policy', '"key";q=10;w=60'],
+        ['ratelimit', '"key";r=9;t=6'],
+      ] as const;
+      const granted = {
+        outcome: 'allow',
+        token: 'internal',
+        kind: 'api-key',
+        headers: [['authorization', 'a']],
+      } as const;
+      decide = () => ({ ...granted, answerHeaders: limits });
+      for (const forged of [{}, { 'x-user': '1' }]) {
+        const { headers, headersToRemove, responseHeadersToAdd } = allowed(await check({ headers: forged }));
+        assert.deepEqual(
+          responseHeadersToAdd.map(({ header, append }) => [header?.key, header?.value, append]),
+          limits.map((each) => [...each, true]),
+        );
+        assert.equal(headers[0]?.header?.value, 'a');
+        assert.deepEqual(headersToRemove, ['x-api-key', ...Object.keys(forged)]);
+      }
+      decide = () => ({ outcome: 'deny', code: 'quota_exceeded', answerHeaders: [['retry-after', '6'], ...limits] });
+      const { http, grpc, headers } = denied(await check({}));
+      assert.deepEqual([http, grpc, headers['retry-after'], headers['ratelimit']], [429, 8, '6', '"key";r=9;t=6']);
+    });
+
     it('has forged identity headers removed, however they are written, and the API-key header', async () => {
       const forged = [
         'x-forwarded-user',

@@ -74,7 +74,7 @@ function createExtAuthzHandler(
       case 'public':
         return okAnswers().of(decision, request);
       case 'deny':
-        return refusal(decision.code, { dpopNonce: decision.dpopNonce });
+        return refusal(decision.code, { dpopNonce: decision.dpopNonce, answerHeaders: decision.answerHeaders });
       case 'unavailable':
         return refusal(decision.code, { retryAfterSeconds: decision.retryAfterSeconds });
     }

@@ -178,6 +178,27 @@ for (const dialect of forwardAuthDialects) {
       }
     });
 
+    it('says what is left of a quota, and refuses beyond it with when to come again', async () => {
+      const limits = [
+        ['ratelimit-policy', '"key";q=10;w=60'],
+        ['ratelimit', '"key";r=0;t=6'],
+      ] as const;
+      const allowed = {
+        outcome: 'allow',
+        token: 'internal',
+        kind: 'api-key',
+        headers: [['authorization', 'a']],
+      } as const;
+      decide = () => ({ ...allowed, answerHeaders: limits });
+      const { status, headers } = await ask(dialect);
+      assert.deepEqual([status, headers['authorization'], headers['ratelimit']], [200, 'a', '"key";r=0;t=6']);
+      decide = () => ({ outcome: 'deny', code: 'quota_exceeded', answerHeaders: [['retry-after', '6'], ...limits] });
+      const refused = await ask(dialect);
+      // NGINX understands no other.
+      assert.equal(refused.status, dialect === 'nginx' ? 403 : 429);
+      assert.deepEqual([refused.headers['retry-after'], refused.headers['ratelimit']], ['6', '"key";r=0;t=6']);
+    });
+
     it('answers every method, and reads no body', async () => {
       for (const each of ['POST', 'PUT', 'DELETE', 'OPTIONS', 'GET']) {
         const headers = { ...asking[dialect].headers, ...credential, 'content-length': '7' };

@@ -11,6 +11,7 @@ import { type ErrorCode, errorEntry, type Logger } from '@token-gateway/platform
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
 import {
   type DecideByRules,
+  type HeaderPairs,
   noRules,
   type RuledDecision,
   type RuledRequest,
@@ -138,7 +139,13 @@ export function createForwardAuth(
     return [...headers.keys()].some((name) => isRemoved(name) && !overwritten.includes(name));
   }
 
-  function allow(response: ServerResponse, headers: Headers, dialect: Dialect, given: UpstreamHeaders): void {
+  function allow(
+    response: ServerResponse,
+    headers: Headers,
+    dialect: Dialect,
+    given: UpstreamHeaders,
+    answerHeaders: HeaderPairs = [],
+  ): void {
     const answer = new Map(answered().map((name) => [name, '']));
     if (dialect.removesAnswered) {
       const isRemoved = removed();
@@ -147,7 +154,7 @@ export function createForwardAuth(
     for (const [name, value] of given) answer.set(name, value);
     const empty = [...answer.keys()].filter((name) => answer.get(name) === '');
     response.writeHead(200, {
-      ...Object.fromEntries(answer),
+      ...Object.fromEntries([...answerHeaders, ...answer]),
       'x-envoy-auth-headers-to-remove': empty.join(','),
       'cache-control': 'no-store',
       'content-length': '0',
@@ -168,13 +175,16 @@ export function createForwardAuth(
     };
     switch (decision.outcome) {
       case 'allow':
-        allow(response, headers, dialect, decision.headers);
+        allow(response, headers, dialect, decision.headers, decision.answerHeaders);
         break;
       case 'public':
         allow(response, headers, dialect, []);
         break;
       case 'deny':
-        deny(decision.code, decision.dpopNonce === undefined ? {} : { 'dpop-nonce': decision.dpopNonce });
+        deny(decision.code, {
+          ...(decision.dpopNonce === undefined ? {} : { 'dpop-nonce': decision.dpopNonce }),
+          ...Object.fromEntries(decision.answerHeaders ?? []),
+        });
         break;
       case 'unavailable':
         deny(decision.code, { 'retry-after': String(decision.retryAfterSeconds) });

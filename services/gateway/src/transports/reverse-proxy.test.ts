@@ -273,6 +273,23 @@ describe('the reverse proxy', () => {
     assert.equal(upstreamCount, 0);
   });
 
+  it('says what is left of a quota beside what the upstream says of its own, and refuses beyond it', async () => {
+    const limits = [
+      ['ratelimit-policy', '"key";q=10;w=60'],
+      ['ratelimit', '"key";r=9;t=6'],
+    ] as const;
+    const allowed = { outcome: 'allow', token: 'internal', kind: 'api-key', headers: [] } as const;
+    decide = () => ({ ...allowed, answerHeaders: limits });
+    upstream = (_incoming, response) => response.writeHead(200, { RateLimit: '"own";r=1' }).end();
+    assert.equal((await send()).headers['ratelimit'], '"own";r=1, "key";r=9;t=6');
+    upstreamCount = 0;
+    decide = () => ({ outcome: 'deny', code: 'quota_exceeded', answerHeaders: [['retry-after', '6'], ...limits] });
+    const answer = await send();
+    assertProblem(answer, 429, 'quota_exceeded');
+    assert.deepEqual([answer.headers['retry-after'], answer.headers['ratelimit']], ['6', '"key";r=9;t=6']);
+    assert.equal(upstreamCount, 0);
+  });
+
   it('refuses two credentials and two values of one header', async () => {
     const repeated = ['Authorization', 'Token a', 'Authorization', 'Token b', 'Host', 'a'];
     for (const headers of [repeated, { authorization: 'Bearer a', 'x-api-key': 'b' }])

@@ -14,6 +14,7 @@ import { PresentedOnce } from '../conditions/presentation.ts';
 import { type CredentialConfig, defaultCredentialConfig } from '../decision/credential.ts';
 import {
   type DecideByRules,
+  type HeaderPairs,
   noRules,
   type RuledDecision,
   type RuledRequest,
@@ -77,6 +78,8 @@ interface Admitted {
   readonly headers: Headers;
   readonly asked: RuledRequest;
   readonly given: UpstreamHeaders;
+  /** For the client, beside what the upstream says in headers of these names. */
+  readonly told: HeaderPairs;
 }
 
 /** An HTTP server that forwards what the decision core allows, streaming both ways. */
@@ -154,7 +157,8 @@ export async function createReverseProxy(
       return refused(response, decision.code, toldWith(decision));
     }
     if (openRequests.count >= limits.requestsMax) return refused(response, 'overloaded');
-    return { request, response, headers, asked, given: decision.outcome === 'allow' ? decision.headers : [] };
+    const { headers: given, answerHeaders: told = [] } = decision.outcome === 'allow' ? decision : { headers: [] };
+    return { request, response, headers, asked, given, told };
   }
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -181,7 +185,7 @@ export async function createReverseProxy(
         close();
       });
       const ends = { response, early, upstream: socket as Socket, late };
-      openTunnel(ends, flow, fields.answer(answer.rawHeaders), limits.idleMs);
+      openTunnel(ends, flow, [...fields.answer(answer.rawHeaders), ...admitted.told], limits.idleMs);
     });
   }
 
@@ -228,7 +232,7 @@ export async function createReverseProxy(
       if (isOver()) return;
       begin();
       upstream.setTimeout(limits.idleMs);
-      response.writeHead(answer.statusCode ?? 502, fields.answer(answer.rawHeaders).flat());
+      response.writeHead(answer.statusCode ?? 502, [...fields.answer(answer.rawHeaders), ...admitted.told].flat());
       answer.on('end', () => {
         response.addTrailers(fields.answerTrailers(answer.rawTrailers));
         // A body that the upstream did not wait for.
@@ -309,7 +313,8 @@ function refused(response: ServerResponse, code: ErrorCode, more: Readonly<Recor
 /** What a refusal says beside its code. */
 function toldWith(decision: Extract<RuledDecision, { outcome: 'deny' | 'unavailable' }>): Record<string, string> {
   if (decision.outcome === 'unavailable') return { 'retry-after': String(decision.retryAfterSeconds) };
-  return decision.dpopNonce === undefined ? {} : { 'dpop-nonce': decision.dpopNonce };
+  const { dpopNonce, answerHeaders = [] } = decision;
+  return { ...(dpopNonce === undefined ? {} : { 'dpop-nonce': dpopNonce }), ...Object.fromEntries(answerHeaders) };
 }
 
 function hasBody(headers: Headers): boolean {

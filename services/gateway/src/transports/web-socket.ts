@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { HeaderPairs } from '../rules/rules.ts';
 import type { Flow } from './flow.ts';
-import type { FieldPairs } from './forwarded-fields.ts';
 
 interface Ends {
   /** Unsent; its connection is the client's. */
@@ -17,7 +17,7 @@ interface Ends {
 export function openTunnel(
   { response, early, upstream, late }: Ends,
   flow: Flow,
-  answer: FieldPairs,
+  answer: HeaderPairs,
   idleMs: number,
 ): void {
   const client = response.socket;
@@ -31,7 +31,7 @@ export function openTunnel(
   upstream.setTimeout(0);
   client.setTimeout(idleMs, () => client.destroy());
   flow.pass(() => {
-    const fields: FieldPairs = [...answer, ['connection', 'Upgrade'], ['upgrade', 'websocket']];
+    const fields = [...answer, ['connection', 'Upgrade'], ['upgrade', 'websocket']];
     const head = fields.map(([name, value]) => `${name}: ${value}\r\n`).join('');
     response.detachSocket(client);
     client.write(`HTTP/1.1 101 Switching Protocols\r\n${head}\r\n`, 'latin1');

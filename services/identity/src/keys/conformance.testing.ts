@@ -158,6 +158,47 @@ export function keyConformance(name: string, createDatabase: () => Promise<Datab
       assert.deepEqual(rotated['allowedCidrs'], allowedCidrs);
     });
 
+    it('have a quota that administrators give them, else that of the tenant; the user has one besides', async () => {
+      const [some, more, most] = [10, 20, 30].map((requests) => ({ requests, windowSeconds: 60 }));
+      const tenantId = await tenant({ keyQuota: some });
+      const userId = await user(['identity:keys'], tenantId);
+      const { id, key } = await newKey(userId);
+      const quotas = async (of = key) => (await granted(resolveKey(of))).quotas;
+      const ofKey = { subject: `key:${id}`, ...some };
+      assert.deepEqual(await quotas(), [ofKey]);
+      const patched = await call('PATCH', `/v1/tenants/${tenantId}`, { policy: { userQuota: most } });
+      assert.deepEqual((patched.body['policy'] as Record<string, unknown>)['keyQuota'], some);
+      const { type, subjects, details } = await lastChange();
+      assert.deepEqual([type, subjects], ['tg.tenant.changed', [`tenant:${tenantId}`]]);
+      assert.deepEqual([details?.['keyQuota'], details?.['userQuota']], ['10 in 60 s', '30 in 60 s']);
+      const ofUser = { subject: `user:${userId}`, ...most };
+      assert.deepEqual(await quotas(), [ofKey, ofUser]);
+      const edit = (body: object, by = operatorKey) => call('PATCH', `/v1/api-keys/${id}`, body, by);
+      assert.deepEqual((await edit({ quota: more })).body['quota'], more);
+      assert.equal((await lastChange()).type, 'tg.key.changed');
+      assert.deepEqual(await quotas(), [{ subject: `key:${id}`, ...more }, ofUser]);
+      // Nobody else lifts one, for the own key, one made by it, or one that follows it.
+      for (const quota of [most, null]) {
+        assert.equal((await edit({ quota }, key)).status, 403);
+        assert.equal((await call('POST', '/v1/me/api-keys', { name: 'k', quota }, key)).status, 403);
+      }
+      assert.equal((await edit({ name: 'other' }, key)).status, 200);
+      const next = await made(`/v1/api-keys/${id}/rotate`, { overlapSeconds: 60 }, key);
+      assert.deepEqual(await quotas(String(next['key'])), [{ subject: `key:${next.id}`, ...more }, ofUser]);
+      assert.deepEqual((await edit({ quota: null })).body['quota'], null);
+      assert.deepEqual(await quotas(), [ofKey, ofUser]);
+      await call('PATCH', `/v1/tenants/${tenantId}`, { policy: { userQuota: null, keyQuota: null } });
+      assert.deepEqual(await quotas(), []);
+      for (const quota of [
+        { requests: 0, windowSeconds: 60 },
+        { requests: 1, windowSeconds: 86_401 },
+        { requests: 1 },
+      ]) {
+        assert.equal((await edit({ quota })).status, 400);
+        assert.equal((await call('PATCH', `/v1/tenants/${tenantId}`, { policy: { keyQuota: quota } })).status, 400);
+      }
+    });
+
     it('are edited by a change in the log, no further than who edits reaches, and no more once they ended', async () => {
       const userId = await user();
       const soon = new Date(Date.now() + 3_600_000).toISOString();

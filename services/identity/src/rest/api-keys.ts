@@ -5,7 +5,15 @@ import { and, asc, count, eq, gt, isNull, ne, or } from 'drizzle-orm';
 import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
 import { apiKeys, tenants, users } from '../store/schema.ts';
-import { type Caller, type Limits, requireGrantable, requireReach, requireScopesOf, withinLimits } from './caller.ts';
+import {
+  type Caller,
+  type Limits,
+  requireAdminOf,
+  requireGrantable,
+  requireReach,
+  requireScopesOf,
+  withinLimits,
+} from './caller.ts';
 import { append, commit, create, found, now, pageAnswer, pageOf, type RestContext } from './context.ts';
 import {
   ApiKey,
@@ -27,6 +35,8 @@ type Status = Static<typeof ApiKey>['status'];
 
 /** What is stored of a credential. */
 type Identification = Pick<Row, 'id' | 'secretSha256' | 'importedSha256'>;
+/** What of a key is nothing that a caller's own key limits. */
+type KeyOf = Pick<Row, 'tenantId' | 'userId' | 'name' | 'quota'>;
 
 export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
   const { drizzle, callers, clock, random } = context;
@@ -42,6 +52,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
       scopes: row.scopes,
       audiences: row.audiences,
       allowedCidrs: row.allowedCidrs,
+      quota: row.quota,
       createdAt: row.createdAt.toISOString(),
       expiresAt: row.expiresAt?.toISOString() ?? null,
       lastUsedAt: row.lastUsedAt?.toISOString() ?? null,
@@ -111,7 +122,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
 
   function rowOf(
     identification: Identification,
-    { tenantId, userId, name }: Pick<Row, 'tenantId' | 'userId' | 'name'>,
+    { tenantId, userId, name, quota }: KeyOf,
     { scopes, audiences, allowedCidrs, expiresAtMs }: Limits,
   ) {
     return {
@@ -119,6 +130,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
       tenantId,
       userId,
       name,
+      quota,
       scopes: scopes === null ? null : [...scopes],
       audiences: audiences === null ? null : [...audiences],
       allowedCidrs: allowedCidrs === null ? null : [...allowedCidrs],
@@ -127,7 +139,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     };
   }
 
-  async function insertKey(tx: Drizzle, of: Pick<Row, 'tenantId' | 'userId' | 'name'>, limits: Limits) {
+  async function insertKey(tx: Drizzle, of: KeyOf, limits: Limits) {
     const { keyId, key, secretSha256 } = createApiKey(random, clock.now().wallMs);
     const values = rowOf({ id: keyId, secretSha256, importedSha256: null }, of, limits);
     const [row] = await tx.insert(apiKeys).values(values).returning();
@@ -142,9 +154,11 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
     const limits = withinLimits(caller, limitsWanted(request.body));
     requireGrantable(caller, limits.scopes ?? owner.entitlements);
     requireScopesOf(owner, limits.scopes);
+    requireQuotaAllowed(caller, owner, request.body);
     return create(context, request, caller, async (tx) => {
       await requireRoom(tx, owner.id, 1);
-      const of = { tenantId: owner.tenantId, userId: owner.id, name: request.body.name };
+      const { name, quota = null } = request.body;
+      const of = { tenantId: owner.tenantId, userId: owner.id, name, quota };
       const { row, key } = await insertKey(tx, of, limits);
       return {
         answer: { ...keyAnswer(row), key },
@@ -183,11 +197,12 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
         // Whoever made the key may have kept it, or made it weak: it never administrates.
         requireNoAdministration(scopes ?? []);
         requireScopesOf(owner, scopes);
-        return { sha256, name: rest.name, limits: { ...limits, scopes: scopes ?? [] } };
+        requireQuotaAllowed(caller, owner, rest);
+        return { sha256, name: rest.name, quota: rest.quota ?? null, limits: { ...limits, scopes: scopes ?? [] } };
       });
       const answer = await create(context, request, caller, async (tx) => {
         await requireRoom(tx, owner.id, wanted.length);
-        const values = wanted.map(({ sha256, name, limits }) => {
+        const values = wanted.map(({ sha256, name, quota, limits }) => {
           const id = createId(random, clock.now().wallMs);
           // No tgk_ key has this secret.
           const identification = {
@@ -195,7 +210,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
             secretSha256: Buffer.from(random(32)),
             importedSha256: Buffer.from(sha256, 'hex'),
           };
-          return rowOf(identification, { tenantId: owner.tenantId, userId: owner.id, name }, limits);
+          return rowOf(identification, { tenantId: owner.tenantId, userId: owner.id, name, quota }, limits);
         });
         const rows = await tx.insert(apiKeys).values(values).returning();
         const byId = new Map(rows.map((row) => [row.id, row]));
@@ -245,6 +260,7 @@ export function apiKeyRoutes(app: HttpApp, context: RestContext): void {
       const { caller, key: known } = await readReachable(request, request.params.id);
       const { expiresAt, ...edited } = request.body;
       requireCidrs(edited.allowedCidrs ?? null);
+      requireQuotaAllowed(caller, known, edited);
       const expiresAtMs = expiryOf(expiresAt ?? undefined);
       const end = expiresAt === undefined ? {} : { expiresAt: expiresAtMs === null ? null : new Date(expiresAtMs) };
       return commit(context, async (tx) => {
@@ -301,6 +317,11 @@ function requireWithin(caller: Caller, limits: Limits): void {
   if (!isDeepStrictEqual(withinLimits(caller, limits), limits)) {
     throw new ServiceError('forbidden', { detail: `${caller.actor} is narrower than the key` });
   }
+}
+
+/** Nobody lifts the own quota; what a tenant's policy says is none of its users' business either. */
+function requireQuotaAllowed(caller: Caller, owner: Pick<Row, 'tenantId'>, wanted: Partial<Pick<Row, 'quota'>>): void {
+  if (wanted.quota !== undefined) requireAdminOf(caller, owner.tenantId);
 }
 
 function requireCidrs(cidrs: readonly string[] | null): void {

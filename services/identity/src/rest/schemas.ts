@@ -54,6 +54,19 @@ export const Effect = Type.Object(
   { $id: 'Effect', ...strict },
 );
 
+const Quota = Type.Object(
+  {
+    requests: Type.Integer({ minimum: 1, maximum: 10_000_000, description: 'At once.' }),
+    windowSeconds: Type.Integer({
+      minimum: 1,
+      maximum: 86_400,
+      description: 'In which all of them come back, evenly.',
+    }),
+  },
+  strict,
+);
+const quotaOrNull = (description: string) => Type.Union([Quota, Type.Null()], { description });
+
 export const Policy = Type.Object(
   {
     tokenTtlSeconds: Type.Optional(Type.Integer({ minimum: 10, maximum: 3600 })),
@@ -69,6 +82,12 @@ export const Policy = Type.Object(
         uniqueItems: true,
         description: 'Attributes of a user that stand in the internal token, in the claim attributes. Default: none.',
       }),
+    ),
+    keyQuota: Type.Optional(
+      quotaOrNull('Requests of each API key without a quota of its own. Default: null, any number.'),
+    ),
+    userQuota: Type.Optional(
+      quotaOrNull('Requests of each user, by all credentials together. Default: null, any number.'),
     ),
   },
   strict,
@@ -96,6 +115,8 @@ export const Tenant = Type.Object(
         maxStalenessMs: Type.Integer(),
         apiKeysPerUserMax: Type.Integer(),
         tokenAttributes: Type.Array(Type.String()),
+        keyQuota: Type.Union([Quota, Type.Null()]),
+        userQuota: Type.Union([Quota, Type.Null()]),
       },
       strict,
     ),
@@ -230,11 +251,13 @@ const Cidrs = Type.Array(Type.String({ minLength: 3, maxLength: 49 }), {
   uniqueItems: true,
   description: 'Networks it may be used from, IPv4 or IPv6, such as 192.0.2.0/24: without bits beyond the prefix.',
 });
+const KeyQuota = quotaOrNull("Requests of the key, set by administrators alone; null: as the tenant's policy says.");
 const newApiKeyFields = {
   name: Name,
   scopes: Type.Optional(Labels),
   audiences: Type.Optional(Labels),
   allowedCidrs: Type.Optional(Cidrs),
+  quota: Type.Optional(KeyQuota),
   expiresAt: Type.Optional(Moment),
 };
 export const ApiKeyCreate = Type.Object(newApiKeyFields, strict);
@@ -242,6 +265,7 @@ export const ApiKeyPatch = Type.Object(
   {
     name: Type.Optional(Name),
     allowedCidrs: Type.Optional(Type.Union([Cidrs, Type.Null()])),
+    quota: Type.Optional(KeyQuota),
     expiresAt: Type.Optional(Type.Union([Moment, Type.Null()])),
   },
   { ...strict, minProperties: 1 },
@@ -300,6 +324,7 @@ const apiKeyFields = {
   scopes: nullable(Type.Array(Type.String())),
   audiences: nullable(Type.Array(Type.String())),
   allowedCidrs: nullable(Type.Array(Type.String())),
+  quota: nullable(Quota),
   createdAt: Moment,
   expiresAt: nullable(Moment),
   lastUsedAt: nullable(Moment),

@@ -39,19 +39,30 @@ const defaults: PolicyInForce = {
   maxStalenessMs: 1000,
   apiKeysPerUserMax: 100,
   tokenAttributes: [],
+  keyQuota: null,
+  userQuota: null,
 };
 const maxStalenessMinMs = 100;
 /** No transaction takes longer from here to its commit. */
 const commitMaxMs = 10_000;
 
 function policyOf(policy: Policy | undefined, current: PolicyInForce): PolicyInForce {
-  const { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax, tokenAttributes } = current;
-  const merged = { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax, tokenAttributes, ...policy };
+  const { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax, tokenAttributes, keyQuota, userQuota } = current;
+  const known = { tokenTtlSeconds, maxStalenessMs, apiKeysPerUserMax, tokenAttributes, keyQuota, userQuota };
+  const merged = { ...known, ...policy };
   const isSane = merged.maxStalenessMs === 0 || merged.maxStalenessMs >= maxStalenessMinMs;
   if (!isSane || merged.maxStalenessMs > merged.tokenTtlSeconds * 1000) {
     throw new ServiceError('request_invalid', { detail: 'maxStalenessMs is 0, or from 100 up to the token TTL' });
   }
   return merged;
+}
+
+/** Of a quota, which the log has no form for, what people read. */
+function detailsOf({ keyQuota, userQuota, ...rest }: PolicyInForce) {
+  const stated = Object.entries({ keyQuota, userQuota }).flatMap(([name, quota]) =>
+    quota === null ? [] : [[name, `${quota.requests} in ${quota.windowSeconds} s`]],
+  );
+  return { ...rest, ...(Object.fromEntries(stated) as Record<string, string>) };
 }
 
 function tenantAnswer(row: Row) {
@@ -65,6 +76,8 @@ function tenantAnswer(row: Row) {
       maxStalenessMs: row.maxStalenessMs,
       apiKeysPerUserMax: row.apiKeysPerUserMax,
       tokenAttributes: row.tokenAttributes,
+      keyQuota: row.keyQuota,
+      userQuota: row.userQuota,
     },
     createdAt: row.createdAt.toISOString(),
   };
@@ -145,7 +158,7 @@ export function tenantRoutes(app: HttpApp, context: RestContext): void {
           type: 'tg.tenant.changed',
           subjects: [tenantSubject(current.id)],
           actor: caller.actor,
-          details: { tenantId: current.id, ...policy },
+          details: { tenantId: current.id, ...detailsOf(policy) },
         });
         return found(changed, 'tenant');
       });

@@ -110,6 +110,7 @@ export function createDrizzleStore({ database, clock, onCommitted }: DrizzleStor
           scopes: apiKeys.scopes,
           audiences: apiKeys.audiences,
           allowedCidrs: apiKeys.allowedCidrs,
+          quota: apiKeys.quota,
           expiresAt: apiKeys.expiresAt,
           revokedSeq: apiKeys.revokedSeq,
         },
@@ -492,6 +493,8 @@ const tenantColumns = {
   tokenTtlSeconds: tenants.tokenTtlSeconds,
   maxStalenessMs: tenants.maxStalenessMs,
   tokenAttributes: tenants.tokenAttributes,
+  keyQuota: tenants.keyQuota,
+  userQuota: tenants.userQuota,
 } satisfies Record<keyof TenantState, unknown>;
 
 interface KeyRow {

@@ -37,6 +37,12 @@ export interface ChangeStore {
   lead(candidate: string, leaseMs: number): Promise<number | null>;
 }
 
+/** So many requests at once, made up for evenly in a window. */
+export interface Quota {
+  readonly requests: number;
+  readonly windowSeconds: number;
+}
+
 export interface TenantState {
   readonly id: string;
   readonly isSuspended: boolean;
@@ -44,6 +50,9 @@ export interface TenantState {
   readonly maxStalenessMs: number;
   /** Names of the attributes of users that stand in internal tokens; absent = none. */
   readonly tokenAttributes?: readonly string[];
+  /** Of each key without its own, and of each user; absent = not counted. */
+  readonly keyQuota?: Quota | null;
+  readonly userQuota?: Quota | null;
 }
 
 export interface UserState {
@@ -61,6 +70,8 @@ export interface ApiKeyState {
   readonly audiences: readonly string[] | null;
   /** The networks it may be used from; null = anywhere. */
   readonly allowedCidrs: readonly string[] | null;
+  /** Absent = the tenant's. */
+  readonly quota?: Quota | null;
   readonly expiresAtMs: number | null;
   readonly isRevoked: boolean;
   readonly user: UserState;

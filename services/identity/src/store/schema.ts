@@ -14,6 +14,7 @@ import {
   timestamp,
   uniqueIndex,
 } from 'drizzle-orm/pg-core';
+import type { Quota } from './port.ts';
 
 const bytea = customType<{ data: Buffer; driverData: Uint8Array }>({
   dataType: () => 'bytea',
@@ -63,6 +64,9 @@ export const tenants = pgTable('tenants', {
   apiKeysPerUserMax: integer().notNull().default(100),
   /** Names of the attributes of users that stand in internal tokens. */
   tokenAttributes: text().array().notNull().default(sql`'{}'`),
+  /** Of each key without its own, and of each user; null = not counted. */
+  keyQuota: jsonb().$type<Quota>(),
+  userQuota: jsonb().$type<Quota>(),
   isSuspended: boolean().notNull().default(false),
   /** Place of the suspension or resumption in force. */
   statusEpoch: sequence(),
@@ -170,6 +174,8 @@ export const apiKeys = pgTable(
     audiences: text().array(),
     /** Null = from anywhere. */
     allowedCidrs: text().array(),
+    /** Null = the tenant's. */
+    quota: jsonb().$type<Quota>(),
     createdAt: moment().notNull(),
     expiresAt: moment(),
     /** The end that was warned of: one that was moved since is warned of anew. */

@@ -103,6 +103,14 @@ export interface ResolveRequest {
     | undefined;
 }
 
+/** So many requests of a subject, made up for evenly in a window. */
+export interface Quota {
+  /** A key or a user, as in `subjects`. */
+  subject: string;
+  requests: number;
+  windowSeconds: number;
+}
+
 export interface Granted {
   /** Both are empty for a client. */
   tenantId: string;
@@ -129,7 +137,11 @@ export interface Granted {
    * Of a preview alone: at its first use the credential's subject would be `linked` to this user, or a user `created`,
    * who then has no id here; empty: neither.
    */
-  firstUse?: string | undefined;
+  firstUse?:
+    | string
+    | undefined;
+  /** Every use of the credential is to be counted against all of these; empty = not counted. */
+  quotas: Quota[];
 }
 
 export interface Refused {
@@ -1354,6 +1366,111 @@ export const ResolveRequest: MessageFns<ResolveRequest> = {
   },
 };
 
+function createBaseQuota(): Quota {
+  return { subject: "", requests: 0, windowSeconds: 0 };
+}
+
+export const Quota: MessageFns<Quota> = {
+  encode(message: Quota, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.subject !== "") {
+      writer.uint32(10).string(message.subject);
+    }
+    if (message.requests !== 0) {
+      writer.uint32(16).uint32(message.requests);
+    }
+    if (message.windowSeconds !== 0) {
+      writer.uint32(24).uint32(message.windowSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Quota {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseQuota();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.subject = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.requests = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.windowSeconds = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Quota {
+    return {
+      subject: isSet(object.subject) ? globalThis.String(object.subject) : "",
+      requests: isSet(object.requests) ? globalThis.Number(object.requests) : 0,
+      windowSeconds: isSet(object.windowSeconds)
+        ? globalThis.Number(object.windowSeconds)
+        : isSet(object.window_seconds)
+        ? globalThis.Number(object.window_seconds)
+        : 0,
+    };
+  },
+
+  toJSON(message: Quota): unknown {
+    const obj: any = {};
+    if (message.subject !== "") {
+      obj.subject = message.subject;
+    }
+    if (message.requests !== 0) {
+      obj.requests = Math.round(message.requests);
+    }
+    if (message.windowSeconds !== 0) {
+      obj.windowSeconds = Math.round(message.windowSeconds);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Quota>): Quota {
+    return Quota.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Quota>): Quota {
+    const message = createBaseQuota();
+    message.subject = object.subject ?? "";
+    message.requests = object.requests ?? 0;
+    message.windowSeconds = object.windowSeconds ?? 0;
+    return message;
+  },
+};
+
 function createBaseGranted(): Granted {
   return {
     tenantId: "",
@@ -1370,6 +1487,7 @@ function createBaseGranted(): Granted {
     allowedCidrs: [],
     attributesJson: "",
     firstUse: undefined,
+    quotas: [],
   };
 }
 
@@ -1416,6 +1534,9 @@ export const Granted: MessageFns<Granted> = {
     }
     if (message.firstUse !== undefined) {
       writer.uint32(114).string(message.firstUse);
+    }
+    for (const v of message.quotas) {
+      Quota.encode(v!, writer.uint32(122).fork()).join();
     }
     return writer;
   },
@@ -1545,6 +1666,14 @@ export const Granted: MessageFns<Granted> = {
             message.firstUse = reader.string();
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.quotas.push(Quota.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1619,6 +1748,9 @@ export const Granted: MessageFns<Granted> = {
         : isSet(object.first_use)
         ? globalThis.String(object.first_use)
         : undefined,
+      quotas: globalThis.Array.isArray(object?.quotas)
+        ? object.quotas.map((e: any) => Quota.fromJSON(e))
+        : [],
     };
   },
 
@@ -1666,6 +1798,9 @@ export const Granted: MessageFns<Granted> = {
     if (message.firstUse !== undefined) {
       obj.firstUse = message.firstUse;
     }
+    if (message.quotas?.length) {
+      obj.quotas = message.quotas.map((e) => Quota.toJSON(e));
+    }
     return obj;
   },
 
@@ -1688,6 +1823,7 @@ export const Granted: MessageFns<Granted> = {
     message.allowedCidrs = object.allowedCidrs?.map((e) => e) || [];
     message.attributesJson = object.attributesJson ?? "";
     message.firstUse = object.firstUse ?? undefined;
+    message.quotas = object.quotas?.map((e) => Quota.fromPartial(e)) || [];
     return message;
   },
 };
