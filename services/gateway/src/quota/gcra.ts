@@ -12,7 +12,7 @@
 const tolerance = 1e-3;
 
 /** What time has not made up for yet, in requests. */
-export function used(arrival: number, now: number): number {
+function used(arrival: number, now: number): number {
   return Math.max(0, arrival - now);
 }
 

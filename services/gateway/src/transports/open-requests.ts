@@ -96,7 +96,7 @@ export class OpenRequests {
     }
     open.isBeingDecided = true;
     open.held.hold();
-    decision
+    void decision
       .catch(() => ({ outcome: 'unavailable', code: 'decision_unavailable', retryAfterSeconds: 1 }) as const)
       .then((later) => {
         open.isBeingDecided = false;
