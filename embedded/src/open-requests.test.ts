@@ -2,19 +2,20 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer as createHttpServer } from 'node:http';
+import { connect, createServer as createHttp2Server } from 'node:http2';
+import { type AddressInfo, createServer } from 'node:net';
 import { after, before, suite, test } from 'node:test';
 import { createLifecycle } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { type Embedded, startEmbedded } from './embedded.ts';
 
-/** Twice what it takes: a decision every 250 ms, looked for every 50 ms. */
-const cutWithinMs = 600;
+/** D of the tenant, and what an open request takes at most beyond it. */
+const cutWithinMs = 1300;
 /** RFC 6455 section 1.3 */
 const webSocketGuid = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 
-const upstream = createServer((_request, response) => response.write('begin'));
+const upstream = createHttpServer((_request, response) => response.write('begin'));
 upstream.on('upgrade', (request, socket) => {
   const key = request.headers['sec-websocket-key'];
   const accept = createHash('sha1').update(`${key}${webSocketGuid}`).digest('base64');
@@ -25,14 +26,30 @@ upstream.on('upgrade', (request, socket) => {
   socket.resume();
 });
 
+const grpcUpstream = createHttp2Server();
+grpcUpstream.on('stream', (stream) => {
+  stream.on('error', () => undefined).respond({ ':status': 200, 'content-type': 'application/grpc' });
+  stream.write(Buffer.from([0, 0, 0, 0, 1, 7]));
+});
+/** Both on one port, as the edge. */
+const bothUpstreams = createServer((socket) => {
+  socket
+    .on('error', () => undefined)
+    .once('readable', () => {
+      const begin: Buffer = socket.read() ?? Buffer.alloc(0);
+      socket.unshift(begin);
+      (begin.toString('latin1').startsWith('PRI') ? grpcUpstream : upstream).emit('connection', socket);
+    });
+});
+
 suite('what is open at the edge', () => {
   const telemetry = createSilentTelemetry();
   const lifecycle = createLifecycle(telemetry.logger);
   let embedded: Embedded;
 
   before(async () => {
-    upstream.listen(0, '127.0.0.1');
-    await once(upstream, 'listening');
+    bothUpstreams.listen(0, '127.0.0.1');
+    await once(bothUpstreams, 'listening');
     const ports = [
       'EDGE',
       'AUTH_SERVER',
@@ -44,13 +61,12 @@ suite('what is open at the edge', () => {
       'METRICS',
     ];
     const env = Object.fromEntries(ports.map((name) => [`TG_${name}_PORT`, '0']));
-    const upstreamUrl = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`;
+    const upstreamUrl = `http://127.0.0.1:${(bothUpstreams.address() as AddressInfo).port}`;
     embedded = await startEmbedded({ ...env, TG_UPSTREAM_URL: upstreamUrl }, { ...telemetry, lifecycle });
   });
   after(async () => {
     await lifecycle.close();
-    upstream.closeAllConnections();
-    upstream.close();
+    bothUpstreams.close();
   });
 
   async function call(path: string, body?: object): Promise<Readonly<Record<string, string>>> {
@@ -105,5 +121,26 @@ suite('what is open at the edge', () => {
     const ms = await cutAfterMs(revoke, assert.rejects(response.text()));
     t.diagnostic(`cut ${Math.round(ms)} ms after the revocation`);
     assert.ok(ms < cutWithinMs, `${ms}`);
+  });
+
+  test('a stream of gRPC ends within moments of the revocation of the key that opened it, and says why', async (t) => {
+    const { authorization, revoke } = await newKey();
+    const session = connect(embedded.urls.edge);
+    const call = session.request({
+      ':method': 'POST',
+      ':path': '/orders.Orders/Watch',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      authorization,
+    });
+    call.end(Buffer.from([0, 0, 0, 0, 0]));
+    const [message] = (await once(call, 'data')) as [Buffer];
+    assert.equal(message.at(-1), 7);
+    const ended = once(call, 'trailers') as Promise<[Record<string, string>]>;
+    const ms = await cutAfterMs(revoke, ended);
+    assert.equal((await ended)[0]['grpc-status'], '16');
+    t.diagnostic(`cut ${Math.round(ms)} ms after the revocation`);
+    assert.ok(ms < cutWithinMs, `${ms}`);
+    session.destroy();
   });
 });

@@ -5,7 +5,7 @@ import { answerClientError, type ErrorCode, type Logger, problemResponse } from 
 import type { TransportServer } from './grpc-server.ts';
 
 /** Above the largest credential, so that one just too large gets a decision. */
-const headersSizeMax = 32 * 1024;
+export const headersSizeMax = 32 * 1024;
 const headersTimeoutMs = 10_000;
 const requestTimeoutMs = 300_000;
 const closeDeadlineMs = 5000;
@@ -161,8 +161,11 @@ function splitByPreface(socket: Socket, http2: (socket: Socket) => void, http1: 
     if (isHttp2 && length < http2Preface.length) return;
     socket.off('readable', onReadable).off('end', end).off('timeout', end).setTimeout(0);
     socket.unshift(begin);
-    if (isHttp2) http2(socket);
-    else http1();
+    if (isHttp2) {
+      // A half of a connection is of no use there; Node keeps the other half open unless told.
+      socket.allowHalfOpen = false;
+      http2(socket);
+    } else http1();
   };
   socket.on('readable', onReadable).on('end', end).on('timeout', end).setTimeout(headersTimeoutMs);
 }

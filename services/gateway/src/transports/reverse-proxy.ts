@@ -16,16 +16,17 @@ import {
   type DecideByRules,
   type HeaderPairs,
   noRules,
-  type RuledDecision,
   type RuledRequest,
   type RuleSet,
   type UpstreamHeaders,
 } from '../rules/rules.ts';
 import { Flow } from './flow.ts';
 import { createForwardedFields, type FieldPairs } from './forwarded-fields.ts';
+import { createGrpcProxy } from './grpc-proxy.ts';
 import type { TransportServer } from './grpc-server.ts';
 import { type Headers, readHeaders, refuse, serveHttp, targetSyntax } from './http-server.ts';
 import { OpenRequests } from './open-requests.ts';
+import { refusalFields } from './refusal-fields.ts';
 import { logRefusal } from './refusal-log.ts';
 import { openTunnel } from './web-socket.ts';
 
@@ -113,6 +114,15 @@ export async function createReverseProxy(
       logRefusal(logger, asked, code);
     },
   });
+  const grpc = createGrpcProxy(
+    { decide, openRequests, fields, clock, logger, onFailure },
+    {
+      upstream: upstreamBase,
+      upstreamTimeoutMs: limits.upstreamTimeoutMs,
+      idleMs: limits.idleMs,
+      requestsMax: limits.requestsMax,
+    },
+  );
   new Gauge({
     name: 'tg_gateway_open_requests',
     help: 'Requests that are open at the upstream of the built-in reverse proxy.',
@@ -121,6 +131,11 @@ export async function createReverseProxy(
       this.set(openRequests.count);
     },
   });
+
+  function onFailure(error: Error): void {
+    failures.inc();
+    logger.warn({ err: error }, 'upstream did not answer');
+  }
 
   function askedOf(request: IncomingMessage, headers: Headers): RuledRequest | null {
     const { method = '', url = '' } = request;
@@ -154,7 +169,7 @@ export async function createReverseProxy(
     if (response.destroyed) return null;
     if (decision.outcome === 'deny' || decision.outcome === 'unavailable') {
       logRefusal(logger, asked, decision.code);
-      return refused(response, decision.code, toldWith(decision));
+      return refused(response, decision.code, refusalFields(decision));
     }
     if (openRequests.count >= limits.requestsMax) return refused(response, 'overloaded');
     const { headers: given, answerHeaders: told = [] } = decision.outcome === 'allow' ? decision : { headers: [] };
@@ -191,7 +206,7 @@ export async function createReverseProxy(
 
   function forward(admitted: Admitted, upstream = openUpstream(admitted, { agent })) {
     const { request, response, headers, asked } = admitted;
-    const flow = new Flow();
+    const flow = new Flow({ end: true });
     let isAnswered = false;
     let isLate = false;
     const begin = (): void => {
@@ -219,8 +234,7 @@ export async function createReverseProxy(
         forward(admitted);
         return;
       }
-      failures.inc();
-      logger.warn({ err: error }, 'upstream did not answer');
+      onFailure(error);
       refuse(response, isLate ? 'upstream_timeout' : 'upstream_unavailable');
     };
 
@@ -291,6 +305,7 @@ export async function createReverseProxy(
 
   const server = await serveHttp({ logger }, { host, port, connectionsMax: limits.connectionsMax }, handle, {
     webSocket: handleWebSocket,
+    http2: grpc.serve,
   });
   return {
     port: server.port,
@@ -298,7 +313,9 @@ export async function createReverseProxy(
       const closed = server.close();
       // They have no end of their own that could be waited for.
       for (const tunnel of tunnels) tunnel.destroy();
+      grpc.end();
       await closed;
+      grpc.close();
       openRequests.close();
       agent.destroy();
     },
@@ -308,13 +325,6 @@ export async function createReverseProxy(
 function refused(response: ServerResponse, code: ErrorCode, more: Readonly<Record<string, string>> = {}): null {
   refuse(response, code, more);
   return null;
-}
-
-/** What a refusal says beside its code. */
-function toldWith(decision: Extract<RuledDecision, { outcome: 'deny' | 'unavailable' }>): Record<string, string> {
-  if (decision.outcome === 'unavailable') return { 'retry-after': String(decision.retryAfterSeconds) };
-  const { dpopNonce, answerHeaders = [] } = decision;
-  return { ...(dpopNonce === undefined ? {} : { 'dpop-nonce': dpopNonce }), ...Object.fromEntries(answerHeaders) };
 }
 
 function hasBody(headers: Headers): boolean {
