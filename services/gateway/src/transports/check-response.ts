@@ -3,7 +3,7 @@
  * @module
  */
 import { challengeOf, type ErrorCode, errorEntry, problemOf } from '@token-gateway/platform';
-import { CheckResponse, type HeaderValueOption } from '@token-gateway/schemas/ext-authz';
+import { CheckResponse, type HeaderValueOption, OkHttpResponse } from '@token-gateway/schemas/ext-authz';
 import type { HeaderPairs, RuledDecision } from '../rules/rules.ts';
 import type { CheckRequestView } from './check-request.ts';
 import { HeaderNames } from './header-names.ts';
@@ -15,6 +15,8 @@ export class OkAnswers {
   readonly #always: ReadonlySet<string>;
   readonly #forgeable: HeaderNames;
   readonly #plain = new WeakMap<Accepted, Uint8Array>();
+  /** Of decisions whose answers tell the caller something, by what they have in common; not a whole answer. */
+  readonly #bares = new WeakMap<HeaderPairs, Uint8Array>();
 
   /**
    * @param always Names that are taken off every request, since Envoy may not show what it has (`allowed_headers`).
@@ -28,13 +30,22 @@ export class OkAnswers {
 
   of(decision: Accepted, request: CheckRequestView): Uint8Array {
     const forged = this.#forgedIn(request);
-    if (forged !== null) return this.#encode(decision, forged);
-    // One of a kind.
-    if (decision.outcome === 'allow' && decision.answerHeaders !== undefined) return this.#encode(decision, none);
+    const { headers, answerHeaders } = decision.outcome === 'allow' ? decision : publicly;
+    if (forged !== null) return okAnswer(this.#encode(headers, forged), tellingOf(answerHeaders));
+    // What the caller is told is another each time; the rest is as large, and the same.
+    if (answerHeaders !== undefined) return okAnswer(this.#bare(headers), tellingOf(answerHeaders));
     const known = this.#plain.get(decision);
     if (known !== undefined) return known;
-    const encoded = this.#encode(decision, none);
+    const encoded = okAnswer(this.#encode(headers, none));
     this.#plain.set(decision, encoded);
+    return encoded;
+  }
+
+  #bare(headers: HeaderPairs): Uint8Array {
+    const known = this.#bares.get(headers);
+    if (known !== undefined) return known;
+    const encoded = this.#encode(headers, none);
+    this.#bares.set(headers, encoded);
     return encoded;
   }
 
@@ -50,22 +61,35 @@ export class OkAnswers {
     return names;
   }
 
-  #encode(decision: Accepted, forged: ReadonlySet<string>): Uint8Array {
-    const { headers, answerHeaders = [] } = decision.outcome === 'allow' ? decision : noHeaders;
+  #encode(headers: HeaderPairs, forged: ReadonlySet<string>): Uint8Array {
     const removed = new Set([...this.#always, ...forged]);
     // What is overwritten stays.
     for (const [name] of headers) removed.delete(name);
-    const value = {
+    return OkHttpResponse.encode({
       headers: headers.map(([name, text]) => overwrite(name, text)),
       headersToRemove: [...removed],
-      responseHeadersToAdd: answerHeaders.map(([name, text]) => ({ ...overwrite(name, text), append: true })),
-    };
-    return encode({ status: { code: 0, message: '' }, httpResponse: { $case: 'okResponse', value } });
+      responseHeadersToAdd: [],
+    }).finish();
   }
 }
 
 const none: ReadonlySet<string> = new Set();
-const noHeaders: { readonly headers: HeaderPairs; readonly answerHeaders?: HeaderPairs } = { headers: [] };
+const nothing: Uint8Array = new Uint8Array();
+const publicly: { readonly headers: HeaderPairs; readonly answerHeaders?: HeaderPairs } = { headers: [] };
+
+function tellingOf(answerHeaders: HeaderPairs = []): Uint8Array {
+  if (answerHeaders.length === 0) return nothing;
+  const responseHeadersToAdd = answerHeaders.map(([name, text]) => ({ ...overwrite(name, text), append: true }));
+  return OkHttpResponse.encode({ headers: [], headersToRemove: [], responseHeadersToAdd }).finish();
+}
+
+/** A CheckResponse with status 0, and with an `ok_response` of these fields: encoded messages one behind the other are one. */
+function okAnswer(fields: Uint8Array, more: Uint8Array = nothing): Uint8Array {
+  const head = [0x0a, 0, 0x1a];
+  let rest = fields.length + more.length;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) head.push(128 + (rest % 128));
+  return Buffer.concat([Buffer.from([...head, rest]), fields, more]);
+}
 
 export interface RefusalHeaders {
   readonly retryAfterSeconds?: number;

@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { CheckResponse } from '@token-gateway/schemas/ext-authz';
+import type { CheckRequestView } from './check-request.ts';
+import { OkAnswers } from './check-response.ts';
+
+/** One whose headers are the client's own. */
+const request = { eachName: () => undefined } as unknown as CheckRequestView;
+
+describe('an answer that lets in', () => {
+  it('is one message as any encoder writes it, however long, and whatever it tells the caller', () => {
+    const answers = new OkAnswers(['x-api-key'], () => false);
+    for (const length of [1, 60, 80, 100, 127, 128, 16_200, 16_300, 16_384, 70_000]) {
+      const headers = [['authorization', 'a'.repeat(length)]] as const;
+      const allowed = { outcome: 'allow', kind: 'jwt', token: '', headers } as const;
+      for (const told of [undefined, ['1', 'first'], ['2', 'second']] as const) {
+        const decision = told === undefined ? allowed : { ...allowed, answerHeaders: [told] };
+        const bytes = answers.of(decision, request);
+        const read = CheckResponse.decode(bytes);
+        assert.deepEqual(Buffer.from(CheckResponse.encode(read).finish()), Buffer.from(bytes));
+        const ok = read.httpResponse?.$case === 'okResponse' ? read.httpResponse.value : assert.fail();
+        assert.equal(ok.headers[0]?.header?.value.length, length);
+        assert.deepEqual(
+          ok.responseHeadersToAdd.map(({ header }) => [header?.key, header?.value]),
+          told === undefined ? [] : [told],
+        );
+      }
+    }
+  });
+});
