@@ -137,7 +137,7 @@ async function startGoFloor(stack: AsyncDisposableStack, credential: string, tok
 }
 
 /** The answer to a credential that is good, as bytes. */
-async function grantedAnswer(port: number, request: Buffer): Promise<Buffer> {
+export async function grantedAnswer(port: number, request: Buffer): Promise<Buffer> {
   const client = createExtAuthzClient(`127.0.0.1:${port}`);
   try {
     // The first one fills L1; while nothing is warm it may take longer than it has.

@@ -59,8 +59,9 @@ export async function startGateway(
   return { pid: gateway.pid, port: extAuthz, metricsUrl: gateway.metricsUrl };
 }
 
-export async function pin(pid: number, core: number): Promise<void> {
-  await run('taskset', ['-a', '-p', '-c', String(core), String(pid)]);
+/** To one core, or to several as `0,1`. */
+export async function pin(pid: number, cores: number | string): Promise<void> {
+  await run('taskset', ['-a', '-p', '-c', String(cores), String(pid)]);
 }
 
 /** Of all its threads, user and system. */

@@ -15,6 +15,7 @@ const benchmarks: Record<string, () => Promise<Benchmark>> = {
   revocation: async () => (await import('./revocation.ts')).benchmarkRevocation,
   soak: async () => (await import('./soak.ts')).benchmarkSoak,
   transport: async () => (await import('./transport.ts')).benchmarkTransport,
+  workers: async () => (await import('./workers.ts')).benchmarkWorkers,
 };
 
 const { values, positionals } = parseArgs({

@@ -5,6 +5,7 @@
  *     npm run faults -- --subset           the most telling ones (five minutes)
  *     npm run faults -- --only redis       those whose name has the word
  *     npm run faults -- --pairs 20 --seed 7
+ *     npm run faults -- --workers 2        each gateway of as many workers
  *     npm run faults -- --markdown docs/guarantee.md   writes the table into the page
  * @module
  */
@@ -31,6 +32,7 @@ const { values } = parseArgs({
     pairs: { type: 'string' },
     seed: { type: 'string', default: '1' },
     rate: { type: 'string', default: '250' },
+    workers: { type: 'string', default: '1' },
     json: { type: 'string' },
     markdown: { type: 'string' },
   },
@@ -68,6 +70,7 @@ await using system = await startSystem(
     ...fullChain,
     gateways: 3,
     replicas: 2,
+    gatewayEnvironment: { TG_WORKERS: values.workers },
     async link(from, to, port) {
       const link = new Link({ host: '127.0.0.1', port });
       links.set(`${from}>${to}`, link);

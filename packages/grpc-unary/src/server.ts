@@ -72,7 +72,8 @@ export async function createGrpcUnaryServer(
           { minVersion: 'TLSv1.2', handshakeTimeout: limits.handshakeMsMax, ...tls, ALPNProtocols: ['h2'] },
           acceptSecure,
         );
-  server.maxConnections = limits.connectionsMax;
+  // With node:cluster, what is not dropped is offered to the next process, and on and on while all have as many as they may.
+  Object.assign(server, { maxConnections: limits.connectionsMax, dropMaxConnection: true });
   // A handshake that fails is over when it is told of.
   server.on('tlsClientError', () => undefined);
   await new Promise<void>((resolve, reject) => {

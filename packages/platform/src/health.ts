@@ -9,7 +9,7 @@ export interface HealthServerOptions {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
-  readonly registry: Registry;
+  readonly registry: Pick<Registry, 'contentType' | 'metrics'>;
   /** Why the service cannot work at the moment, one sentence each; empty when it can. No secrets: anyone may ask. */
   readonly ready: () => Promise<readonly string[]>;
   readonly lifecycle: Lifecycle;

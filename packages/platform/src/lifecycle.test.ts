@@ -40,10 +40,10 @@ describe('lifecycle', () => {
 
   it('goes on when a release overruns its deadline', async () => {
     const clock = createTestClock();
-    const lifecycle = createLifecycle(logger, { clock, deadlineMs: 1_000 });
+    const lifecycle = createLifecycle(logger, { clock });
     const released: string[] = [];
     lifecycle.onClose('after', async () => void released.push('after'));
-    lifecycle.onClose('stuck', () => new Promise(() => {}));
+    lifecycle.onClose('stuck', () => new Promise(() => {}), 1_000);
     const closed = lifecycle.close();
     await clock.advance(999);
     assert.deepEqual(released, []);

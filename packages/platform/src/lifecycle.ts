@@ -7,23 +7,26 @@ import { createTelemetry, type Logger, type Telemetry } from './telemetry.ts';
 export interface Lifecycle {
   /** Aborts when the end has begun: readiness turns false, while everything still works. */
   readonly ending: AbortSignal;
-  /** To be called right after acquiring. Once closing has begun, it releases at once. */
-  onClose(name: string, release: () => Promise<void>): void;
+  /** To be called right after acquiring. Once closing has begun, it releases at once. `deadlineMs` default: 10 000. */
+  onClose(name: string, release: () => Promise<void>, deadlineMs?: number): void;
   /** Begins the end and resolves after so long: time in which others notice, and go elsewhere. */
   drain(forMs: number): Promise<void>;
   /** Resolves when everything was released, failed or overran its deadline; what follows goes on in any case. */
   close(): Promise<void>;
 }
 
-export function createLifecycle(
-  logger: Logger,
-  { clock = systemClock, deadlineMs = 10_000 }: { readonly clock?: Clock; readonly deadlineMs?: number } = {},
-): Lifecycle {
+interface Acquired {
+  readonly name: string;
+  readonly release: () => Promise<void>;
+  readonly deadlineMs: number;
+}
+
+export function createLifecycle(logger: Logger, { clock = systemClock }: { readonly clock?: Clock } = {}): Lifecycle {
   const ending = new AbortController();
-  const acquired: { name: string; release: () => Promise<void> }[] = [];
+  const acquired: Acquired[] = [];
   let closed: Promise<void> | undefined;
 
-  async function releaseOne({ name, release }: { name: string; release: () => Promise<void> }): Promise<void> {
+  async function releaseOne({ name, release, deadlineMs }: Acquired): Promise<void> {
     const done = new AbortController();
     const released = release().then(
       () => 'released' as const,
@@ -43,8 +46,8 @@ export function createLifecycle(
 
   return {
     ending: ending.signal,
-    onClose(name, release) {
-      acquired.push({ name, release });
+    onClose(name, release, deadlineMs = 10_000) {
+      acquired.push({ name, release, deadlineMs });
       if (closed !== undefined) closed = closed.then(releaseAll);
     },
     async drain(forMs) {
@@ -63,16 +66,32 @@ export interface ServiceContext extends Telemetry {
   readonly lifecycle: Lifecycle;
 }
 
+/** Of a process that is one of several of a service. */
+export interface ServiceControl {
+  /** What tells it from the others, in each line of the log and each series of the metrics. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** Takes what ends the process, without a drain. Then signals do not. */
+  readonly onEnd: (end: () => void) => void;
+}
+
 /**
  * A service's process: starts it, drains and closes it on SIGTERM, closes it on SIGINT (a second signal ends it at once), and
  * exits with 1 when it cannot start or something was thrown that nobody caught.
  */
-export async function runService(name: string, start: (context: ServiceContext) => Promise<unknown>): Promise<void> {
+export async function runService(
+  name: string,
+  start: (context: ServiceContext) => Promise<unknown>,
+  control: ServiceControl | null = null,
+): Promise<void> {
   const { env } = process;
   // What is wrong with these is reported by the service's loadConfig.
   const level = commonFields.logLevel.parse(env['TG_LOG_LEVEL']);
   const drainMs = commonFields.drainMs.parse(env['TG_DRAIN_MS']);
-  const telemetry = createTelemetry({ service: name, level: typeof level === 'string' ? level : 'info' });
+  const telemetry = createTelemetry({
+    service: name,
+    level: typeof level === 'string' ? level : 'info',
+    labels: control?.labels ?? {},
+  });
   const { logger } = telemetry;
   const lifecycle = createLifecycle(logger);
 
@@ -86,7 +105,8 @@ export async function runService(name: string, start: (context: ServiceContext) 
     process.exit(exitCode);
   }
 
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  control?.onEnd(() => void end(0));
+  for (const signal of control === null ? (['SIGTERM', 'SIGINT'] as const) : []) {
     process.on(signal, () => {
       logger.info({ signal }, 'closing');
       void end(0, signal === 'SIGTERM');

@@ -18,15 +18,22 @@ export interface TelemetryOptions {
   readonly service: string;
   /** A pino level, or `silent`. */
   readonly level: string;
+  /** Beside the service, in each line and each series. */
+  readonly labels?: Readonly<Record<string, string>>;
   /** Where lines go. Default: standard output, synchronously, so that the last line before an exit is not lost. */
   readonly destination?: DestinationStream;
 }
 
-export function createTelemetry({ service, level, destination = standardOutput() }: TelemetryOptions): Telemetry {
+export function createTelemetry({
+  service,
+  level,
+  labels = {},
+  destination = standardOutput(),
+}: TelemetryOptions): Telemetry {
   const registry = new Registry();
-  registry.setDefaultLabels({ service });
+  registry.setDefaultLabels({ service, ...labels });
   collectDefaultMetrics({ register: registry });
-  return { logger: createLogger({ service, level, destination }), registry };
+  return { logger: createLogger({ service, level, labels, destination }), registry };
 }
 
 function standardOutput(): DestinationStream {
@@ -40,11 +47,11 @@ export function createSilentTelemetry(): Telemetry {
   return { logger: silentLogger, registry: new Registry() };
 }
 
-function createLogger({ service, level, destination }: Required<TelemetryOptions>): Logger {
+function createLogger({ service, level, labels, destination }: Required<TelemetryOptions>): Logger {
   const logger = pino(
     {
       level,
-      base: { service },
+      base: { service, ...labels },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       // Errors are described below; pino's own serializer would not know what to leave out.

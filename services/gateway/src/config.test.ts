@@ -52,6 +52,15 @@ describe('the configuration of the gateway', () => {
     for (const id of ['gateway 1', 'a:b', 'x'.repeat(65)]) assert.equal(problemsOf({ TG_GATEWAY_ID: id }).length, 1);
   });
 
+  it('is refused with a count of workers that is none, and with an id that has no room for their numbers', () => {
+    assert.equal(loadGatewayConfig(required).workers, 1);
+    assert.ok(loadGatewayConfig({ ...required, TG_WORKERS: 'auto' }).workers >= 1);
+    for (const workers of ['0', '-1', '1.5', 'all', '257']) assert.equal(problemsOf({ TG_WORKERS: workers }).length, 1);
+    const id = { TG_GATEWAY_ID: 'x'.repeat(61) };
+    assert.deepEqual(problemsOf(id), []);
+    assert.equal(problemsOf({ ...id, TG_WORKERS: '2' }).length, 1);
+  });
+
   it('is refused with a short fleet secret, and with a client key that is none, without showing them', () => {
     assert.equal(problemsOf({ TG_FLEET_SECRET: 'fleet-secret' }).length, 1);
     for (const key of ['private-part', '[]', '{"kty":"EC"}', 'null'])

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import {
   ConfigError,
   choice,
@@ -24,6 +25,10 @@ import { grpcTransports } from './transports/grpc-server.ts';
 const triggers = ['redis-pubsub', 'redis-keyspace', 'watch'] as const;
 export type Trigger = (typeof triggers)[number];
 
+const workersMax = 256;
+const cacheBytesMin = 2 ** 20;
+const exchangesMin = 2;
+
 /** The gateway's configuration from `TG_*` variables. Throws ConfigError with every problem at once. */
 export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   const config = loadConfig(
@@ -32,6 +37,8 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       ...identityClientFields,
       /** Absent: a new one at each start. */
       gatewayId: optional(text('TG_GATEWAY_ID')),
+      /** Processes that serve. */
+      workers: text('TG_WORKERS', { default: '1' }),
       extAuthzPort: port('TG_EXT_AUTHZ_PORT', 9001),
       grpcTransport: choice('TG_GRPC_TRANSPORT', grpcTransports, 'grpc-unary'),
       forwardAuthPort: port('TG_FORWARD_AUTH_PORT', 8083),
@@ -56,8 +63,8 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       audience: text('TG_AUDIENCE', { default: 'internal' }),
       removeHeaders: list('TG_REMOVE_HEADERS', { default: [] }),
       longestLifeSeconds: integer('TG_CACHE_LIFE_SECONDS', { default: 300, minimum: 1, maximum: 3600 }),
-      cacheBytes: integer('TG_CACHE_BYTES', { default: 256 * 2 ** 20, minimum: 2 ** 20 }),
-      exchangesMax: integer('TG_EXCHANGES_MAX', { default: 64, minimum: 2 }),
+      cacheBytes: integer('TG_CACHE_BYTES', { default: 256 * 2 ** 20, minimum: cacheBytesMin }),
+      exchangesMax: integer('TG_EXCHANGES_MAX', { default: 64, minimum: exchangesMin }),
       importedKeyPrefixes: keyPrefixes('TG_IMPORTED_KEY_PREFIXES'),
       keepL2: flag('TG_L2', true),
       l2TimeoutMs: integer('TG_L2_TIMEOUT_MS', { default: 25, minimum: 1, maximum: 1000 }),
@@ -84,6 +91,13 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   if (config.gatewayId !== undefined && !/^[\w.-]{1,64}$/.test(config.gatewayId)) {
     problems.push('TG_GATEWAY_ID must be up to 64 letters, digits, dots, hyphens and underscores');
   }
+  const workers = config.workers === 'auto' ? Math.min(availableParallelism(), workersMax) : Number(config.workers);
+  if (!Number.isInteger(workers) || workers < 1 || workers > workersMax) {
+    problems.push(`TG_WORKERS must be auto, or an integer from 1 to ${workersMax}`);
+  }
+  if (workers > 1 && (config.gatewayId?.length ?? 0) > 60) {
+    problems.push('TG_GATEWAY_ID must be up to 60 characters with several workers, which add their numbers');
+  }
   if (readClientKey(config.clientKey) === null) problems.push('TG_CLIENT_KEY must be a private JWK');
   if (Buffer.byteLength(config.fleetSecret.reveal()) < 32) problems.push('TG_FLEET_SECRET must have at least 32 bytes');
   if (problems.length > 0) throw new ConfigError(problems);
@@ -93,7 +107,29 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
     connectionsMax: config.edgeConnectionsMax,
     requestsMax: config.edgeRequestsMax,
   };
-  return { ...config, signals, forwardAuth, edgeLimits };
+  return { ...config, workers, signals, forwardAuth, edgeLimits };
+}
+
+export type GatewayConfiguration = ReturnType<typeof loadGatewayConfig>;
+type WorkersConfiguration = Pick<GatewayConfiguration, 'workers' | 'cacheBytes' | 'exchangesMax' | 'edgeLimits'>;
+
+/** What one of several workers is told beside the rest: it is a gateway of its own, with its share of what all may take. */
+export function environmentOfWorker(
+  { workers, cacheBytes, exchangesMax, edgeLimits }: WorkersConfiguration,
+  gatewayId: string,
+  number: number,
+): Readonly<Record<string, string>> {
+  const shareOf = (count: number): number => Math.ceil(count / workers);
+  return {
+    TG_WORKERS: '1',
+    TG_WORKERS_FILE: '',
+    TG_GATEWAY_ID: `${gatewayId}-${number}`,
+    TG_GATEWAY_ID_FILE: '',
+    TG_CACHE_BYTES: String(Math.max(cacheBytesMin, Math.floor(cacheBytes / workers))),
+    TG_EXCHANGES_MAX: String(Math.max(exchangesMin, shareOf(exchangesMax))),
+    TG_EDGE_CONNECTIONS_MAX: String(shareOf(edgeLimits.connectionsMax)),
+    TG_EDGE_REQUESTS_MAX: String(shareOf(edgeLimits.requestsMax)),
+  };
 }
 
 function isOneOf<T extends string>(names: readonly T[]): (name: string) => name is T {

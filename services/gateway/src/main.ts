@@ -11,12 +11,19 @@ import {
   createRedisTokenCache,
   createWatchSource,
   runService,
+  type ServiceContext,
   type SignalSource,
   startHealthServer,
   systemClock,
 } from '@token-gateway/platform';
 import { proofLifeMs } from './conditions/presentation.ts';
-import { loadGatewayConfig, readClientKey, type Trigger } from './config.ts';
+import {
+  environmentOfWorker,
+  type GatewayConfiguration,
+  loadGatewayConfig,
+  readClientKey,
+  type Trigger,
+} from './config.ts';
 import { defaultCredentialConfig } from './decision/credential.ts';
 import { createHttpExchangeClient } from './exchange-client/http.ts';
 import { createGateway } from './gateway.ts';
@@ -25,9 +32,39 @@ import { noRules } from './rules/rules.ts';
 import { createExtAuthzServer } from './transports/ext-authz.ts';
 import { createForwardAuth } from './transports/forward-auth.ts';
 import { createReverseProxy } from './transports/reverse-proxy.ts';
+import { createClusterFork, keeperOfWorker } from './workers/cluster.ts';
+import { Workers } from './workers/workers.ts';
 
-await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
-  const config = loadGatewayConfig(env);
+/** As long as the transports of one may take, one after the other. */
+const workersCloseMs = 30_000;
+
+const keeper = keeperOfWorker();
+await runService(
+  'gateway',
+  async (context) => {
+    const config = loadGatewayConfig(context.env);
+    await (config.workers === 1 ? serve(context, config) : keepWorkers(context, config));
+  },
+  keeper?.control,
+);
+
+/** Several processes, each of which serves. */
+async function keepWorkers({ lifecycle, logger, registry }: ServiceContext, config: GatewayConfiguration) {
+  const id = config.gatewayId ?? randomUUID();
+  const fork = createClusterFork((number) => environmentOfWorker(config, id, number));
+  const workers = new Workers({ fork, clock: systemClock, random: Math.random, logger, registry }, config.workers);
+  lifecycle.onClose('workers', () => workers.close(), workersCloseMs);
+  await workers.start();
+  await startHealthServer({
+    host: config.host,
+    port: config.metricsPort,
+    registry: { contentType: registry.contentType, metrics: () => workers.metrics() },
+    ready: () => workers.notReady(),
+    lifecycle,
+  });
+}
+
+async function serve({ lifecycle, logger, registry }: ServiceContext, config: GatewayConfiguration) {
   const { host, audience, upstreamUrl, removeHeaders, cacheBytes, exchangesMax } = config;
   const clock = systemClock;
   const redisUrl = config.redisUrl?.reveal();
@@ -121,13 +158,11 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
     logger.info({ host, port: proxy.port }, 'reverse proxy listening');
   }
   // Last: what is ready takes connections.
-  await startHealthServer({
-    host,
-    port: config.metricsPort,
-    registry,
-    ready: async () => gateway.notReady(),
-    lifecycle,
-  });
+  if (keeper !== null) keeper.serve({ registry, notReady: () => gateway.notReady() });
+  else {
+    const ready = async () => gateway.notReady();
+    await startHealthServer({ host, port: config.metricsPort, registry, ready, lifecycle });
+  }
 
   function openSource(trigger: Trigger): SignalSource {
     if (trigger === 'watch') return createWatchSource(identity, { logger, clock });
@@ -135,4 +170,4 @@ await runService('gateway', async ({ env, lifecycle, logger, registry }) => {
     const source = trigger === 'redis-pubsub' ? createRedisPubSubSource : createRedisKeyspaceSource;
     return source({ url: redisUrl, logger, clock });
   }
-});
+}

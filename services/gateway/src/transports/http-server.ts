@@ -93,7 +93,8 @@ export async function serveHttp(
     requireHostHeader: false,
     shouldUpgradeCallback: (request) => webSocket !== undefined && isForWebSocket(request),
   });
-  if (connectionsMax !== undefined) server.maxConnections = connectionsMax;
+  // What is not dropped a keeper of workers would offer to the next, and on and on while all have as many as they may.
+  if (connectionsMax !== undefined) Object.assign(server, { maxConnections: connectionsMax, dropMaxConnection: true });
   if (webSocket !== undefined) {
     server.on('upgrade', (request, stream, early) => {
       const socket = stream as Socket;
