@@ -101,7 +101,12 @@ await partsSuite('a gateway of several workers', ['postgres', 'redis'], (parts) 
     const asked = answered.flat().length + loads.length;
     const after = await sumsOf('tg_gateway_decisions_total');
     const differences = ['1', '2'].map((worker) => (after[worker] ?? 0) - (before[worker] ?? 0));
-    assert.deepEqual(differences, [asked / count, asked / count]);
+    assert.equal(
+      differences.reduce((sum, each) => sum + each, 0),
+      asked,
+    );
+    // Not as many for each: one that is busy as a connection comes is passed over.
+    assert.ok(Math.min(...differences) >= asked / loads.length, differences.join());
   });
 
   it('tells of each as of a gateway of its own: in receipts, in metrics, in the log', async () => {
@@ -208,19 +213,15 @@ await partsSuite('a gateway of several workers', ['postgres', 'redis'], (parts) 
     const [victim = 0] = await workerPids(gateway.pid);
     process.kill(victim, 'SIGSTOP');
     await until('it is not ready', 5000, async () => /worker \d does not answer/.test((await readiness()).text));
-    // Those that it was handed before it was known to take none.
-    const statuses = await Promise.all(
-      Array.from({ length: 10 }, () =>
-        call(url, withKey(key), { timeoutMs: 3000 }).then(
-          ({ status }) => status,
-          () => 0,
-        ),
-      ),
-    );
-    assert.ok(statuses.filter((status) => status === 200).length >= 9, statuses.join());
+    // One of them waits in its hands, until another is given it.
+    const calls = Array.from({ length: 10 }, () => call(url, withKey(key), { timeoutMs: replaceMsMax }));
+    let answered = 0;
+    for (const each of calls) void each.then(() => (answered += 1));
+    await until('the others are answered', 5000, () => answered >= 9);
     await until('it is replaced', replaceMsMax, isWhole);
     assert.ok(!(await workerPids(gateway.pid)).includes(victim));
     assert.equal((await readiness()).status, 200);
+    assert.deepEqual(new Set((await Promise.all(calls)).map(({ status }) => status)), new Set([200]));
   });
 
   it('on SIGTERM says that it is not ready, serves on, and ends with 0 and no call that failed', async () => {

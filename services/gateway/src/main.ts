@@ -51,7 +51,7 @@ await runService(
 /** Several processes, each of which serves. */
 async function keepWorkers({ lifecycle, logger, registry }: ServiceContext, config: GatewayConfiguration) {
   const id = config.gatewayId ?? randomUUID();
-  const fork = createClusterFork((number) => environmentOfWorker(config, id, number));
+  const fork = createClusterFork(systemClock, (number) => environmentOfWorker(config, id, number));
   const workers = new Workers({ fork, clock: systemClock, random: Math.random, logger, registry }, config.workers);
   lifecycle.onClose('workers', () => workers.close(), workersCloseMs);
   await workers.start();

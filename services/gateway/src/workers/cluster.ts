@@ -3,12 +3,18 @@
  * one that does not answer; see docs/decisions/0026.
  * @module
  */
+import type { ChildProcess } from 'node:child_process';
 import cluster, { type Worker as ClusterWorker } from 'node:cluster';
-import type { Registry, ServiceControl } from '@token-gateway/platform';
+import type { Clock, Registry, ServiceControl } from '@token-gateway/platform';
 import type { Fork, FromWorker, ToWorker } from './messages.ts';
 
+const untakenAfterMs = 100;
+
 /** `environmentOf` says what a worker is told beside what this process was. */
-export function createClusterFork(environmentOf: (number: number) => Readonly<Record<string, string>>): Fork {
+export function createClusterFork(
+  clock: Clock,
+  environmentOf: (number: number) => Readonly<Record<string, string>>,
+): Fork {
   cluster.schedulingPolicy = cluster.SCHED_RR;
   // None outlives this process, not even one that is held up.
   process.once('exit', () => {
@@ -18,6 +24,7 @@ export function createClusterFork(environmentOf: (number: number) => Readonly<Re
     // Seen in the list of processes.
     cluster.setupPrimary({ args: ['worker', String(number)] });
     const worker = cluster.fork(environmentOf(number));
+    passOnUntaken(worker.process, clock);
     worker.on('message', (message: FromWorker) => onMessage(message));
     worker.once('exit', (code: number | null, signal: string | null) => onExit(signal ?? `exit code ${code}`));
     worker.on('error', (error) => onExit(error.message));
@@ -26,6 +33,38 @@ export function createClusterFork(environmentOf: (number: number) => Readonly<Re
       kill: () => void worker.process.kill('SIGKILL'),
     };
   };
+}
+
+/** What node:cluster says to its workers, and they to it, as far as it is of use here. */
+interface ClusterMessage {
+  readonly cmd?: string;
+  readonly act?: string;
+  readonly seq?: number;
+  readonly ack?: number;
+}
+
+/**
+ * A connection that was on its way to a worker that ended goes to another. node:cluster waits for a worker to say that it has
+ * taken it, for good: the connection would stay open and nobody would serve it. So it is told here that it was not taken, as a
+ * worker does that is closing: a little later, when all has been read that it said.
+ */
+function passOnUntaken(child: ChildProcess, clock: Clock): void {
+  const untaken = new Set<number>();
+  const { send } = child;
+  child.send = function sendNoted(this: ChildProcess, message: ClusterMessage, ...rest: unknown[]) {
+    if (message.cmd === 'NODE_CLUSTER' && message.act === 'newconn' && message.seq !== undefined) {
+      untaken.add(message.seq);
+    }
+    return Reflect.apply(send, this, [message, ...rest]);
+  } as typeof send;
+  child.on('internalMessage', ({ ack }: ClusterMessage) => {
+    if (ack !== undefined) untaken.delete(ack);
+  });
+  child.once('exit', () => {
+    clock.setTimer(() => {
+      for (const ack of untaken) child.emit('internalMessage', { cmd: 'NODE_CLUSTER', ack, accepted: false });
+    }, untakenAfterMs);
+  });
 }
 
 export interface WorkerOptions {
