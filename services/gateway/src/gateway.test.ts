@@ -314,6 +314,8 @@ describe('a gateway', () => {
       `Bearer acme${'x'.repeat(32)}`,
       'Bearer acme_short',
       `Bearer acme_live_${'x'.repeat(32)}`,
+      `Bearer ${token} x`,
+      `Token ${token}\0`,
       `DPoP ${'x'.repeat(32)}`,
       `Bearer ${'x'.repeat(32)}.${'x'.repeat(32)}.${'x'.repeat(32)}`,
     ]) {

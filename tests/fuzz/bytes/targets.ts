@@ -42,7 +42,7 @@ function headers(bytes: Buffer): void {
   const found = findCredential(read.header, defaultCredentialConfig);
   if ('refused' in found) return;
   assert.equal(read.header('authorization').length + read.header('x-api-key').length, 1);
-  assert.match(found.value, /^[\w.~+/=-]+$/);
+  assert.match(found.value, /^[^,]+$/);
 }
 
 /** Null where it has a number that is too large for the generated decoder, which reads more of it. */

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { createApiKey } from '@token-gateway/platform';
 import fc from 'fast-check';
-import { checkStructure, defaultCredentialConfig, findCredential } from './credential.ts';
+import { checkStructure, defaultCredentialConfig, findCredential, isWellFormed } from './credential.ts';
 
 const wallMs = 1_790_000_000_000;
 const seconds = wallMs / 1000;
@@ -46,13 +46,14 @@ describe('the credential of a request', () => {
     ['a value of 64 KiB', 'credential_too_large', { authorization: [`Bearer ${'a'.repeat(65_536)}`] }],
     ['a value just too large', 'credential_too_large', { 'x-api-key': ['a'.repeat(16_385)] }],
     ['commas beyond the size', 'credential_too_large', { authorization: [','.repeat(65_536)] }],
-    ['bytes that are no UTF-8', 'credential_malformed', { authorization: ['Bearer \xff\xfe'] }],
-    ['a control character', 'credential_malformed', { authorization: ['Bearer a\0b'] }],
-    ['a space inside', 'credential_malformed', { authorization: ['Bearer a b'] }],
     ['an API key as a bearer token', 'credential_malformed', { authorization: [`Bearer ${key}`] }],
   ];
   for (const [what, code, headers] of refusals) {
     it(`is refused when it is ${what}`, () => assert.deepEqual(find(headers), { refused: code }));
+  }
+
+  for (const value of ['\xff\xfe', 'a\0b', 'a b', 'a"b', 'a,b']) {
+    it(`is none when it is ${JSON.stringify(value)}`, () => assert.equal(isWellFormed(value), false));
   }
 
   it('of any headers is found or refused, never an exception', () => {
@@ -60,8 +61,9 @@ describe('the credential of a request', () => {
     fc.assert(
       fc.property(values, values, fc.constantFrom('', 'Bearer ', 'Token '), (authorization, apiKey, scheme) => {
         const found = find({ authorization: authorization.map((value) => scheme + value), 'x-api-key': apiKey });
-        assert.ok('refused' in found || /^[\w.~+/=-]+$/.test(found.value));
-        if (!('refused' in found)) assert.equal(authorization.length + apiKey.length, 1);
+        if ('refused' in found) return;
+        assert.equal(authorization.length + apiKey.length, 1);
+        assert.equal(isWellFormed(found.value), /^[\w.~+/=-]+$/.test(found.value));
       }),
     );
   });

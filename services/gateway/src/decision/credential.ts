@@ -85,6 +85,11 @@ export function findCredential(
   }
 }
 
+/** Whether a value is a credential at all. What a cache has was once: it is asked of the others alone. */
+export function isWellFormed(value: string): boolean {
+  return valueSyntax.test(value);
+}
+
 function isAnyLonger(values: readonly string[], lengthMax: number): boolean {
   for (const value of values) if (value.length > lengthMax) return true;
   return false;
@@ -97,7 +102,7 @@ function checkValue(
 ): FoundCredential | RefusedCredential {
   if (value === '') return { refused: 'credential_missing' };
   if (value.length > valueLengthMax) return { refused: 'credential_too_large' };
-  return valueSyntax.test(value) ? { kind, scheme, value } : { refused: 'credential_malformed' };
+  return { kind, scheme, value };
 }
 
 /** As far as any provider may allow clocks to differ; what its own tolerance refuses, the auth server does. */

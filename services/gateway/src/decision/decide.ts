@@ -43,7 +43,7 @@ import { type Conditions, ConditionsSchema } from '../conditions/conditions.ts';
 import type { ConditionsChecker, Presentation, Unmet } from '../conditions/presentation.ts';
 import type { ExchangeClient, ExchangeResult } from '../exchange-client/port.ts';
 import type { ProviderDirectory } from '../view/provider-directory.ts';
-import { type CredentialConfig, checkStructure, findCredential } from './credential.ts';
+import { type CredentialConfig, checkStructure, findCredential, isWellFormed } from './credential.ts';
 import type { Decision, DecisionRequest } from './decision.ts';
 import { ExchangeGate, type ExchangeGateConfig } from './exchange-gate.ts';
 import { AskLimits, type Limit, sourceOf } from './failure-budget.ts';
@@ -212,6 +212,8 @@ export class DecisionCore {
         if (now.monotonicMs >= grant.renewAtMs) this.#renew({ kind, value, audience, cacheKey }, grant, now);
         return this.#report(request.isAgain === true ? 'open' : 'l1', grant.decision);
       }
+      if (grant === null && !isWellFormed(value))
+        return this.#report('request', { outcome: 'deny', code: 'credential_malformed' });
       const source = grant === null ? sourceOf(request.sourceAddress ?? '') : null;
       if (grant === null && this.#limits.isSourceSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey))
         return this.#notAsked('address');

@@ -38,7 +38,7 @@ interface Node {
   below: Methods | null;
 }
 
-const none: Found = { outcome: 'none' };
+export const foundNone: Found = { outcome: 'none' };
 const ambiguous: Found = { outcome: 'ambiguous' };
 const openSegment = /^\{[A-Za-z0-9_]+\}$/;
 
@@ -84,7 +84,7 @@ export class RuleTable {
         ? { outcome: 'other-method', allowed: [...methods.named.keys()] }
         : { outcome: 'rule', rule, pattern: methods.pattern };
     }
-    return none;
+    return foundNone;
   }
 
   *#rootsFor(host: string): Iterable<Node> {

@@ -29,12 +29,18 @@ const ofHeaderMap = { headers: tagOf(1) } as const;
 /** A header, and an entry of a map: both have a name and a value in these. */
 const ofEntry = { key: tagOf(1), value: tagOf(2), rawValue: tagOf(3) } as const;
 
+const trace = Buffer.from('TRACE');
 /** Not in the message. */
 const absent = -1;
 const none: readonly string[] = [];
 
+interface Span {
+  start: number;
+  end: number;
+}
+
 /** Of the request that was read last: where the key and the value of each header are. For one at a time, so that it costs no memory. */
-const headers: { of: CheckRequestView | null; count: number; readonly keys: number[]; readonly values: number[] } = {
+const headers: { of: CheckRequestView | null; count: number; readonly keys: Span[]; readonly values: number[] } = {
   of: null,
   count: 0,
   keys: [],
@@ -108,6 +114,13 @@ export class CheckRequestView implements RuledRequest {
     return this.#text(this.#method);
   }
 
+  /** TRACE by its octets, since it is asked of every request. */
+  get isTrace(): boolean {
+    const end = this.#enter(this.#method);
+    const start = this.#reader.at;
+    return end - start === trace.length && this.#bytes.compare(trace, 0, trace.length, start, end) === 0;
+  }
+
   get path(): string {
     return this.#text(this.#path);
   }
@@ -133,7 +146,7 @@ export class CheckRequestView implements RuledRequest {
     this.#indexHeaders();
     let values = none;
     for (let at = 0; at < headers.count; at += 1) {
-      if (!this.#isNamed(headers.keys[at] as number, name)) continue;
+      if (!this.#isNamed(headers.keys[at] as Span, name)) continue;
       const value = this.#latin1(headers.values[at] as number);
       values = values === none ? [value] : [...values, value];
     }
@@ -144,8 +157,8 @@ export class CheckRequestView implements RuledRequest {
   eachName(visit: (bytes: Buffer, start: number, end: number) => void): void {
     this.#indexHeaders();
     for (let at = 0; at < headers.count; at += 1) {
-      const end = this.#enter(headers.keys[at] as number);
-      visit(this.#bytes, this.#reader.at, end);
+      const { start, end } = headers.keys[at] as Span;
+      visit(this.#bytes, start, end);
     }
   }
 
@@ -192,10 +205,16 @@ export class CheckRequestView implements RuledRequest {
   }
 
   #readHeader(parentEnd: number): void {
+    const { count } = headers;
     this.#readEntry(parentEnd);
-    headers.keys[headers.count] = this.#key;
-    headers.values[headers.count] = this.#value;
+    const next = this.#reader.at;
+    headers.keys[count] ??= { start: 0, end: 0 };
+    const key = headers.keys[count];
+    key.end = this.#enter(this.#key);
+    key.start = this.#reader.at;
+    headers.values[count] = this.#value;
     headers.count += 1;
+    this.#reader.at = next;
   }
 
   /** Another request may have been read since, while this one waited. */
@@ -254,9 +273,7 @@ export class CheckRequestView implements RuledRequest {
   }
 
   /** Whether a key is that name, which is in lower case. */
-  #isNamed(key: number, name: string): boolean {
-    const end = this.#enter(key);
-    const start = this.#reader.at;
+  #isNamed({ start, end }: Span, name: string): boolean {
     if (end - start !== name.length) return false;
     for (let index = 0; index < name.length; index += 1) {
       const octet = this.#bytes[start + index] as number;

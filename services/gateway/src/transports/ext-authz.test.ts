@@ -7,7 +7,7 @@ import { credentials } from '@grpc/grpc-js';
 import { errorEntry, errorTable, isErrorCode, systemClock } from '@token-gateway/platform';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { AuthorizationClient, CheckRequest, CheckResponse } from '@token-gateway/schemas/ext-authz';
-import { defaultCredentialConfig, findCredential } from '../decision/credential.ts';
+import { defaultCredentialConfig, findCredential, isWellFormed } from '../decision/credential.ts';
 import { parseRules } from '../rules/file.ts';
 import { createDecideByRules, type DecideByRules, type RuledDecision, type RuledRequest } from '../rules/rules.ts';
 import { createExtAuthzServer, type ExtAuthzConfig } from './ext-authz.ts';
@@ -17,6 +17,7 @@ import { grpcTransports, type TransportServer } from './grpc-server.ts';
 const allowOne: DecideByRules = ({ header }) => {
   const found = findCredential(header, defaultCredentialConfig);
   if ('refused' in found) return { outcome: 'deny', code: found.refused };
+  if (!isWellFormed(found.value)) return { outcome: 'deny', code: 'credential_malformed' };
   return { outcome: 'allow', token: 'internal', kind: found.kind, headers: [['authorization', 'Bearer internal']] };
 };
 let decide: DecideByRules = allowOne;
