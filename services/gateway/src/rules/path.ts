@@ -7,8 +7,11 @@
  * @module
  */
 
-/** Nothing to decode, no empty segment, none that begins with a dot: by far the most frequent. */
-const plainSyntax = /^(?:\/(?!\.)[A-Za-z0-9_~!$&'()*+,=:@.-]+)*\/?$/;
+/** By code of a character: whether it is read by everybody as it is. */
+const isPlain = Uint8Array.from({ length: 128 }, (_, code) =>
+  /[A-Za-z0-9_~!$&'()*+,=:@.-]/.test(String.fromCharCode(code)) ? 1 : 0,
+);
+const [slash, dot, question] = [0x2f, 0x2e, 0x3f];
 const rawSyntax = /^\/[\x21-\x7e]*$/;
 const dotSegment = /^\.{1,2}$/;
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -18,14 +21,35 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
  * path that servers could read differently.
  */
 export function pathSegments(path: string): readonly string[] | null {
+  return plainSegments(path) ?? decodedSegments(path);
+}
+
+/** Nothing to decode, no empty segment, none that begins with a dot: by far the most frequent. Null for any other path. */
+function plainSegments(path: string): readonly string[] | null {
+  if (path.charCodeAt(0) !== slash) return null;
+  const segments: string[] = [];
+  let start = 1;
+  let at = 1;
+  for (; at < path.length; at += 1) {
+    const code = path.charCodeAt(at);
+    if (code === question) break;
+    if (code === slash) {
+      if (at === start) return null;
+      segments.push(path.slice(start, at));
+      start = at + 1;
+    } else if (isPlain[code] !== 1 || (code === dot && at === start)) return null;
+  }
+  if (at > start) segments.push(path.slice(start, at));
+  return segments;
+}
+
+function decodedSegments(path: string): readonly string[] | null {
   const query = path.indexOf('?');
   const raw = query === -1 ? path : path.slice(0, query);
   if (!rawSyntax.test(raw) || raw.includes('#')) return null;
   if (raw === '/') return [];
-  const isPlain = plainSyntax.test(raw);
   const segments = raw.slice(1).split('/');
   if (segments.at(-1) === '') segments.pop();
-  if (isPlain) return segments;
   const decoded: string[] = [];
   for (const segment of segments) {
     const text = decodeSegment(segment);

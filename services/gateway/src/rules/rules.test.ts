@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { ConfigError } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
+import fc from 'fast-check';
 import type { Decision } from '../decision/decision.ts';
 import { explain } from './explain.ts';
 import { openRuleFile, parseRules } from './file.ts';
@@ -114,6 +115,14 @@ describe('the path that rules are held against', () => {
       assert.equal(pathSegments(path), null);
     });
   }
+
+  it('is the same for one that has nothing to decode as for one that has', () => {
+    const rest = fc.string({ unit: fc.constantFrom(...'ab/.;%-~?=A0#\\é'), maxLength: 12 });
+    fc.assert(
+      fc.property(rest, (text) => assert.deepEqual(pathSegments(`/a${text}`), pathSegments(`/%61${text}`))),
+      { numRuns: 5000 },
+    );
+  });
 
   it('is as the platform reads it, for whatever it takes', () => {
     for (const [path, segments] of same) {

@@ -53,8 +53,7 @@ export class RuleSet {
   find(request: Pick<RuledRequest, 'host' | 'path' | 'method'>): Found {
     // The proxy that says what a route demands has found it itself. To read these of a request costs something.
     if (this.#isEmpty) return foundNone;
-    const { host = '', path, method } = request;
-    return this.#table.find({ host, path, method });
+    return this.#table.find(request);
   }
 
   /** What a request needs at least, whatever its credential. */

@@ -9,14 +9,20 @@ import type { Rule } from './rule.ts';
 
 export interface Place {
   /** As received; may have a port, in any case. */
-  readonly host: string;
+  readonly host?: string;
   /** As received: with the query, undecoded. */
   readonly path: string;
   readonly method: string;
 }
 
+interface FoundRule {
+  readonly outcome: 'rule';
+  readonly rule: Rule;
+  readonly pattern: string;
+}
+
 export type Found =
-  | { readonly outcome: 'rule'; readonly rule: Rule; readonly pattern: string }
+  | FoundRule
   | { readonly outcome: 'none' }
   | { readonly outcome: 'other-method'; readonly allowed: readonly string[] }
   /** Servers could read the path differently. */
@@ -25,8 +31,8 @@ export type Found =
 /** The rules of one pattern, by method. */
 interface Methods {
   readonly pattern: string;
-  any: Rule | null;
-  readonly named: Map<string, Rule>;
+  any: FoundRule | null;
+  readonly named: Map<string, FoundRule>;
 }
 
 interface Node {
@@ -73,31 +79,26 @@ export class RuleTable {
     return root;
   }
 
-  find({ host, path, method }: Place): Found {
-    const segments = pathSegments(path);
+  /** Reads of a place no more than it has to. */
+  find(place: Place): Found {
+    const segments = pathSegments(place.path);
     if (segments === null) return ambiguous;
-    for (const root of this.#rootsFor(host)) {
-      const methods = descend(root, segments, 0);
-      if (methods === null) continue;
-      const rule = methods.named.get(method) ?? methods.any;
-      return rule === null
-        ? { outcome: 'other-method', allowed: [...methods.named.keys()] }
-        : { outcome: 'rule', rule, pattern: methods.pattern };
-    }
-    return foundNone;
+    const isByHost = this.#exact.size > 0 || this.#below.size > 0;
+    const methods =
+      (isByHost ? this.#descendByHost(hostName(place.host ?? ''), segments) : null) ??
+      (this.#any === null ? null : descend(this.#any, segments, 0));
+    if (methods === null) return foundNone;
+    return methods.named.get(place.method) ?? methods.any ?? otherMethod(methods);
   }
 
-  *#rootsFor(host: string): Iterable<Node> {
-    if (this.#exact.size > 0 || this.#below.size > 0) {
-      const name = hostName(host);
-      const exact = this.#exact.get(name);
-      if (exact !== undefined) yield exact;
-      for (let dot = name.indexOf('.'); this.#below.size > 0 && dot !== -1; dot = name.indexOf('.', dot + 1)) {
-        const root = this.#below.get(name.slice(dot));
-        if (root !== undefined) yield root;
-      }
+  #descendByHost(name: string, segments: readonly string[]): Methods | null {
+    const exact = this.#exact.get(name);
+    let methods = exact === undefined ? null : descend(exact, segments, 0);
+    for (let dot = name.indexOf('.'); methods === null && dot !== -1; dot = name.indexOf('.', dot + 1)) {
+      const root = this.#below.get(name.slice(dot));
+      if (root !== undefined) methods = descend(root, segments, 0);
     }
-    if (this.#any !== null) yield this.#any;
+    return methods;
   }
 }
 
@@ -124,23 +125,28 @@ function addTo(root: Node, pattern: string, rule: Rule, host: string): void {
     node = next;
   }
   const slot = isBelow ? 'below' : 'here';
-  const methods = node[slot] ?? { pattern, any: null, named: new Map<string, Rule>() };
+  const methods = node[slot] ?? { pattern, any: null, named: new Map<string, FoundRule>() };
   node[slot] = methods;
   const same =
     rule.methods === undefined ? methods.any : rule.methods.map((name) => methods.named.get(name)).find(Boolean);
   if (same) {
     throw new Error(
-      `rules ${JSON.stringify(same.name)} and ${JSON.stringify(rule.name)} are for the same requests: ${host} ${pattern}`,
+      `rules ${JSON.stringify(same.rule.name)} and ${JSON.stringify(rule.name)} are for the same requests: ${host} ${pattern}`,
     );
   }
-  if (rule.methods === undefined) methods.any = rule;
-  for (const method of rule.methods ?? []) methods.named.set(method, rule);
+  const found: FoundRule = { outcome: 'rule', rule, pattern };
+  if (rule.methods === undefined) methods.any = found;
+  for (const method of rule.methods ?? []) methods.named.set(method, found);
 }
 
 /** A segment as `pathSegments` has it. */
 function isText(segment: string): boolean {
   const [read, ...others] = pathSegments(`/${encodeURIComponent(segment)}`) ?? [];
   return read === segment && others.length === 0 && !/[{}*]/.test(segment);
+}
+
+function otherMethod({ named }: Methods): Found {
+  return { outcome: 'other-method', allowed: [...named.keys()] };
 }
 
 function descend(node: Node, segments: readonly string[], depth: number): Methods | null {
