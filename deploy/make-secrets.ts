@@ -10,6 +10,7 @@ import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createApiKey } from '@token-gateway/platform';
 import { createCertificateAuthority } from './certificates.ts';
+import { gatewayGrantTypes } from './gateway-grant-types.ts';
 
 const [root] = process.argv.slice(2);
 if (root === undefined) throw new Error('usage: make-secrets.ts FOLDER');
@@ -42,7 +43,9 @@ function makeSecrets(): Record<string, string> {
     'identity/database-url': `postgres://identity:${identityPassword}@postgres:5432/identity`,
     'identity/bootstrap-admin-key': createApiKey(randomBytes, Date.now()).key,
     'auth-server/database-url': `postgres://auth_server:${authServerPassword}@postgres:5432/auth_server`,
-    'auth-server/clients.json': JSON.stringify([{ clientId: 'gateway', jwks: { keys: [publicJwk] } }]),
+    'auth-server/clients.json': JSON.stringify([
+      { clientId: 'gateway', jwks: { keys: [publicJwk] }, grantTypes: gatewayGrantTypes },
+    ]),
     'revocation-relay/redis-url': redisUrl,
     'gateway/redis-url': redisUrl,
     'gateway/client-key.json': JSON.stringify(privateJwk),

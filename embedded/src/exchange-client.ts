@@ -1,5 +1,10 @@
 import type { AuthServer } from '@token-gateway/auth-server';
-import { type ExchangeClient, type ExchangeResult, heededConditions } from '@token-gateway/gateway';
+import {
+  type ExchangeClient,
+  type ExchangeRequest,
+  type ExchangeResult,
+  heededConditions,
+} from '@token-gateway/gateway';
 import { type Clock, inTime, ServiceError } from '@token-gateway/platform';
 
 interface Deps {
@@ -15,7 +20,12 @@ export function createDirectExchangeClient(
   return {
     async exchange({ kind, credential, audience }, { timeoutMs }) {
       const askedAtMs = clock.now().wallMs;
-      const request = { credential: { kind, value: credential }, audience, clientId, heeds: heededConditions };
+      const request = {
+        credential: credentialOf(kind, credential, clientId),
+        audience,
+        clientId,
+        heeds: heededConditions,
+      };
       const result = await inTime(clock, timeoutMs, authServer.exchange(request), () => {
         throw new ServiceError('auth_server_unavailable', { detail: `no answer in ${timeoutMs} ms` });
       });
@@ -23,6 +33,11 @@ export function createDirectExchangeClient(
     },
     async close() {},
   };
+}
+
+/** Without permissions, the client has no scope. */
+function credentialOf(kind: ExchangeRequest['kind'], value: string, clientId: string) {
+  return kind === 'anonymous' ? ({ kind: 'client', value: clientId } as const) : { kind, value };
 }
 
 function fromAuthServer(result: Awaited<ReturnType<AuthServer['exchange']>>, askedAtMs: number): ExchangeResult {

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { exportJWK, generateKeyPair } from 'jose';
 import { createCertificateAuthority } from '../../deploy/certificates.ts';
+import { gatewayGrantTypes } from '../../deploy/gateway-grant-types.ts';
 import type { EnvoyPart, KafkaPart, Parts, PostgresPart, RedisPart } from '../parts/index.ts';
 import { Admin } from './admin.ts';
 import { envoyConfig } from './envoy-config.ts';
@@ -134,7 +135,10 @@ export async function startSystem(parts: Parts, options: SystemOptions, shared: 
   const kekFile = join(folder, 'kek');
   await writeFile(kekFile, randomBytes(32).toString('base64url'), { mode: 0o400 });
   const publicJwk = { ...(await exportJWK(publicKey)), kid: 'gateway-1', alg: 'ES256', use: 'sig' };
-  const clients = [{ clientId: 'gateway', jwks: { keys: [publicJwk] } }, ...(options.clients ?? [])];
+  const clients = [
+    { clientId: 'gateway', jwks: { keys: [publicJwk] }, grantTypes: gatewayGrantTypes },
+    ...(options.clients ?? []),
+  ];
   await writeFile(clientsFile, JSON.stringify(clients));
   const clientKey = JSON.stringify({ ...(await exportJWK(privateKey)), kid: 'gateway-1', alg: 'ES256' });
   const fleetSecret = randomBytes(32).toString('base64url');

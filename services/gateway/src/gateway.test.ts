@@ -12,7 +12,7 @@ import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/
 import { hasAllSubjects, providerSubject } from '@token-gateway/revocation';
 import { Authority } from './authority.testing.ts';
 import { PresentedOnce } from './conditions/presentation.ts';
-import { defaultCredentialConfig } from './decision/credential.ts';
+import { defaultCredentialConfig, type GrantKind } from './decision/credential.ts';
 import { createGateway, type GatewayConfig } from './gateway.ts';
 import { parseRules } from './rules/file.ts';
 import { noRules, type RuledDecision, type RuleSet } from './rules/rules.ts';
@@ -91,7 +91,7 @@ function newKey(): { id: string; key: string } {
   return { id: keyId, key };
 }
 
-const allowWith = (token: string, kind: 'api-key' | 'jwt'): RuledDecision => ({
+const allowWith = (token: string, kind: GrantKind): RuledDecision => ({
   outcome: 'allow',
   token,
   kind,
@@ -256,6 +256,25 @@ describe('a gateway', () => {
     assert.deepEqual(first, allowWith('token-1', 'api-key'));
     assert.deepEqual(await ask(key), first);
     assert.equal(authority.exchangeCount, 1);
+    await gateway.close();
+  });
+
+  it('gives an anonymous path a token of nobody, once for all, and a new one when everything is revoked', async () => {
+    const rules = parseRules('rules: [{ name: shop, paths: [/shop], access: anonymous }]');
+    const { authority, gateway, signal, clock } = await started({ rules });
+    const ask = async (path: string, headers = {}) => gateway.decide({ ...requestWith(headers), path });
+    const first = await ask('/shop');
+    assert.deepEqual(first, allowWith('token-1', 'anonymous'));
+    assert.deepEqual(await ask('/shop', { authorization: ['Bearer nonsense'] }), first);
+    assert.equal(authority.exchangeCount, 1);
+    assert.equal(outcomeOf(await ask('/other')), 'credential_missing');
+    signal.onChange(authority.log.append([], 'tg.signing-key.compromised'));
+    await clock.advance(0);
+    assert.deepEqual(await ask('/shop'), allowWith('token-2', 'anonymous'));
+    authority.exchangeValve.isBroken = true;
+    signal.onChange(authority.log.append([], 'tg.signing-key.compromised'));
+    await clock.advance(0);
+    assert.equal((await ask('/shop')).outcome, 'unavailable');
     await gateway.close();
   });
 

@@ -155,6 +155,7 @@ export function createGateway(deps: GatewayDeps, config: GatewayConfig): Gateway
 
   const decideByRules = createDecideByRules({
     decide: (request, audience) => core.decide(request, audience),
+    decideAnonymously: (request, audience) => core.decideAnonymously(request, audience),
     rules: deps.rules ?? (() => noRules),
     onRuled(decision) {
       metrics.ruled(decision.outcome === 'public' ? 'public' : decision.code);

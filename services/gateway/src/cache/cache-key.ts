@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import type { GrantKind } from '../decision/credential.ts';
 
 /** Reused: what is hashed is copied there once, and nothing is left for a garbage collector. */
 const scratch = Buffer.allocUnsafeSlow(32 * 1024);
@@ -8,7 +9,7 @@ const knownMax = 1024;
  * The key of a decision in every cache: SHA-256, in base64url, of kind, audience and credential. The credential comes
  * last and neither of the others can hold a NUL, so no two inputs share a text.
  */
-export function cacheKeyOf(kind: 'api-key' | 'jwt', audience: string, credential: string): string {
+export function cacheKeyOf(kind: GrantKind, audience: string, credential: string): string {
   const before = beforeCredential(kind, audience);
   // A character is three octets at most.
   if ((before.length + credential.length) * 3 > scratch.length) return digest(before + credential);
@@ -16,10 +17,14 @@ export function cacheKeyOf(kind: 'api-key' | 'jwt', audience: string, credential
   return digest(scratch.subarray(0, length + scratch.write(credential, length)));
 }
 
-const known = { 'api-key': new Map<string, string>(), jwt: new Map<string, string>() };
+const known = {
+  'api-key': new Map<string, string>(),
+  jwt: new Map<string, string>(),
+  anonymous: new Map<string, string>(),
+};
 
 /** Audiences are those of routes. */
-function beforeCredential(kind: 'api-key' | 'jwt', audience: string): string {
+function beforeCredential(kind: GrantKind, audience: string): string {
   const before = known[kind].get(audience);
   if (before !== undefined) return before;
   const made = `token-gateway/1\0${kind}\0${audience}\0`;

@@ -8,8 +8,8 @@ import type { Subject } from '@token-gateway/revocation';
 import type { Conditions } from '../conditions/conditions.ts';
 import { allowedBy, type Grant } from './grant.ts';
 
-const isJwt = 1;
-const isWhole = 2;
+const isWhole = 1;
+const kinds = ['api-key', 'jwt', 'anonymous'] as const;
 /** What is the same in the subjects of one kind, or of one provider. */
 const subjectPrefix = /^(?:(?:external|session):[^:]*|[a-z]+):/;
 const hexadecimal = /^(?:[0-9a-f]{2})+$/;
@@ -29,7 +29,7 @@ export class GrantPacker {
     out.integer(subjects.length);
     for (const subject of subjects) this.#putSubject(subject);
     const parts = this.#partsOf(decision.token);
-    out.integer((decision.kind === 'jwt' ? isJwt : 0) + (parts === null ? isWhole : 0));
+    out.integer(kinds.indexOf(decision.kind) * 2 + (parts === null ? isWhole : 0));
     out.integer(asOf.epoch);
     out.integer(asOf.seq);
     out.integer(maxStalenessMs);
@@ -57,7 +57,9 @@ export class GrantPacker {
     const written = bytes.readText();
     const conditions = written === '' ? null : (JSON.parse(written) as Conditions);
     const token = (form & isWhole) === 0 ? this.#readToken() : bytes.readText();
-    const decision = allowedBy((form & isJwt) === 0 ? 'api-key' : 'jwt', token, conditions);
+    const kind = kinds[form >> 1];
+    if (kind === undefined) throw new Error('a packed grant is of no kind');
+    const decision = allowedBy(kind, token, conditions);
     return { asOf, subjects, maxStalenessMs, expiresAt, conditions, decision, renewAtMs };
   }
 

@@ -25,11 +25,14 @@ export const defaultCredentialConfig: CredentialConfig = {
 /** `jwt`: a token of a provider, or of ours; whether an opaque one may be, the providers say. */
 export type CredentialKind = 'api-key' | 'jwt';
 
+/** Beside them, who comes without one to where nobody needs one: the token then is that of the gateway's own client. */
+export type GrantKind = CredentialKind | 'anonymous';
+
 /** How it was presented; `dpop` (RFC 9449 section 7.1) comes with a proof. */
-export type CredentialScheme = 'api-key' | 'bearer' | 'dpop';
+export type CredentialScheme = 'api-key' | 'bearer' | 'dpop' | 'none';
 
 export interface FoundCredential {
-  readonly kind: CredentialKind;
+  readonly kind: GrantKind;
   readonly scheme: CredentialScheme;
   readonly value: string;
 }
@@ -84,6 +87,9 @@ export function findCredential(
       return { refused: 'credential_scheme_unknown' };
   }
 }
+
+/** What stands for a request that needs none. */
+export const nobody: FoundCredential = { kind: 'anonymous', scheme: 'none', value: '' };
 
 /** Whether a value is a credential at all. What a cache has was once: it is asked of the others alone. */
 export function isWellFormed(value: string): boolean {

@@ -43,7 +43,15 @@ import { type Conditions, ConditionsSchema } from '../conditions/conditions.ts';
 import type { ConditionsChecker, Presentation, Unmet } from '../conditions/presentation.ts';
 import type { ExchangeClient, ExchangeResult } from '../exchange-client/port.ts';
 import type { ProviderDirectory } from '../view/provider-directory.ts';
-import { type CredentialConfig, checkStructure, findCredential, isWellFormed } from './credential.ts';
+import {
+  type CredentialConfig,
+  checkStructure,
+  type FoundCredential,
+  findCredential,
+  type GrantKind,
+  isWellFormed,
+  nobody,
+} from './credential.ts';
 import type { Decision, DecisionRequest } from './decision.ts';
 import { ExchangeGate, type ExchangeGateConfig } from './exchange-gate.ts';
 import { AskLimits, type Limit, sourceOf } from './failure-budget.ts';
@@ -105,7 +113,7 @@ interface Refusal extends CachedDecision {
 }
 
 interface Credential {
-  readonly kind: 'api-key' | 'jwt';
+  readonly kind: GrantKind;
   readonly value: string;
   readonly audience: string;
   readonly cacheKey: string;
@@ -149,7 +157,7 @@ const renewAgainMs = 1000;
 
 const l2Value = Compile(
   Type.Object({
-    kind: Type.Union([Type.Literal('api-key'), Type.Literal('jwt')]),
+    kind: Type.Union([Type.Literal('api-key'), Type.Literal('jwt'), Type.Literal('anonymous')]),
     token: Type.String({ minLength: 1 }),
     subjects: Type.Array(Type.String()),
     maxStalenessMs: Type.Integer({ minimum: 0 }),
@@ -204,29 +212,43 @@ export class DecisionCore {
     try {
       const found = findCredential(request.header, this.#config.credential);
       if ('refused' in found) return this.#report('request', { outcome: 'deny', code: found.refused });
-      const cacheKey = cacheKeyOf(found.kind, audience, found.value);
-      const now = this.#deps.clock.now();
-      const grant = this.#take(this.#grants, cacheKey, now);
-      const { kind, value, scheme } = found;
-      if (grant?.conditions === null && scheme !== 'dpop') {
-        if (now.monotonicMs >= grant.renewAtMs) this.#renew({ kind, value, audience, cacheKey }, grant, now);
-        return this.#report(request.isAgain === true ? 'open' : 'l1', grant.decision);
-      }
-      if (grant === null && !isWellFormed(value))
-        return this.#report('request', { outcome: 'deny', code: 'credential_malformed' });
-      const source = grant === null ? sourceOf(request.sourceAddress ?? '') : null;
-      if (grant === null && this.#limits.isSourceSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey))
-        return this.#notAsked('address');
-      const present = () => this.#deps.conditions.present(request, found);
-      const presented = request.presented?.orElse(present) ?? present();
-      const isAgain = request.isAgain === true;
-      const credential = { kind, value, audience, cacheKey, source, presented, isAgain };
-      const decision = grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
-      if (!(decision instanceof Promise)) return decision;
-      return decision.catch((error: unknown) => this.#report('exchange', this.#unavailable(error)));
+      return this.#decide(found, request, audience);
     } catch (error) {
       return this.#report('request', this.#unavailable(error));
     }
+  }
+
+  /** For a request that needs no credential: a token of the gateway's own client, by the same caches and the same protocol. */
+  decideAnonymously(request: DecisionRequest, audience = this.#config.audience): Decision | Promise<Decision> {
+    try {
+      return this.#decide(nobody, request, audience);
+    } catch (error) {
+      return this.#report('request', this.#unavailable(error));
+    }
+  }
+
+  #decide(found: FoundCredential, request: DecisionRequest, audience: string): Decision | Promise<Decision> {
+    const cacheKey = cacheKeyOf(found.kind, audience, found.value);
+    const now = this.#deps.clock.now();
+    const grant = this.#take(this.#grants, cacheKey, now);
+    const { kind, value, scheme } = found;
+    if (grant?.conditions === null && scheme !== 'dpop') {
+      if (now.monotonicMs >= grant.renewAtMs) this.#renew({ kind, value, audience, cacheKey }, grant, now);
+      return this.#report(request.isAgain === true ? 'open' : 'l1', grant.decision);
+    }
+    const isAnonymous = kind === 'anonymous';
+    if (grant === null && !isAnonymous && !isWellFormed(value))
+      return this.#report('request', { outcome: 'deny', code: 'credential_malformed' });
+    const source = grant === null && !isAnonymous ? sourceOf(request.sourceAddress ?? '') : null;
+    if (grant === null && this.#limits.isSourceSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey))
+      return this.#notAsked('address');
+    const present = () => this.#deps.conditions.present(request, found);
+    const presented = request.presented?.orElse(present) ?? present();
+    const isAgain = request.isAgain === true;
+    const credential = { kind, value, audience, cacheKey, source, presented, isAgain };
+    const decision = grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
+    if (!(decision instanceof Promise)) return decision;
+    return decision.catch((error: unknown) => this.#report('exchange', this.#unavailable(error)));
   }
 
   /** What left L2, or ended by time, leaves L1. */
@@ -306,6 +328,7 @@ export class DecisionCore {
 
   /** A refusal, or the issuer whose credential it would be. */
   #checkStructure(credential: Credential, now: Instant): Decision | { readonly issuer: string } {
+    if (credential.kind === 'anonymous') return { issuer: 'anonymous' };
     // What begins like no provider's is garbage until the list says otherwise: nobody could be asked about it.
     if (credential.kind === 'jwt' && this.#deps.providers.isOpaqueToken(credential.value)) return { issuer: 'opaque' };
     const structure = checkStructure(

@@ -2,6 +2,7 @@ import type { ErrorCode } from '@token-gateway/platform';
 import type { Subject } from '@token-gateway/revocation';
 import type { PresentedOnce } from '../conditions/presentation.ts';
 import type { Quotas } from '../quota/quotas.ts';
+import type { GrantKind } from './credential.ts';
 
 /** What a transport tells of a request. It neither interprets nor changes header values. */
 export interface DecisionRequest {
@@ -29,8 +30,8 @@ export type Decision =
       readonly outcome: 'allow';
       /** The internal token, for the upstream's `Authorization: Bearer`. */
       readonly token: string;
-      /** Which kind of credential came in, for logs and metrics. */
-      readonly kind: 'api-key' | 'jwt';
+      /** Which kind of credential came in, for rules, logs and metrics. */
+      readonly kind: GrantKind;
       /** What this request has yet to be counted against; absent = nothing. */
       readonly quotas?: Quotas;
     }

@@ -87,4 +87,21 @@ describe('an exchange', () => {
     await assert.rejects(client.exchange(request, { timeoutMs: 1000 }), isUnavailable);
     assert.equal(broken.bodies.length, 2);
   });
+
+  it('of nobody is for the client itself, and of no use where that has scopes', async (test) => {
+    let scope = '';
+    const granted = { access_token: 'a.b.c', expires_in: 300, as_of: { epoch: 1, seq: 0 }, max_staleness_ms: 1000 };
+    const { url, bodies } = await replica(test, (_message, response) => {
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.end(JSON.stringify({ ...granted, subjects: ['client:gateway'], scope }));
+    });
+    const client = await clientOf([url]);
+    const anonymous: ExchangeRequest = { kind: 'anonymous', credential: '', audience: 'internal' };
+    const answer = await client.exchange(anonymous, { timeoutMs: 5000 });
+    assert.equal(answer.outcome, 'granted');
+    assert.deepEqual([bodies[0]?.get('grant_type'), bodies[0]?.get('audience')], ['client_credentials', 'internal']);
+    scope = 'orders:read';
+    await assert.rejects(client.exchange(anonymous, { timeoutMs: 5000 }), { code: 'auth_server_unavailable' });
+    assert.equal((await client.exchange(request, { timeoutMs: 5000 })).outcome, 'granted');
+  });
 });

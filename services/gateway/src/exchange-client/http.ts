@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { type Clock, ServiceError } from '@token-gateway/platform';
+import { type Clock, isObject, ServiceError } from '@token-gateway/platform';
 import { importJWK, type JWK, SignJWT } from 'jose';
 import { heededConditions } from '../conditions/conditions.ts';
 import { readExchangeAnswer } from './answer.ts';
@@ -79,7 +79,16 @@ export async function createHttpExchangeClient(
         // A silent replica leaves time for the others.
         const share = endpoints.length === 1 ? remainingMs : remainingMs / (attempts - attempt);
         const answer = await post(endpoints[index] ?? first, request, share);
-        if (!(answer instanceof Error)) return readExchangeAnswer(...answer, askedAtWallMs);
+        if (!(answer instanceof Error)) {
+          const [, body] = answer;
+          // Whoever comes without a credential would have what this gateway may do.
+          if (request.kind === 'anonymous' && isObject(body) && (body['scope'] ?? '') !== '') {
+            throw new ServiceError('auth_server_unavailable', {
+              detail: 'the client of an anonymous token has scopes',
+            });
+          }
+          return readExchangeAnswer(...answer, askedAtWallMs);
+        }
         cause = answer;
         // Unless an exchange beside this one has moved on by now.
         if (preferred === index) preferred = (index + 1) % endpoints.length;
@@ -92,13 +101,21 @@ export async function createHttpExchangeClient(
 
 /** The form of the grant for a credential, without client authentication. */
 function requestBody(request: ExchangeRequest): URLSearchParams {
-  const grant =
-    request.kind === 'api-key'
-      ? { grant_type: 'urn:token-gateway:params:oauth:grant-type:api-key', api_key: request.credential }
-      : {
-          grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
-          subject_token: request.credential,
-          subject_token_type: 'urn:ietf:params:oauth:token-type:access_token',
-        };
-  return new URLSearchParams({ ...grant, audience: request.audience, conditions: heededConditions.join(' ') });
+  const { audience } = request;
+  return new URLSearchParams({ ...grantOf(request), audience, conditions: heededConditions.join(' ') });
+}
+
+function grantOf({ kind, credential }: ExchangeRequest): Record<string, string> {
+  switch (kind) {
+    case 'api-key':
+      return { grant_type: 'urn:token-gateway:params:oauth:grant-type:api-key', api_key: credential };
+    case 'jwt':
+      return {
+        grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
+        subject_token: credential,
+        subject_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+      };
+    case 'anonymous':
+      return { grant_type: 'client_credentials' };
+  }
 }

@@ -1,9 +1,11 @@
 import type { ErrorCode } from '@token-gateway/platform';
 import type { DecisionFacts, Position, Subject } from '@token-gateway/revocation';
 import type { Conditions } from '../conditions/conditions.ts';
+import type { GrantKind } from '../decision/credential.ts';
 
 export interface ExchangeRequest {
-  readonly kind: 'api-key' | 'jwt';
+  readonly kind: GrantKind;
+  /** Empty for `anonymous`: asked for is a token of the gateway's own client, which may have no scope. */
   readonly credential: string;
   readonly audience: string;
 }

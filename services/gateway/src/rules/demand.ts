@@ -23,7 +23,8 @@ export function claimsOf({ token }: Pick<Allowed, 'token'>): Claims {
 
 /** Why a token that was accepted is not enough here; null when it is. */
 export function unmetDemand({ kind }: Pick<Allowed, 'kind'>, claims: Claims, demand: RouteDemand): ErrorCode | null {
-  if (demand.credentials !== undefined && !demand.credentials.includes(kind)) return 'credential_kind_not_allowed';
+  if (demand.credentials !== undefined && !demand.credentials.some((heard) => heard === kind))
+    return 'credential_kind_not_allowed';
   const scopes = typeof claims['scope'] === 'string' ? claims['scope'].split(' ') : [];
   if (demand.scopes?.every((scope) => scopes.includes(scope)) === false) return 'scope_missing';
   const entitlements = Array.isArray(claims['entitlements']) ? claims['entitlements'] : [];

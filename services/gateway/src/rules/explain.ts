@@ -18,13 +18,14 @@ export function explain(rules: RuleSet, request: string): string {
       const { name, paths: _paths, hosts: _hosts, methods: _methods, access: _access, ...demand } = found.rule;
       const access = rules.accessOf(found, undefined);
       const more = Object.entries(demand).map(([what, value]) => `\n  ${what}: ${JSON.stringify(value)}`);
-      return `rule ${JSON.stringify(name)} by ${found.pattern}: ${accessInWords[access]}${access === 'token' ? more.join('') : ''}`;
+      return `rule ${JSON.stringify(name)} by ${found.pattern}: ${accessInWords[access]}${access === 'token' || access === 'anonymous' ? more.join('') : ''}`;
     }
   }
 }
 
 const accessInWords = {
   token: 'let in with a credential',
+  anonymous: "let in without a credential, with a token of the gateway's own client",
   public: 'public, let in without a credential',
   deny: 'refused, route_denied',
 } as const;

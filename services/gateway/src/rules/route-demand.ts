@@ -14,7 +14,7 @@ export interface OfRoute {
 }
 
 /**
- * `audience`, `access` (`token`, `public`, `deny`), and lists with spaces between: `credentials`, `scopes`, `entitlements`.
+ * `audience`, `access` (`token`, `anonymous`, `public`, `deny`), and lists with spaces between: `credentials`, `scopes`, `entitlements`.
  * Others are somebody else's. What is empty is as if it were absent. Throws when a value is none.
  */
 export function readRouteDemand(extensions: Readonly<Record<string, string>>): OfRoute {

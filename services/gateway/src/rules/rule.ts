@@ -45,8 +45,8 @@ export const RuleSchema = Type.Object(
       }),
     ),
     access: Type.Optional(
-      Type.Union([Type.Literal('token'), Type.Literal('public'), Type.Literal('deny')], {
-        description: 'Default: token.',
+      Type.Union([Type.Literal('token'), Type.Literal('anonymous'), Type.Literal('public'), Type.Literal('deny')], {
+        description: "Default: token. `anonymous`: public, and the upstream gets a token of the gateway's own client.",
       }),
     ),
     ...requirementFields,

@@ -36,6 +36,10 @@ function world({ rules = noRules, decision = allowed }: World) {
       asked.push(audience);
       return decision;
     },
+    decideAnonymously(_request, audience) {
+      asked.push(`nobody for ${audience}`);
+      return { ...allowed, kind: 'anonymous' };
+    },
     rules: () => rules,
     onRuled: (ruled) => said.push('code' in ruled ? ruled.code : ruled.outcome),
   });
@@ -265,6 +269,23 @@ describe('what a rule demands', () => {
     assert.equal(asked.length, 0);
   });
 
+  it('has a token of nobody for an anonymous path, whatever credential comes', () => {
+    const anonymous = parseRules(
+      'rules: [{ name: shop, paths: [/shop], access: anonymous, audience: shop, claimHeaders: { x-subject: sub } }]',
+    );
+    const { ask, asked } = world({ rules: anonymous });
+    const answer = ask('GET', '/shop', { header: () => ['Bearer a.b.c'] });
+    assert.deepEqual(answer, {
+      ...allowed,
+      kind: 'anonymous',
+      headers: [
+        ['authorization', `Bearer ${token}`],
+        ['x-subject', 'usr_1'],
+      ],
+    });
+    assert.deepEqual(asked, ['nobody for shop']);
+  });
+
   it('never takes a path for public that servers could read differently', () => {
     const { of } = world({ rules });
     for (const path of [
@@ -331,6 +352,11 @@ describe('what Envoy says of a route', () => {
     return outcomeOf(ask('GET', path, readRouteDemand(extensions)));
   };
 
+  const kindOf = (path: string, extensions: Record<string, string>): string => {
+    const ruled = world({ rules }).ask('GET', path, readRouteDemand(extensions));
+    return 'kind' in ruled ? ruled.kind : outcomeOf(ruled);
+  };
+
   it('holds beside the rules, and the stricter of both counts', () => {
     assert.equal(outcome('/read', { scopes: 'orders:write' }), 'allow');
     assert.equal(outcome('/read', { scopes: 'orders:delete' }), 'scope_missing');
@@ -340,6 +366,10 @@ describe('what Envoy says of a route', () => {
     assert.equal(outcome('/health', { entitlements: 'root' }), 'entitlement_missing');
     assert.equal(outcome('/health', { access: 'public' }), 'public');
     assert.equal(outcome('/closed', { access: 'public' }), 'route_denied');
+    assert.equal(outcome('/closed', { access: 'anonymous' }), 'route_denied');
+    assert.equal(kindOf('/health', { access: 'anonymous' }), 'anonymous');
+    assert.equal(kindOf('/other', { access: 'anonymous' }), 'anonymous');
+    assert.equal(kindOf('/read', { access: 'anonymous' }), 'jwt');
     assert.equal(outcome('/other', { access: 'public' }), 'public');
     assert.equal(outcome('/other', { credentials: 'api-key' }), 'credential_kind_not_allowed');
   });

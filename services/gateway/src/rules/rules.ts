@@ -30,6 +30,14 @@ export interface RuledRequest extends DecisionRequest {
 
 export type DecideByRules = (request: RuledRequest) => RuledDecision | Promise<RuledDecision>;
 
+export type Access = NonNullable<Rule['access']>;
+/** The strictest first. */
+const strictness: readonly Access[] = ['deny', 'token', 'anonymous', 'public'];
+
+function isOpen(access: Access | undefined): boolean {
+  return access === 'public' || access === 'anonymous';
+}
+
 /** Rules that are in force together. */
 export class RuleSet {
   readonly #table: RuleTable;
@@ -57,13 +65,13 @@ export class RuleSet {
   }
 
   /** What a request needs at least, whatever its credential. */
-  accessOf(found: Found, route: RouteDemand | undefined): 'token' | 'public' | 'deny' {
+  accessOf(found: Found, route: RouteDemand | undefined): Access {
     const byRule = found.outcome === 'rule' ? (found.rule.access ?? 'token') : null;
-    if (byRule === 'deny' || route?.access === 'deny') return 'deny';
     // Who says nothing of the route does not make it public, nor keep another from it.
-    if (byRule === null && route?.access !== 'public' && this.#otherwise === 'deny') return 'deny';
-    const isPublic = (byRule ?? 'public') === 'public' && (route === undefined ? byRule : route.access) === 'public';
-    return isPublic ? 'public' : 'token';
+    if (byRule === null && !isOpen(route?.access) && this.#otherwise === 'deny') return 'deny';
+    const byRoute = route === undefined ? byRule : (route.access ?? 'token');
+    const said: readonly Access[] = [byRule ?? 'public', byRoute ?? 'token'];
+    return strictness.find((access) => said.includes(access)) ?? 'deny';
   }
 }
 
@@ -85,6 +93,8 @@ export function madeOfRules<T>(rules: () => RuleSet, make: (inForce: RuleSet) =>
 
 interface Deps {
   readonly decide: Decide;
+  /** Without a credential. */
+  readonly decideAnonymously: Decide;
   /** Those in force now. */
   readonly rules: () => RuleSet;
   /** What the rules themselves said, beside what was decided of a credential. */
@@ -142,7 +152,7 @@ class Judged {
   }
 }
 
-export function createDecideByRules({ decide, rules, onRuled }: Deps): DecideByRules {
+export function createDecideByRules({ decide, decideAnonymously, rules, onRuled }: Deps): DecideByRules {
   const judgedBefore = new WeakMap<Allowed, Judged>();
 
   function judge(decision: Decision, rule: Rule | null, route: RouteDemand | undefined): RuledDecision {
@@ -170,7 +180,7 @@ export function createDecideByRules({ decide, rules, onRuled }: Deps): DecideByR
     if (access === 'public') return said(publicly);
     const rule = found.outcome === 'rule' ? found.rule : null;
     const audience = request.audience ?? rule?.audience;
-    const decision = decide(request, audience);
+    const decision = (access === 'anonymous' ? decideAnonymously : decide)(request, audience);
     if (!(decision instanceof Promise)) return judge(decision, rule, route);
     return decision.then((later) => judge(later, rule, route));
   };

@@ -207,6 +207,7 @@ for (const grpcTransport of grpcTransports)
         'rules: [{ name: a, hosts: [a.example], paths: ["/a/{id}"], methods: [POST], access: public }]',
       );
       const ruled = createDecideByRules({
+        decideAnonymously: () => assert.fail('nothing is anonymous here'),
         decide: () => ({ outcome: 'deny', code: 'credential_missing' }),
         rules: () => rules,
         onRuled: () => undefined,
