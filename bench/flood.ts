@@ -1,7 +1,7 @@
 /**
  * What valid callers notice of a flood of credentials that nobody has, and what the auth server does: as many as one core can
  * send, checksum-valid keys and well-formed tokens of a known issuer, from one address and from many, at one gateway on the
- * other core.
+ * other core, which it has for itself.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -27,7 +27,8 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
   const { issuer, system, userId } = await startCallers(stack);
   const keys = await Promise.all(Array.from({ length: 50 }, () => system.admin.createKey(userId)));
   const { pid, port } = await startGateway(system, stack, 'grpc-unary');
-  await pin(process.pid, 0);
+  // As if they were on other machines: nobody but the gateway is on its core.
+  for (const each of [process, ...system.processes]) await pin(each.pid, 0);
   setPriority(-15);
 
   const valid = await TransportLoad.open(

@@ -62,7 +62,7 @@ export class FailureBudget {
 
 /** What one address, or network, may have asked about in vain; and all together of one issuer. */
 const bySource: BudgetConfig = { burst: 200, perSecond: 20, keysMax: 5000 };
-const byIssuer: BudgetConfig = { burst: 1000, perSecond: 100, keysMax: 500 };
+const byIssuer: BudgetConfig = { burst: 500, perSecond: 50, keysMax: 500 };
 /** Whoever had a credential accepted from an address in this time is not held up by what others do to its issuer. */
 const trustedForMs = 600_000;
 const trustedMax = 10_000;
