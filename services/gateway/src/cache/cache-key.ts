@@ -17,6 +17,18 @@ export function cacheKeyOf(kind: GrantKind, audience: string, credential: string
   return digest(scratch.subarray(0, length + scratch.write(credential, length)));
 }
 
+/** The same, of the octets of a credential in UTF-8, where they lie. Null when they are too many. */
+export function cacheKeyOfOctets(
+  kind: GrantKind,
+  audience: string,
+  { bytes, start, end }: { readonly bytes: Buffer; readonly start: number; readonly end: number },
+): string | null {
+  const length = scratch.write(beforeCredential(kind, audience));
+  if (length + end - start > scratch.length) return null;
+  bytes.copy(scratch, length, start, end);
+  return digest(scratch.subarray(0, length + end - start));
+}
+
 const known = {
   'api-key': new Map<string, string>(),
   jwt: new Map<string, string>(),

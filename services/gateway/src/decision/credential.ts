@@ -88,6 +88,37 @@ export function findCredential(
   }
 }
 
+/** A credential that nothing was made of yet: where it lies. */
+export interface PlainCredential {
+  readonly kind: CredentialKind;
+  readonly bytes: Buffer;
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * Where the credential is, of a request that has it in the usual way: the octets from `start` to `end` are the one value of
+ * `Authorization`. Null for any other scheme, or way to write one. Nothing says that these octets are a credential, but that
+ * a cache has it: whatever came into a cache was read by `findCredential`, and was well-formed.
+ */
+export function findPlainCredential(
+  { apiKeyScheme }: CredentialConfig,
+  bytes: Buffer,
+  start: number,
+  end: number,
+): PlainCredential | null {
+  const isKey = beginsWith(bytes, start, apiKeyScheme);
+  if (!isKey && !beginsWith(bytes, start, 'Bearer')) return null;
+  const valueStart = start + (isKey ? apiKeyScheme : 'Bearer').length + 1;
+  return valueStart < end ? { kind: isKey ? 'api-key' : 'jwt', bytes, start: valueStart, end } : null;
+}
+
+/** The scheme as it is written most often, and one space. */
+function beginsWith(bytes: Buffer, start: number, scheme: string): boolean {
+  for (let at = 0; at < scheme.length; at += 1) if (bytes[start + at] !== scheme.charCodeAt(at)) return false;
+  return bytes[start + scheme.length] === 0x20;
+}
+
 /** What stands for a request that needs none. */
 export const nobody: FoundCredential = { kind: 'anonymous', scheme: 'none', value: '' };
 

@@ -34,7 +34,7 @@ import {
 import { LRUCache } from 'lru-cache';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
-import { cacheKeyOf } from '../cache/cache-key.ts';
+import { cacheKeyOf, cacheKeyOfOctets } from '../cache/cache-key.ts';
 import { allowedBy, type Grant } from '../cache/grant.ts';
 import { GrantCache } from '../cache/grant-cache.ts';
 import { renewAtMs } from '../cache/renewal.ts';
@@ -51,6 +51,7 @@ import {
   type GrantKind,
   isWellFormed,
   nobody,
+  type PlainCredential,
 } from './credential.ts';
 import type { Decision, DecisionRequest } from './decision.ts';
 import { ExchangeGate, type ExchangeGateConfig } from './exchange-gate.ts';
@@ -210,6 +211,9 @@ export class DecisionCore {
   /** Never throws and never rejects: what goes wrong is `unavailable`. */
   decide(request: DecisionRequest, audience = this.#config.audience): Decision | Promise<Decision> {
     try {
+      const plain = request.plainCredential?.(this.#config.credential) ?? null;
+      const hit = plain === null ? null : this.#hitOfOctets(plain, audience);
+      if (hit !== null) return hit;
       const found = findCredential(request.header, this.#config.credential);
       if ('refused' in found) return this.#report('request', { outcome: 'deny', code: found.refused });
       return this.#decide(found, request, audience);
@@ -225,6 +229,16 @@ export class DecisionCore {
     } catch (error) {
       return this.#report('request', this.#unavailable(error));
     }
+  }
+
+  /** Null for whatever more has to be known of. */
+  #hitOfOctets(plain: PlainCredential, audience: string): Decision | null {
+    const cacheKey = cacheKeyOfOctets(plain.kind, audience, plain);
+    const grant = cacheKey === null ? undefined : this.#grants.get(cacheKey);
+    if (grant === undefined || grant.conditions !== null) return null;
+    const now = this.#deps.clock.now();
+    if (now.monotonicMs >= grant.renewAtMs || this.#deps.view.check(grant, now) !== 'usable') return null;
+    return this.#report('l1', grant.decision);
   }
 
   #decide(found: FoundCredential, request: DecisionRequest, audience: string): Decision | Promise<Decision> {

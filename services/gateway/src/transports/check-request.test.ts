@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { CheckRequest } from '@token-gateway/schemas/ext-authz';
 import fc from 'fast-check';
+import { cacheKeyOf, cacheKeyOfOctets } from '../cache/cache-key.ts';
+import { defaultCredentialConfig, findCredential, isWellFormed } from '../decision/credential.ts';
 import { readCheckRequest } from './check-request.ts';
 
 const text = fc.oneof(fc.string({ maxLength: 40 }), fc.string({ unit: 'grapheme', maxLength: 20 }));
@@ -167,5 +169,38 @@ describe('a CheckRequest read where it lies', () => {
       Buffer.of(0x78, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01),
     ];
     for (const bytes of refused) assert.equal(inRequest(bytes), null, bytes.toString('hex'));
+  });
+
+  it('shows a credential where it lies only if nothing else is one, and then the one that it is', () => {
+    const credential = fc.oneof(fc.constant(''), fc.stringMatching(/^[A-Za-z0-9._~+/=-]{1,40}$/), text);
+    const scheme = fc.constantFrom('', 'Bearer ', 'Token ', 'bearer ', 'DPoP ', 'Bearer  ', 'Basic ');
+    const names = fc.constantFrom('authorization', 'Authorization', 'x-api-key', 'accept');
+    const header = fc.tuple(names, scheme, credential).map(([key, before, after]) => ({
+      key,
+      value: '',
+      rawValue: Buffer.from(before + after),
+    }));
+    let shown = 0;
+    fc.assert(
+      fc.property(fc.array(header, { maxLength: 3 }), (sent) => {
+        const bytes = encode(
+          CheckRequest.fromPartial({ attributes: { request: { http: { headerMap: { headers: sent } } } } }),
+        );
+        const request = readCheckRequest(bytes) ?? assert.fail();
+        const plain = request.plainCredential(defaultCredentialConfig);
+        if (plain === null) return;
+        const shownText = plain.bytes.toString('latin1', plain.start, plain.end);
+        if (!isWellFormed(shownText)) return;
+        shown += 1;
+        const found = findCredential(request.header, defaultCredentialConfig);
+        if ('refused' in found) assert.ok(found.refused === 'credential_malformed' && shownText.startsWith('tgk_'));
+        else assert.deepEqual([plain.kind, shownText], [found.kind, found.value]);
+        for (const audience of ['internal', 'ö'.repeat(9)]) {
+          assert.equal(cacheKeyOfOctets(plain.kind, audience, plain), cacheKeyOf(plain.kind, audience, shownText));
+        }
+      }),
+      { numRuns: 6000 },
+    );
+    assert.ok(shown > 20, `${shown} of them`);
   });
 });

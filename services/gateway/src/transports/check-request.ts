@@ -3,6 +3,7 @@
  * every request, most of what it holds is of no use to anybody.
  * @module
  */
+import { type CredentialConfig, findPlainCredential, type PlainCredential } from '../decision/credential.ts';
 import type { RouteDemand } from '../rules/demand.ts';
 import { readRouteDemand } from '../rules/route-demand.ts';
 import type { RuledRequest } from '../rules/rules.ts';
@@ -152,6 +153,22 @@ export class CheckRequestView implements RuledRequest {
     }
     return values;
   };
+
+  plainCredential(config: CredentialConfig): PlainCredential | null {
+    this.#indexHeaders();
+    let count = 0;
+    let value = absent;
+    for (let at = 0; at < headers.count; at += 1) {
+      const key = headers.keys[at] as Span;
+      if (this.#isNamed(key, config.apiKeyHeader)) return null;
+      if (!this.#isNamed(key, config.header)) continue;
+      count += 1;
+      value = headers.values[at] as number;
+    }
+    if (count !== 1) return null;
+    const end = this.#enter(value);
+    return findPlainCredential(config, this.#bytes, this.#reader.at, end);
+  }
 
   /** Shows the name of each header as it lies in the message, once for each time that it was sent. */
   eachName(visit: (bytes: Buffer, start: number, end: number) => void): void {
