@@ -389,6 +389,9 @@ describe('exchange results', () => {
     const external = ['tenant:t', 'user:u', 'provider:p', 'credential:c'];
     assert.equal(view.admit(decision(0, { subjects: external }), since(1), at(2)), 'cacheable');
     assert.equal(view.admit(decision(0, { subjects: external.slice(0, 3) }), since(1), at(2)), 'usable-once');
+    assert.equal(view.admit(decision(0, { subjects: ['client:c', 'credential:c'] }), since(1), at(2)), 'cacheable');
+    for (const subjects of [['client:c'], ['credential:c']])
+      assert.equal(view.admit(decision(0, { subjects }), since(1), at(2)), 'usable-once');
   });
 });
 

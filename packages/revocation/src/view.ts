@@ -99,11 +99,12 @@ export function exchangeAgeBoundMs(maxStalenessMs: number): number {
 }
 
 /**
- * Whether a decision names everything that can revoke it: tenant, user, and a key, or a provider and the credential.
- * Anything less is never cached.
+ * Whether a decision names everything that can revoke it: tenant, user, and a key, or a provider and the credential; of a
+ * client for itself, the client and the credential. Anything less is never cached.
  */
 export function hasAllSubjects(subjects: readonly Subject[]): boolean {
   const has = (prefix: string) => subjects.some((subject) => subject.startsWith(prefix));
+  if (has('client:')) return has('credential:');
   return has('tenant:') && has('user:') && (has('key:') || (has('provider:') && has('credential:')));
 }
 

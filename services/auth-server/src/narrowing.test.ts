@@ -268,6 +268,11 @@ suite('a client for itself', () => {
     const { status, body } = await credentials('orders', { audience: 'stock', scope: 'orders:read' });
     assert.equal(status, 200);
     assert.deepEqual([body['tenant_id'], body['user_id']], ['', '']);
+    const [client, credential, ...others] = body['subjects'] as string[];
+    assert.deepEqual(
+      [client, credential?.replace(/[0-9a-f]{64}$/, '…'), others],
+      ['client:orders', 'credential:…', []],
+    );
     const { iat, exp, jti, rev, ...claims } = decodeJwt(String(body['access_token']));
     assert.deepEqual(claims, {
       iss: 'https://auth.example.com',

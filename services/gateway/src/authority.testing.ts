@@ -3,7 +3,14 @@
  * that a test can hold back or lose. What the real ones do is tested with them, in tests/.
  */
 import { type CallOptions, type ErrorCode, type IdentityClient, ServiceError } from '@token-gateway/platform';
-import { type Change, changePayload, keySubject, tenantSubject, userSubject } from '@token-gateway/revocation';
+import {
+  type Change,
+  changePayload,
+  credentialSubject,
+  keySubject,
+  tenantSubject,
+  userSubject,
+} from '@token-gateway/revocation';
 import { ChangeLog } from '@token-gateway/revocation/testing';
 import type { WatermarkRequest, WatermarkResponse } from '@token-gateway/schemas/identity';
 import type { ExchangeClient, ExchangeRequest, ExchangeResult } from './exchange-client/port.ts';
@@ -113,7 +120,11 @@ export class Authority {
       if (this.exchangeValve.isBroken) throw new ServiceError(this.exchangeFailure);
       const id = request.credential.split('_')[1] ?? '';
       const asOf = { epoch: this.log.epoch, seq: this.log.seq };
-      const subjects = [keySubject(id), userSubject(id), tenantSubject('t')];
+      // As the auth server names them: of a client for itself, there is no tenant and no user.
+      const subjects =
+        request.kind === 'anonymous'
+          ? ['client:gateway', credentialSubject(`token-${this.exchangeCount}`)]
+          : [keySubject(id), userSubject(id), tenantSubject('t')];
       const result: ExchangeResult = this.disabled.has(id)
         ? { outcome: 'refused', code: 'user_disabled', facts: { asOf, subjects } }
         : {

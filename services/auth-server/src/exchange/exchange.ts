@@ -179,7 +179,7 @@ export function createExchangeOf(
       scopes,
       asOf,
       // It may be revoked by itself: whoever keeps it has to know by which name.
-      subjects: [...granted.subjects, subjectOfToken(accessToken)],
+      subjects: [...ownSubjects(facts, request.clientId), ...granted.subjects, subjectOfToken(accessToken)],
       maxStalenessMs: granted.maxStalenessMs,
       conditions,
       ...(times.credentialExpiresAtMs === undefined ? {} : { credentialExpiresAtMs: times.credentialExpiresAtMs }),
@@ -193,6 +193,11 @@ export function createExchangeOf(
     const resolved = await resolve(request.credential, request.permissions ?? {});
     return resolved.outcome === 'refused' ? resolved : grant(request, resolved);
   };
+}
+
+/** Identity knows of no client, and names none. */
+function ownSubjects({ kind }: CredentialFacts, clientId: string): readonly Subject[] {
+  return kind === 'client' ? [clientSubject(clientId)] : [];
 }
 
 /** Null = nothing. */
