@@ -84,10 +84,11 @@ describe('the gate of exchanges', () => {
     assert.equal(await gate.runInSpareRoom(done), 'done');
   });
 
-  it('asks for fewer at once while they are in vain, but not because one provider is away', async () => {
+  it('asks for fewer at once while they are in vain, but not because one provider is away, or nobody gets a token', async () => {
     for (const [code, running] of [
       ['identity_unavailable', 4],
       ['provider_unavailable', concurrencyMax],
+      ['decision_unavailable', concurrencyMax],
     ] as const) {
       const { gate, underWay, ask } = opened();
       // Fewer in a row than an outage.

@@ -1,4 +1,4 @@
-import { type Clock, ServiceError, type Timer, toServiceError } from '@token-gateway/platform';
+import { type Clock, type ErrorCode, ServiceError, type Timer, toServiceError } from '@token-gateway/platform';
 
 export interface ExchangeGateConfig {
   /** Exchanges under way at once, at most. */
@@ -22,6 +22,9 @@ interface Waiter {
  */
 const outageAfter = 16;
 const outageProbeEveryMs = 50;
+
+/** Of a provider that is away, or of a client that may have no token for anonymous paths: no outage for anybody else. */
+const concernsItsOwn: ReadonlySet<ErrorCode> = new Set(['provider_unavailable', 'decision_unavailable']);
 
 /**
  * Exchanges that take longer than this, or are not decided, mean that there are more of them than can be: then fewer are
@@ -78,8 +81,7 @@ export class ExchangeGate {
       this.#adapt(this.#clock.now().monotonicMs - askedAtMs <= slowMs);
       return result;
     } catch (error) {
-      // A provider that is away concerns its own credentials only.
-      if (toServiceError(error).code !== 'provider_unavailable') {
+      if (!concernsItsOwn.has(toServiceError(error).code)) {
         vain.count += 1;
         this.#adapt(false);
       }

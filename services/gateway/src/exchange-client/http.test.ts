@@ -88,6 +88,16 @@ describe('an exchange', () => {
     assert.equal(broken.bodies.length, 2);
   });
 
+  it('of nobody is in vain where the client may not have a token, and no outage', async (test) => {
+    const { url } = await replica(test, (_message, response) => {
+      response.writeHead(400, { 'content-type': 'application/json' }).end('{"error":"unauthorized_client"}');
+    });
+    const client = await clientOf([url]);
+    const anonymous: ExchangeRequest = { kind: 'anonymous', credential: '', audience: 'internal' };
+    await assert.rejects(client.exchange(anonymous, { timeoutMs: 5000 }), { code: 'decision_unavailable' });
+    await assert.rejects(client.exchange(request, { timeoutMs: 5000 }), { code: 'auth_server_unavailable' });
+  });
+
   it('of nobody is for the client itself, and of no use where that has scopes', async (test) => {
     let scope = '';
     const granted = { access_token: 'a.b.c', expires_in: 300, as_of: { epoch: 1, seq: 0 }, max_staleness_ms: 1000 };
@@ -101,7 +111,7 @@ describe('an exchange', () => {
     assert.equal(answer.outcome, 'granted');
     assert.deepEqual([bodies[0]?.get('grant_type'), bodies[0]?.get('audience')], ['client_credentials', 'internal']);
     scope = 'orders:read';
-    await assert.rejects(client.exchange(anonymous, { timeoutMs: 5000 }), { code: 'auth_server_unavailable' });
+    await assert.rejects(client.exchange(anonymous, { timeoutMs: 5000 }), { code: 'decision_unavailable' });
     assert.equal((await client.exchange(request, { timeoutMs: 5000 })).outcome, 'granted');
   });
 });

@@ -81,12 +81,8 @@ export async function createHttpExchangeClient(
         const answer = await post(endpoints[index] ?? first, request, share);
         if (!(answer instanceof Error)) {
           const [, body] = answer;
-          // Whoever comes without a credential would have what this gateway may do.
-          if (request.kind === 'anonymous' && isObject(body) && (body['scope'] ?? '') !== '') {
-            throw new ServiceError('auth_server_unavailable', {
-              detail: 'the client of an anonymous token has scopes',
-            });
-          }
+          const unfit = request.kind === 'anonymous' && isObject(body) ? whyUnfitForNobody(body) : null;
+          if (unfit !== null) throw new ServiceError('decision_unavailable', { detail: unfit });
           return readExchangeAnswer(...answer, askedAtWallMs);
         }
         cause = answer;
@@ -97,6 +93,13 @@ export async function createHttpExchangeClient(
     },
     async close() {},
   };
+}
+
+/** Of the answer to this gateway's own client, why it gives no token to who comes without a credential; null = it does. */
+function whyUnfitForNobody({ scope = '', error }: Readonly<Record<string, unknown>>): string | null {
+  // Whoever comes without a credential would have what this gateway may do.
+  if (scope !== '') return 'the client of an anonymous token has scopes';
+  return error === 'unauthorized_client' ? 'the client of an anonymous token may not use client_credentials' : null;
 }
 
 /** The form of the grant for a credential, without client authentication. */
