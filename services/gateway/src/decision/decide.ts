@@ -354,7 +354,7 @@ export class DecisionCore {
     if ('refused' in structure) return { outcome: 'deny', code: structure.refused };
     if (structure.kind !== 'jwt') return { issuer: 'keys' };
     const isUnknown = !this.#deps.providers.isKnown(structure.issuer) && this.#knowsAllProviders(now);
-    return isUnknown ? { outcome: 'deny', code: 'token_issuer_unknown' } : { issuer: structure.issuer };
+    return isUnknown ? { outcome: 'deny', code: 'token_issuer_unknown' } : { issuer: `iss ${structure.issuer}` };
   }
 
   /** Else an issuer that is not on the list may be that of a provider just made, which the auth server knows by now. */
@@ -473,7 +473,8 @@ export class DecisionCore {
 
   async #renewed(credential: Credential, grant: Grant): Promise<Renewal> {
     const read = await this.#readL2(credential);
-    if (read !== null && this.#isSuccessor(read, grant)) {
+    // Meanwhile something newer than what it began from may have come in.
+    if (read !== null && this.#isSuccessor(read, this.#grants.get(credential.cacheKey) ?? grant)) {
       this.#keep(credential.cacheKey, read);
       return 'l2';
     }
@@ -484,7 +485,7 @@ export class DecisionCore {
     const flight = this.#fly(credential, asked, answer);
     const result = await flight.result;
     const decision = this.#settle(credential, flight, result);
-    if (result.outcome === 'refused') this.#drop(credential, grant);
+    if (decision?.outcome === 'deny') this.#drop(credential, grant);
     return decision?.outcome === 'allow' ? 'exchange' : result.outcome === 'refused' ? 'refused' : 'not-admitted';
   }
 
@@ -494,7 +495,8 @@ export class DecisionCore {
   }
 
   /** Refused before its end, it is used no more, here or from L2. */
-  #drop({ cacheKey }: Credential, { subjects }: Grant): void {
+  #drop({ cacheKey }: Credential, { subjects, decision }: Grant): void {
+    if (this.#grants.get(cacheKey)?.decision.token !== decision.token) return;
     this.#grants.delete(cacheKey);
     const own = subjects.filter((subject) => subject.startsWith('key:') || subject.startsWith('credential:'));
     this.#deps.tokenCache?.removeBySubjects(own).catch(() => undefined);

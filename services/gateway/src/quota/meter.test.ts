@@ -148,6 +148,22 @@ describe('quotas across gateways', () => {
     assert.equal(admitted(meter, quotas, 100), 20);
   });
 
+  it('keep nobody waiting longer than two windows, whatever a ledger whose clock was set back says', async (test) => {
+    const clock = createTestClock();
+    const ledger: QuotaLedger = {
+      report: async (reports) => reports.map(() => 1000 * 3_600_000),
+      close: async () => {},
+    };
+    const meter = open(test, clock, ledger);
+    const quotas = ready(['key:a', 100]);
+    assert.equal(admitted(meter, quotas, 1), 1);
+    await clock.advance(251);
+    const refused = meter.charge(quotas);
+    assert.ok(refused.outcome === 'refused' && refused.retryAfterSeconds <= 2 * 3600, JSON.stringify(refused));
+    await clock.advance(2 * 3_600_000);
+    assert.equal(admitted(meter, quotas, 1), 1);
+  });
+
   it('are counted by each for itself while the ledger is away, and together again afterwards', async (test) => {
     const clock = createTestClock();
     const memory = createMemoryQuotaLedger({ clock });

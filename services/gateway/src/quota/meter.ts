@@ -11,6 +11,8 @@ import type { Quota, Quotas } from './quotas.ts';
 const countersMax = 65_536;
 /** From the first request that a ledger does not know of until it is told. */
 const reportAfterMs = 250;
+/** No more than so many quotas of debt are believed, so that nobody waits longer whose ledger has its clock set back. */
+const debtMaxQuotas = 2;
 
 interface Counter {
   readonly quota: Quota;
@@ -98,7 +100,8 @@ export class QuotaMeter {
       const debtsMs = (await ledger?.report(reports)) ?? [];
       for (const [index, counter] of counters.entries()) {
         // From when it was asked, so that it is never more than there is; what was let in meanwhile is not part of it.
-        const debt = (debtsMs[index] ?? 0) / counter.quota.intervalMs + counter.unreported;
+        const told = (debtsMs[index] ?? 0) / counter.quota.intervalMs;
+        const debt = Math.min(told, debtMaxQuotas * counter.quota.requests) + counter.unreported;
         counter.arrival = Math.max(counter.arrival, nowMs / counter.quota.intervalMs + debt);
       }
     } catch {
