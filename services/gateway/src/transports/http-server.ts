@@ -49,6 +49,8 @@ export async function serveHttp(
   { webSocket, http2 }: OtherUses = {},
 ): Promise<TransportServer> {
   const unanswered = new Set<ServerResponse>();
+  /** The one of the latest request of a connection, whose turn comes last. */
+  const latest = new WeakMap<Socket, ServerResponse>();
   /** Connections that Node's server does not know, or knows no more. */
   const own = new Set<Socket>();
   let isClosing = false;
@@ -60,6 +62,12 @@ export async function serveHttp(
     socket.on('error', () => undefined);
   }
 
+  /** Requests that came before are unanswered yet, and have the connection. */
+  function isBusy(socket: Socket): boolean {
+    const response = latest.get(socket);
+    return response !== undefined && unanswered.has(response);
+  }
+
   function listener(request: IncomingMessage, response: ServerResponse): void {
     run(request, response, handle);
   }
@@ -67,6 +75,7 @@ export async function serveHttp(
   function run(request: IncomingMessage, response: ServerResponse, by: Handle): void {
     if (isClosing) response.shouldKeepAlive = false;
     unanswered.add(response);
+    latest.set(request.socket, response);
     response.on('close', () => unanswered.delete(response));
     // Its end is the end of the request, which is dealt with there.
     request.on('error', () => undefined);
@@ -91,7 +100,7 @@ export async function serveHttp(
     keepAliveTimeout: keepAliveMs,
     // Node's own refusal has no problem body.
     requireHostHeader: false,
-    shouldUpgradeCallback: (request) => webSocket !== undefined && isForWebSocket(request),
+    shouldUpgradeCallback: (request) => webSocket !== undefined && isForWebSocket(request) && !isBusy(request.socket),
   });
   // What is not dropped a keeper of workers would offer to the next, and on and on while all have as many as they may.
   if (connectionsMax !== undefined) Object.assign(server, { maxConnections: connectionsMax, dropMaxConnection: true });
@@ -118,7 +127,9 @@ export async function serveHttp(
   }
   server.on('request', listener);
   server.on('checkContinue', listener);
-  server.on('checkExpectation', (_request, response) => refuse(response, 'request_invalid'));
+  server.on('checkExpectation', (request, response) => {
+    run(request, response, () => refuse(response, 'request_invalid'));
+  });
   server.on('clientError', answerClientError);
   // All that fit into the size: Node drops the headers beyond the count without a word.
   server.maxHeadersCount = 0;

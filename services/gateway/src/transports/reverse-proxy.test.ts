@@ -515,9 +515,33 @@ describe('the reverse proxy', () => {
     };
     upstream = refusing;
     assert.equal((await send({}, other.port)).status, 200);
+    assert.equal(upstreamCount, 3, 'the first, and the second twice');
     upstream = refusing;
     assertProblem(await send({ method: 'POST' }, other.port), 502, 'upstream_unavailable');
     await other.close();
+  });
+
+  it('takes nothing for an answer that has no status, or a change of protocol without one', async () => {
+    for (const status of ['000', '099', '101']) {
+      upstream = (incoming) => {
+        incoming.socket.end(`HTTP/1.1 ${status} A\r\nContent-Length: 0\r\n\r\n`);
+      };
+      assertProblem(await send(), 502, 'upstream_unavailable');
+    }
+  });
+
+  it('keeps no connection to an upstream that answered before it had the whole body', async () => {
+    const closed = Promise.withResolvers<void>();
+    upstream = (incoming, response) => {
+      incoming.socket.on('close', () => closed.resolve());
+      response.writeHead(413).end('a');
+    };
+    const sent = open({ method: 'POST', headers: { ...credential, 'content-length': 1000 } });
+    sent.write('a');
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    assert.equal(await read(response), 'a');
+    await closed.promise;
+    sent.destroy();
   });
 
   it('passes on an answer without a body to HEAD, and 204 and 304', async () => {

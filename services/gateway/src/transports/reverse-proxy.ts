@@ -227,6 +227,8 @@ export async function createReverseProxy(
     const failed = (error: Error): void => {
       // Broken off after the answer began, or by the client.
       if (isOver()) return;
+      // What comes behind an error, its close, is not another failure.
+      begin();
       flow.drain(request);
       close();
       // The upstream closed an idle connection as it was taken again; what is safe is sent once more.
@@ -244,13 +246,17 @@ export async function createReverseProxy(
     });
     upstream.on('response', (answer) => {
       if (isOver()) return;
+      const { statusCode = 0 } = answer;
+      // A change of protocol that has none, or no status at all (RFC 9110 section 15).
+      if (statusCode < 200) return void upstream.destroy(new Error(`answered with status ${statusCode}`));
       begin();
       upstream.setTimeout(limits.idleMs);
-      response.writeHead(answer.statusCode ?? 502, [...fields.answer(answer.rawHeaders), ...admitted.told].flat());
+      response.writeHead(statusCode, [...fields.answer(answer.rawHeaders), ...admitted.told].flat());
       answer.on('end', () => {
         response.addTrailers(fields.answerTrailers(answer.rawTrailers));
-        // A body that the upstream did not wait for.
+        // A body that the upstream did not wait for: its connection is in the middle of it, and for nobody else.
         flow.drain(request);
+        if (!upstream.writableFinished) upstream.destroy();
       });
       answer.on('error', () => {
         flow.drain(request);

@@ -319,6 +319,15 @@ describe('a WebSocket through the reverse proxy', () => {
     other.client.destroy();
   });
 
+  it('is not opened behind a request that is unanswered, whatever that is', async () => {
+    for (const before of ['GET / HTTP/1.1\r\nHost: a\r\n\r\n', 'GET / HTTP/1.1\r\nHost: a\r\nExpect: b\r\n\r\n']) {
+      const client = open(before + request());
+      assert.match(await readUntil(client, 'ordinary'), /^HTTP\/1\.1 /);
+      client.destroy();
+    }
+    assert.equal(upgradeCount, 0);
+  });
+
   it('is closed at once when the gateway ends', async () => {
     const ending = await start();
     const { client, upstream } = await tunnel(ending.port);
