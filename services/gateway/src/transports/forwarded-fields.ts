@@ -3,10 +3,11 @@ import type { RuleSet, UpstreamHeaders } from '../rules/rules.ts';
 import { type Headers, headerPairs, readHeaders } from './http-server.ts';
 import { createRuledHeaderTest, identityHeaders } from './identity-headers.ts';
 
-/** RFC 9110 section 7.6.1, and Expect, which is answered here. */
+/** RFC 9110 section 7.6.1, what came with an Upgrade to h2c (RFC 7540 section 3.2.1), and Expect, which is answered here. */
 const hopByHop = [
   'connection',
   'expect',
+  'http2-settings',
   'keep-alive',
   'proxy-authenticate',
   'proxy-authorization',

@@ -41,12 +41,13 @@ let decideAgain: DecideByRules = allowOne;
 const clock = createTestClock();
 
 async function start(upstreamPort: number, limits: Partial<ReverseProxyLimits> = {}) {
-  return createReverseProxy(
+  const telemetry = createSilentTelemetry();
+  const opened = await createReverseProxy(
     {
       decide: (asked) => decide(asked),
       decideAgain: (asked) => decideAgain(asked),
       clock,
-      ...createSilentTelemetry(),
+      ...telemetry,
     },
     {
       host: '127.0.0.1',
@@ -56,6 +57,7 @@ async function start(upstreamPort: number, limits: Partial<ReverseProxyLimits> =
       limits: { ...defaultLimits, ...limits },
     },
   );
+  return { ...opened, metrics: () => telemetry.registry.metrics() };
 }
 
 const asIs = (bytes: Buffer) => bytes;
@@ -206,9 +208,12 @@ const grpcHeaders = (more: OutgoingHttpHeaders = {}): OutgoingHttpHeaders => ({
   ...more,
 });
 
+/** Sends some fields more than once, where that is asked of it. */
+const asTold = { strictSingleValueFields: false, settings: {} };
+
 /** A session of HTTP/2 with the proxy. */
 function open(port = proxy.port): ClientHttp2Session {
-  return connectHttp2(`http://127.0.0.1:${port}`).on('error', () => undefined);
+  return connectHttp2(`http://127.0.0.1:${port}`, asTold).on('error', () => undefined);
 }
 
 async function headersOf(stream: ClientHttp2Stream): Promise<IncomingHttpHeaders & { 'grpc-status'?: string }> {
@@ -224,7 +229,7 @@ async function resetOf(stream: ClientHttp2Stream): Promise<number | undefined> {
 }
 
 async function upstreamBy(handle: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => unknown, settings = {}) {
-  const server: Http2Server = createHttp2Server({ settings });
+  const server: Http2Server = createHttp2Server({ ...asTold, settings });
   const sessions = new Set<{ destroy(): void }>();
   server.on('session', (session) => sessions.add(session));
   server.on('stream', (stream, headers) => {
@@ -590,6 +595,131 @@ describe('gRPC through the reverse proxy', () => {
     await response.arrayBuffer();
   });
 
+  it('passes on what is repeated, before and behind the messages, both ways', async () => {
+    const repeated = { dnt: ['a', 'b'], tk: ['c', 'd'] } as object as OutgoingHttpHeaders;
+    const got = Promise.withResolvers<unknown[]>();
+    const upstream = await upstreamBy((stream, headers) => {
+      stream.on('trailers', (trailers) => got.resolve([headers['tk'], trailers['tk']]));
+      stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...repeated }, { waitForTrailers: true });
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0', ...repeated }));
+      stream.resume().on('end', () => stream.end());
+    });
+    const own = await start(upstream.port);
+    const session = open(own.port);
+    const stream = session.request(grpcHeaders(repeated), { waitForTrailers: true, endStream: false });
+    stream.on('wantTrailers', () => stream.sendTrailers(repeated));
+    const trailers = once(stream, 'trailers');
+    const headers = headersOf(stream);
+    stream.end('a');
+    assert.equal((await headers)['dnt'], 'a');
+    assert.deepEqual(await got.promise, ['c', 'c']);
+    assert.equal((await trailers)[0].dnt, 'a');
+    session.destroy();
+    await own.close();
+    upstream.close();
+  });
+
+  it('passes on trailers that came before it was decided', async () => {
+    const got = Promise.withResolvers<unknown>();
+    const upstream = await upstreamBy((stream) => {
+      stream.on('trailers', (trailers) => got.resolve(trailers['x-a']));
+      stream.resume().on('end', () => stream.destroy());
+    });
+    const own = await start(upstream.port);
+    const decision = Promise.withResolvers<void>();
+    decide = async (asked) => {
+      await decision.promise;
+      return allowOne(asked);
+    };
+    const session = open(own.port);
+    const stream = session.request(grpcHeaders(), { waitForTrailers: true, endStream: false });
+    stream.on('error', () => undefined).on('wantTrailers', () => stream.sendTrailers({ 'x-a': 'b' }));
+    stream.end('a');
+    await once(stream, 'wantTrailers');
+    // A ping is answered when what was sent before it has arrived.
+    await new Promise((resolve) => session.ping(resolve));
+    decision.resolve();
+    assert.equal(await got.promise, 'b');
+    session.destroy();
+    await own.close();
+    upstream.close();
+  });
+
+  it('answers for an upstream whose answer cannot be passed on', async () => {
+    const upstream = createTcpServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.write(frame(4, 0, 0, ''));
+      // The first of HEADERS is of stream 1: a status of 600.
+      socket.once('data', () => socket.write(frame(1, 5, 1, '\x00\x07:status\x03600')));
+    }).listen(0, '127.0.0.1');
+    await once(upstream, 'listening');
+    const own = await start((upstream.address() as AddressInfo).port);
+    const by = clientOf(own.port);
+    assert.equal((await unary('hello', withKey(), by).answer).error?.code, 14);
+    by.close();
+    await own.close();
+    upstream.close();
+  });
+
+  it('lets no client end the calls of others by breaking off its own', async () => {
+    const upstream = await upstreamBy((stream) => {
+      stream.respond({ ':status': 200, 'content-type': 'application/grpc' });
+      stream.write('a');
+    });
+    const own = await start(upstream.port);
+    const patient = open(own.port);
+    const kept = patient.request(grpcHeaders(), { endStream: false });
+    await headersOf(kept);
+    let isEnded = false;
+    kept.on('end', () => {
+      isEnded = true;
+    });
+    for (let connection = 0; connection < 2; connection += 1) {
+      const session = open(own.port);
+      for (let round = 0; round < 30; round += 1) {
+        const streams = Array.from({ length: 30 }, () => session.request(grpcHeaders(), { endStream: false }));
+        await Promise.all(streams.map(headersOf));
+        for (const stream of streams) stream.close(constants.NGHTTP2_CANCEL);
+        await Promise.all(streams.map(resetOf));
+      }
+      session.destroy();
+    }
+    await new Promise((resolve) => patient.ping(resolve));
+    assert.equal(isEnded, false);
+    patient.destroy();
+    await own.close();
+    upstream.close();
+  });
+
+  it('ends a connection whose client reads nothing for too long, with its calls', async ({ signal }) => {
+    const opened = Promise.withResolvers<void>();
+    const upstream = await upstreamBy((stream) => {
+      opened.resolve();
+      stream.respond({ ':status': 200, 'content-type': 'application/grpc' });
+      const fill = () => {
+        while (!stream.destroyed && stream.write(Buffer.alloc(65_536)));
+      };
+      stream.on('drain', fill);
+      fill();
+    });
+    const own = await start(upstream.port, { idleMs: 100 });
+    const socket = connect(own.port, '127.0.0.1');
+    socket.on('error', () => undefined).pause();
+    const fields = Object.entries({ ':scheme': 'http', ':authority': 'a', ...grpcHeaders() });
+    const literal = (text: string) => String.fromCharCode(text.length) + text;
+    const block = fields.map(([name, value]) => `\x00${literal(name)}${literal(String(value))}`).join('');
+    socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+    // As much as it likes, of a stream and of the connection.
+    socket.write(frame(4, 0, 0, '\x00\x04\x7f\xff\xff\xff'));
+    socket.write(frame(8, 0, 0, '\x7f\x00\x00\x00'));
+    socket.write(frame(1, 4, 1, block));
+    await opened.promise;
+    while (!signal.aborted && !(await own.metrics()).includes('tg_gateway_open_requests 0')) await clock.advance(1000);
+    socket.destroy();
+    await own.close();
+    upstream.close();
+  });
+
   it('knows HTTP/2 by its preface alone, however that arrives, and closes what begins so and is none', async () => {
     const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
     const emptySettings = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
@@ -641,3 +771,13 @@ describe('gRPC through the reverse proxy', () => {
     await small.close();
   });
 });
+
+/** RFC 9113 section 4.1 */
+function frame(type: number, flags: number, stream: number, payload: string): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head.writeUInt8(type, 3);
+  head.writeUInt8(flags, 4);
+  head.writeUInt32BE(stream, 5);
+  return Buffer.concat([head, Buffer.from(payload, 'latin1')]);
+}

@@ -56,6 +56,8 @@ interface Admitted {
   readonly given: UpstreamHeaders;
   /** For the client, beside what the upstream says in headers of these names. */
   readonly told: HeaderPairs;
+  /** Those that came by now, raw. */
+  readonly trailers: () => readonly string[];
 }
 
 const streamsMax = 250;
@@ -75,11 +77,20 @@ export function createGrpcProxy(
     idleMs,
   });
   const sessions = new Set<Http2Session>();
-  const server = createServer({ settings: { maxConcurrentStreams: streamsMax, maxHeaderListSize: headersSizeMax } });
+  const server = createServer({
+    settings: { maxConcurrentStreams: streamsMax, maxHeaderListSize: headersSizeMax },
+    // What one side repeats is for the other to judge.
+    strictSingleValueFields: false,
+  });
   server.on('session', (session) => {
     sessions.add(session);
     session.on('close', () => sessions.delete(session));
-    session.setTimeout(idleMs, () => session.close());
+    session.setTimeout(idleMs, () => {
+      session.close();
+      // A client that reads nothing keeps its streams from ending.
+      const late = clock.setTimer(() => session.destroy(), lingerMs);
+      session.on('close', () => late.cancel());
+    });
   });
   server.on('sessionError', (err: Error) => logger.debug({ err }, 'connection of HTTP/2 ended'));
   server.on('stream', (stream, _headers, _flags, rawHeaders) => {
@@ -94,6 +105,11 @@ export function createGrpcProxy(
   async function handle(stream: ServerHttp2Stream, all: Headers): Promise<void> {
     const valuesOf = (name: string): readonly string[] => all.get(name)?.values ?? [];
     const [method = ''] = valuesOf(':method');
+    let rawTrailers: readonly string[] = [];
+    // They may come before it is decided.
+    stream.on('trailers', (_trailers, _flags, raw) => {
+      rawTrailers = raw;
+    });
     const contentTypes = valuesOf('content-type');
     // RFC 9113 section 7: by HTTP/1.1 it is welcome.
     if (method !== 'POST' || contentTypes.length !== 1 || !grpcContentType.test(contentTypes[0] ?? ''))
@@ -122,10 +138,10 @@ export function createGrpcProxy(
     if (openRequests.count >= requestsMax) return refuse(stream, 'overloaded');
     const headers = new Map([...all].filter(([name]) => !name.startsWith(':')));
     const { headers: given, answerHeaders: told = [] } = decision.outcome === 'allow' ? decision : { headers: [] };
-    return forward(stream, { asked, headers, given, told });
+    return forward(stream, { asked, headers, given, told, trailers: () => rawTrailers });
   }
 
-  function forward(stream: ServerHttp2Stream, { asked, headers, given, told }: Admitted): void {
+  function forward(stream: ServerHttp2Stream, { asked, headers, given, told, trailers }: Admitted): void {
     const incoming = { headers, version: '2', host: asked.host, address: asked.sourceAddress };
     const upstream = upstreams.request({
       ':method': asked.method,
@@ -136,7 +152,6 @@ export function createGrpcProxy(
       te: 'trailers',
     });
     const flow = new Flow({ end: false });
-    let requestTrailers: OutgoingHttpHeaders = {};
     let answerTrailers: OutgoingHttpHeaders = {};
     let failure: (Error & { readonly code?: string }) | null = null;
     const { session } = upstream;
@@ -160,11 +175,8 @@ export function createGrpcProxy(
       cut: endWith,
     });
     stream.setTimeout(idleMs, () => endWith('upstream_timeout'));
-    stream.on('trailers', (_trailers, _flags, raw) => {
-      requestTrailers = pairsAsObject(fields.requestTrailers(raw));
-    });
     stream.on('wantTrailers', () => {
-      stream.sendTrailers(answerTrailers);
+      if (!isSaid(() => stream.sendTrailers(answerTrailers))) stream.close(NGHTTP2_INTERNAL_ERROR);
       flow.drain(stream);
       linger(stream);
     });
@@ -175,14 +187,19 @@ export function createGrpcProxy(
     });
 
     upstream.on('wantTrailers', () => {
-      if (!upstream.closed) upstream.sendTrailers(requestTrailers);
+      if (upstream.closed) return;
+      const requestTrailers = pairsAsObject(fields.requestTrailers(trailers()));
+      if (!isSaid(() => upstream.sendTrailers(requestTrailers))) endWith('request_invalid');
     });
     upstream.on('response', (_headers, flags, raw) => {
       const endStream = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
       flow.pass(() => {
         if (stream.headersSent || stream.destroyed || stream.closed) return;
-        stream.respond(statusAndFields(raw, told), endStream ? { endStream } : { waitForTrailers: true });
-        if (endStream) linger(stream);
+        const options = endStream ? { endStream } : { waitForTrailers: true };
+        if (!isSaid(() => stream.respond(statusAndFields(raw, told), options))) {
+          onFailure(new Error('answered what cannot be passed on'));
+          endWith('upstream_unavailable');
+        } else if (endStream) linger(stream);
       });
       if (endStream) upstream.resume();
       else {
@@ -268,6 +285,16 @@ function whenComplete(stream: Http2Stream, then: () => void): void {
       if (stream.rstCode === NGHTTP2_NO_ERROR && !stream.aborted) then();
     });
   });
+}
+
+/** False where Node refuses to say it: not every status or field that comes by HTTP/2 is one that it sends. */
+function isSaid(say: () => void): boolean {
+  try {
+    say();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** As SETTINGS_MAX_HEADER_LIST_SIZE has it (RFC 9113 section 6.5.2), which Node tells and does not hold its peer to. */

@@ -1,4 +1,10 @@
-import { type ClientHttp2Session, type ClientHttp2Stream, connect, type OutgoingHttpHeaders } from 'node:http2';
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect,
+  constants,
+  type OutgoingHttpHeaders,
+} from 'node:http2';
 import type { Clock } from '@token-gateway/platform';
 
 interface SessionsConfig {
@@ -8,8 +14,20 @@ interface SessionsConfig {
   readonly idleMs: number;
 }
 
-/** As long as the upstream has not said how many streams a session takes. */
-const streamsMaxAtFirst = 100;
+/** Of a session, whatever the upstream would take. */
+const streamsMax = 100;
+/**
+ * A session with so many streams that were broken off takes no more. Upstreams end a session for a thousand (CVE-2023-44487), and
+ * with it the streams of everybody else.
+ */
+const brokenOffMax = 200;
+
+const sessionOptions = {
+  settings: { enablePush: false },
+  peerMaxConcurrentStreams: streamsMax,
+  // What a client repeats is for the upstream to judge.
+  strictSingleValueFields: false,
+};
 
 /** Sessions of HTTP/2 with one upstream: a further one where those there are carry as much as it takes. */
 export class UpstreamSessions {
@@ -18,7 +36,8 @@ export class UpstreamSessions {
   /** Those that take requests, with what they carry. */
   readonly #open = new Map<ClientHttp2Session, number>();
   readonly #all = new Set<ClientHttp2Session>();
-  #streamsMax = streamsMaxAtFirst;
+  readonly #brokenOff = new WeakMap<ClientHttp2Session, number>();
+  #streamsMax = streamsMax;
 
   constructor(clock: Clock, config: SessionsConfig) {
     this.#clock = clock;
@@ -33,12 +52,21 @@ export class UpstreamSessions {
     stream.on('close', () => {
       const count = this.#open.get(session);
       if (count !== undefined) this.#open.set(session, count - 1);
+      if (stream.rstCode !== constants.NGHTTP2_NO_ERROR) this.#noteBrokenOff(session);
     });
     return stream;
   }
 
   close(): void {
     for (const session of this.#all) session.destroy();
+  }
+
+  #noteBrokenOff(session: ClientHttp2Session): void {
+    const count = (this.#brokenOff.get(session) ?? 0) + 1;
+    this.#brokenOff.set(session, count);
+    if (count < brokenOffMax) return;
+    this.#open.delete(session);
+    session.close();
   }
 
   #withRoom(): ClientHttp2Session | undefined {
@@ -50,15 +78,17 @@ export class UpstreamSessions {
 
   #connect(): ClientHttp2Session {
     const { url, connectTimeoutMs, idleMs } = this.#config;
-    const session = connect(url, { settings: { enablePush: false }, peerMaxConcurrentStreams: streamsMaxAtFirst });
+    const session = connect(url, sessionOptions);
     this.#open.set(session, 0);
     this.#all.add(session);
     const late = this.#clock.setTimer(() => session.destroy(new Error('no connection in time')), connectTimeoutMs);
     session.on('connect', () => late.cancel());
-    session.on('remoteSettings', ({ maxConcurrentStreams = streamsMaxAtFirst }) => {
-      this.#streamsMax = Math.max(1, maxConcurrentStreams);
+    session.on('remoteSettings', ({ maxConcurrentStreams = streamsMax }) => {
+      this.#streamsMax = Math.max(1, Math.min(streamsMax, maxConcurrentStreams));
     });
-    session.setTimeout(idleMs, () => {
+    // By `on`, since a listener given to setTimeout is called once, and streams may be open then.
+    session.setTimeout(idleMs);
+    session.on('timeout', () => {
       if (this.#open.get(session) === 0) session.close();
     });
     // It ends its streams, where that is dealt with.
