@@ -43,11 +43,14 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   };
   const live: Awaited<ReturnType<typeof create>>[] = [];
   while (live.length < keysCount) live.push(...(await Promise.all(Array.from({ length: 16 }, create))));
-  const load = await TransportLoad.open(
-    gateway.port,
-    live.map(({ request }) => request),
-    isGranted,
-  );
+  // A gateway ends connections after ten minutes.
+  const connect = () =>
+    TransportLoad.open(
+      gateway.port,
+      live.map(({ request }) => request),
+      isGranted,
+    );
+  let load = await connect();
   stack.defer(() => load.close());
   const revoked: { readonly request: Buffer; readonly atMs: number }[] = [];
   const client = createExtAuthzClient(`127.0.0.1:${gateway.port}`);
@@ -86,19 +89,26 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   const samples: Sample[] = [];
   const begin = performance.now();
   const turning = Promise.all([turnOver(), askRevoked()]);
-  while (performance.now() - begin < minutes * 60_000) {
-    const [from, cpu] = [performance.now(), await cpuOf(gateway.pid)];
-    const count = await load.run(32, sampleEveryMs);
-    const tookMs = performance.now() - from;
-    const core = ((await cpuOf(gateway.pid)) - cpu) / 1000 / tookMs;
-    samples.push({
-      ...(await sampleOf(gateway.pid, gateway.metricsUrl, begin)),
-      perSecond: count / (tookMs / 1000),
-      core,
-    });
+  try {
+    while (performance.now() - begin < minutes * 60_000) {
+      const [from, cpu] = [performance.now(), await cpuOf(gateway.pid)];
+      if (samples.length % 12 === 11) {
+        load.close();
+        load = await connect();
+      }
+      const count = await load.run(32, sampleEveryMs);
+      const tookMs = performance.now() - from;
+      const core = ((await cpuOf(gateway.pid)) - cpu) / 1000 / tookMs;
+      samples.push({
+        ...(await sampleOf(gateway.pid, gateway.metricsUrl, begin)),
+        perSecond: count / (tookMs / 1000),
+        core,
+      });
+    }
+  } finally {
+    isOver = true;
+    await turning;
   }
-  isOver = true;
-  await turning;
 
   const shown = samples.filter((_, at) => at % 6 === 5 || at === samples.length - 1);
   console.log(
