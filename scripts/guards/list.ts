@@ -269,7 +269,7 @@ export const guards: readonly Guard[] = [
     patches: [
       {
         file: 'services/gateway/src/decision/decide.ts',
-        find: "if (result.outcome === 'refused') this.#drop(credential, grant);",
+        find: "if (decision?.outcome === 'deny') this.#drop(credential, grant);",
         replace: '',
       },
     ],
