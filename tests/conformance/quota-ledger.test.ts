@@ -1,30 +1,18 @@
 import assert from 'node:assert/strict';
-import { describe, it, type TestContext } from 'node:test';
+import { describe, it } from 'node:test';
 import { createRedisQuotaLedger, type QuotaLedger } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock, quotaLedgerConformance } from '@token-gateway/platform/testing';
-import { Redis } from 'ioredis';
 import { QuotaMeter } from '../../services/gateway/src/quota/meter.ts';
 import { quotasOf } from '../../services/gateway/src/quota/quotas.ts';
 import { partsSuite } from '../parts/index.ts';
-import type { RedisPart } from '../parts/port.ts';
+import { sharedRedis } from './shared-redis.ts';
 
 const { logger } = createSilentTelemetry();
 /** Of the suites: a busy machine is no fault of the adapter. */
 const patientMs = 5_000;
 
 await partsSuite('quota ledger', ['redis'], (parts) => {
-  let started: Promise<RedisPart> | undefined;
-  const redis = (): Promise<RedisPart> => {
-    started ??= parts.redis();
-    return started;
-  };
-
-  async function client(test: TestContext): Promise<Redis> {
-    const connection = new Redis((await redis()).url);
-    connection.on('error', () => undefined);
-    test.after(() => connection.disconnect());
-    return connection;
-  }
+  const { redis, client } = sharedRedis(parts);
 
   /** Resolves once it answers. */
   async function open(commandTimeoutMs = patientMs): Promise<QuotaLedger> {

@@ -18,26 +18,13 @@ import {
 } from '@token-gateway/platform/testing';
 import { toChangeEvent } from '@token-gateway/revocation';
 import { ChangeLog } from '@token-gateway/revocation/testing';
-import { Redis } from 'ioredis';
 import { partsSuite } from '../parts/index.ts';
-import type { RedisPart } from '../parts/port.ts';
+import { sharedRedis } from './shared-redis.ts';
 
 const { logger } = createSilentTelemetry();
 
 await partsSuite('signal', ['redis'], (parts) => {
-  let started: Promise<RedisPart> | undefined;
-  const redis = (): Promise<RedisPart> => {
-    started ??= parts.redis();
-    return started;
-  };
-
-  async function client(test: TestContext): Promise<Redis> {
-    const connection = new Redis((await redis()).url);
-    // It connects again by itself.
-    connection.on('error', () => undefined);
-    test.after(() => connection.disconnect());
-    return connection;
-  }
+  const { redis, client } = sharedRedis(parts);
 
   async function until<T>(attempt: () => Promise<T>): Promise<T> {
     for (;;) {

@@ -2,27 +2,15 @@ import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { createRedisSingleUse, type SingleUse } from '@token-gateway/platform';
 import { createSilentTelemetry, singleUseConformance } from '@token-gateway/platform/testing';
-import { Redis } from 'ioredis';
 import { partsSuite } from '../parts/index.ts';
-import type { RedisPart } from '../parts/port.ts';
+import { sharedRedis } from './shared-redis.ts';
 
 const { logger } = createSilentTelemetry();
 /** Of the suites: a busy machine is no fault of the adapter. */
 const patientMs = 5_000;
 
 await partsSuite('single use', ['redis'], (parts) => {
-  let started: Promise<RedisPart> | undefined;
-  const redis = (): Promise<RedisPart> => {
-    started ??= parts.redis();
-    return started;
-  };
-
-  async function client(test: TestContext): Promise<Redis> {
-    const connection = new Redis((await redis()).url);
-    connection.on('error', () => undefined);
-    test.after(() => connection.disconnect());
-    return connection;
-  }
+  const { redis, client } = sharedRedis(parts);
 
   async function open(test: TestContext, lifeMs: number, commandTimeoutMs = patientMs): Promise<SingleUse> {
     const once = createRedisSingleUse({ url: (await redis()).url, logger, lifeMs, commandTimeoutMs });

@@ -4,10 +4,9 @@ import { describe, it, type TestContext } from 'node:test';
 import { createGateway } from '@token-gateway/gateway';
 import { createApiKey, createRedisTokenCache, systemClock, type TokenCache } from '@token-gateway/platform';
 import { createSilentTelemetry, tokenCacheConformance } from '@token-gateway/platform/testing';
-import { Redis } from 'ioredis';
 import { Authority } from '../../services/gateway/src/authority.testing.ts';
 import { partsSuite } from '../parts/index.ts';
-import type { RedisPart } from '../parts/port.ts';
+import { sharedRedis } from './shared-redis.ts';
 
 const { logger } = createSilentTelemetry();
 /** Of the suites: a busy machine is no fault of the cache. */
@@ -15,20 +14,7 @@ const patientMs = 5_000;
 const random = () => 0.5;
 
 await partsSuite('token cache', ['redis'], (parts) => {
-  let started: Promise<RedisPart> | undefined;
-  const redis = (): Promise<RedisPart> => {
-    started ??= parts.redis();
-    return started;
-  };
-
-  /** Of a connection on which nothing is broken. */
-  async function client(test: TestContext): Promise<Redis> {
-    const connection = new Redis((await redis()).url);
-    // It connects again by itself.
-    connection.on('error', () => undefined);
-    test.after(() => connection.disconnect());
-    return connection;
-  }
+  const { redis, client } = sharedRedis(parts);
 
   /** Resolves once the cache answers. */
   async function answers(cache: TokenCache): Promise<void> {
