@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { describe, it, type TestContext } from 'node:test';
 import { createTestClock } from './clock/test.ts';
 import { startHealthServer } from './health.ts';
@@ -59,5 +62,19 @@ describe('health server', () => {
     const { get, registry } = await setUp(test, async () => []);
     assert.equal((await get('/metrics')).text, await registry.metrics());
     assert.equal((await get('/other')).status, 404);
+  });
+
+  it('closes a connection whose request does not arrive in time', { timeout: 10_000 }, async (test) => {
+    const { logger, registry } = createSilentTelemetry();
+    const lifecycle = createLifecycle(logger);
+    const limits = { host: '127.0.0.1', port: 0, requestTimeoutMs: 100 };
+    const { port } = await startHealthServer({ ...limits, registry, ready: async () => [], lifecycle });
+    test.after(() => lifecycle.close());
+    for (const begin of ['', 'GET /healthz HTTP/1.1\r\nHost: a\r\n']) {
+      const socket = connect(port, '127.0.0.1');
+      await once(socket, 'connect');
+      socket.write(begin);
+      await text(socket);
+    }
   });
 });

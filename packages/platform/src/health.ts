@@ -14,13 +14,15 @@ export interface HealthServerOptions {
   readonly ready: () => Promise<readonly string[]>;
   readonly lifecycle: Lifecycle;
   readonly clock?: Clock;
+  /** How long a request may take to arrive; default 10 000. */
+  readonly requestTimeoutMs?: number;
 }
 
 const readyDeadlineMs = 2_000;
 
 /** Serves `/metrics`, `/healthz` (the process runs) and `/readyz` (503 with the reasons). Closed by the lifecycle. */
 export async function startHealthServer(options: HealthServerOptions): Promise<{ readonly port: number }> {
-  const { registry, lifecycle, clock = systemClock } = options;
+  const { registry, lifecycle, clock = systemClock, requestTimeoutMs = 10_000 } = options;
 
   async function reasons(): Promise<readonly string[]> {
     if (lifecycle.ending.aborted) return ['ending'];
@@ -52,7 +54,13 @@ export async function startHealthServer(options: HealthServerOptions): Promise<{
     }
   }
 
-  const server = createServer((request, response) => {
+  // Node looks for what is late every 30 s otherwise.
+  const limits = {
+    requestTimeout: requestTimeoutMs,
+    headersTimeout: requestTimeoutMs,
+    connectionsCheckingInterval: 1000,
+  };
+  const server = createServer(limits, (request, response) => {
     answer(request.url ?? '').then(
       ({ status, type, body }) => response.writeHead(status, { 'content-type': type }).end(body),
       () => response.writeHead(500).end(),

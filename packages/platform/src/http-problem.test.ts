@@ -11,7 +11,7 @@ import { createSilentTelemetry } from './telemetry.ts';
 
 const secretValue = 'hunter2';
 
-async function createApp(options: { closeDeadlineMs?: number } = {}): Promise<HttpApp> {
+async function createApp(options: { closeDeadlineMs?: number; requestTimeoutMs?: number } = {}): Promise<HttpApp> {
   const { logger } = createSilentTelemetry();
   const app = await createHttpApp({ logger, title: 'Test', version: '1', ...options });
   const body = Type.Object(
@@ -163,6 +163,18 @@ describe('what is no HTTP request', () => {
       `GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${'a'.repeat(64 * 1024)}\r\n\r\n`,
     );
     assert.match(answer, /^HTTP\/1\.1 431 [\s\S]*"code":"header_too_large"\}$/);
+  });
+});
+
+describe('a request that does not arrive in time', () => {
+  it('is answered with a problem body, and its connection closed', { timeout: 10_000 }, async () => {
+    const app = await createApp({ requestTimeoutMs: 100 });
+    await app.listen({ port: 0, host: '127.0.0.1' });
+    const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1');
+    await once(socket, 'connect');
+    socket.write('GET / HTTP/1.1\r\nHost: a\r\n');
+    assert.match(await text(socket), /^HTTP\/1\.1 408 [\s\S]*"code":"request_timeout"\}$/);
+    await app.close();
   });
 });
 

@@ -120,7 +120,12 @@ export interface HttpAppOptions {
   readonly tls?: TlsOptions | undefined;
   /** After which connections are cut when it closes: one that never sent a request is not idle to Node. Default 5000. */
   readonly closeDeadlineMs?: number;
+  /** How long a request may take to arrive, its body included. Default 15 000. */
+  readonly requestTimeoutMs?: number;
 }
+
+/** Node looks every 30 s otherwise. */
+const lookForLate = { connectionsCheckingInterval: 1000 };
 
 /**
  * A fastify app as every REST API here has it: bodies are taken as they are or refused (no coercion, no dropped
@@ -132,14 +137,16 @@ export async function createHttpApp({
   version,
   tls,
   closeDeadlineMs = 5000,
+  requestTimeoutMs = 15_000,
 }: HttpAppOptions): Promise<HttpApp> {
-  const options: FastifyServerOptions & { https: object | null } = {
+  const options: FastifyServerOptions & { http: object; https: object | null } = {
+    http: lookForLate,
     https: tls === undefined ? null : httpsOptions(tls),
     // Fastify's own log lines carry whole requests.
     logger: false,
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, strict: true } },
     bodyLimit: 256 * 1024,
-    requestTimeout: 15_000,
+    requestTimeout: requestTimeoutMs,
     // Otherwise fastify answers by itself, without a problem body, what arrives on open connections while it closes.
     return503OnClosing: false,
     // What fastify finds before a route: a path that cannot be decoded, a path segment too long.
@@ -168,7 +175,8 @@ export async function createHttpApp({
 
 function httpsOptions({ cert, key, clientCa }: TlsOptions): object {
   // Who is trusted for what is decided by the certificate, in the application.
-  return { cert, key, ca: clientCa === undefined ? [] : [clientCa], requestCert: true, rejectUnauthorized: false };
+  const ca = clientCa === undefined ? [] : [clientCa];
+  return { ...lookForLate, cert, key, ca, requestCert: true, rejectUnauthorized: false };
 }
 
 /** Must come before the routes, since it learns from them which methods a path has. */

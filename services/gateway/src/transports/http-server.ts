@@ -6,7 +6,6 @@ import type { TransportServer } from './grpc-server.ts';
 
 /** Above the largest credential, so that one just too large gets a decision. */
 export const headersSizeMax = 32 * 1024;
-const headersTimeoutMs = 10_000;
 const requestTimeoutMs = 300_000;
 const closeDeadlineMs = 5000;
 
@@ -24,6 +23,8 @@ export interface HttpServerConfig {
   readonly port: number;
   /** How long a connection may be idle; default 5000. */
   readonly keepAliveMs?: number;
+  /** How long the headers of a request may take; default 10 000. */
+  readonly headersTimeoutMs?: number;
   /** Connections beyond are closed as they come; absent: no bound. */
   readonly connectionsMax?: number;
 }
@@ -44,7 +45,7 @@ const http2Preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 /** Serves until it is closed; a request whose handling fails is refused. */
 export async function serveHttp(
   { logger }: { readonly logger: Logger },
-  { host, port, keepAliveMs = 5000, connectionsMax }: HttpServerConfig,
+  { host, port, keepAliveMs = 5000, headersTimeoutMs = 10_000, connectionsMax }: HttpServerConfig,
   handle: Handle,
   { webSocket, http2 }: OtherUses = {},
 ): Promise<TransportServer> {
@@ -97,6 +98,8 @@ export async function serveHttp(
     maxHeaderSize: headersSizeMax,
     headersTimeout: headersTimeoutMs,
     requestTimeout: requestTimeoutMs,
+    // Node looks for what is late every 30 s otherwise.
+    connectionsCheckingInterval: 1000,
     keepAliveTimeout: keepAliveMs,
     // Node's own refusal has no problem body.
     requireHostHeader: false,
@@ -119,7 +122,7 @@ export async function serveHttp(
     const [serveHttp1] = server.listeners('connection');
     server.removeAllListeners('connection').on('connection', (socket) => {
       take(socket);
-      splitByPreface(socket, http2, () => {
+      splitByPreface(socket, headersTimeoutMs, http2, () => {
         own.delete(socket);
         serveHttp1?.call(server, socket);
       });
@@ -160,7 +163,7 @@ function isForWebSocket({ method, httpVersion, headers }: IncomingMessage): bool
 }
 
 /** Hands a connection over, with all its bytes, once they say which of both it is for. */
-function splitByPreface(socket: Socket, http2: (socket: Socket) => void, http1: () => void): void {
+function splitByPreface(socket: Socket, timeoutMs: number, http2: (socket: Socket) => void, http1: () => void): void {
   const read: Buffer[] = [];
   const end = (): void => void socket.destroy();
   const onReadable = (): void => {
@@ -179,7 +182,7 @@ function splitByPreface(socket: Socket, http2: (socket: Socket) => void, http1: 
       http2(socket);
     } else http1();
   };
-  socket.on('readable', onReadable).on('end', end).on('timeout', end).setTimeout(headersTimeoutMs);
+  socket.on('readable', onReadable).on('end', end).on('timeout', end).setTimeout(timeoutMs);
 }
 
 /** Answers with the problem of a code; another status where whoever asked understands only some. */
