@@ -327,6 +327,17 @@ describe('the reverse proxy', () => {
         '400',
         `${start}Connection: close\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n`,
       ],
+      [
+        'a coding on a line above',
+        '400',
+        `${start}Connection: close\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+      ],
+      [
+        'chunks of chunks',
+        '400',
+        `${start}Connection: close\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+      ],
+      ['a coding alone', '400', `${start}Connection: close\r\nTransfer-Encoding: gzip\r\n\r\n`],
       ['TRACE', '405', 'TRACE / HTTP/1.1\r\nHost: a\r\nAuthorization: Token a\r\nConnection: close\r\n\r\n'],
     ];
     for (const [what, status, text] of requests) {
@@ -528,6 +539,19 @@ describe('the reverse proxy', () => {
       };
       assertProblem(await send(), 502, 'upstream_unavailable');
     }
+  });
+
+  it('takes nothing for an answer whose body has a transfer coding that it would pass on without its name', async () => {
+    for (const codings of ['gzip, chunked', 'gzip', 'gzip\r\nTransfer-Encoding: chunked', 'chunked, chunked']) {
+      upstream = (incoming) => {
+        incoming.socket.end(`HTTP/1.1 200 A\r\nTransfer-Encoding: ${codings}\r\n\r\n1\r\na\r\n0\r\n\r\n`);
+      };
+      assertProblem(await send(), 502, 'upstream_unavailable');
+    }
+    upstream = (incoming) => {
+      incoming.socket.end('HTTP/1.1 200 A\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\n');
+    };
+    assert.equal((await send()).body, 'a');
   });
 
   it('keeps no connection to an upstream that answered before it had the whole body', async () => {

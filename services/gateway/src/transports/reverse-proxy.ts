@@ -143,9 +143,7 @@ export async function createReverseProxy(
     const hosts = valuesOf('host');
     // RFC 9112 section 3.2
     const hasHost = hosts.length === 1 || (hosts.length === 0 && request.httpVersion === '1.0');
-    // Node undoes `chunked` alone; whatever is below it would be passed on without its name.
-    const isReadable = valuesOf('transfer-encoding').every((coding) => coding.toLowerCase() === 'chunked');
-    if (!hasHost || !isReadable || !targetSyntax.test(url)) return null;
+    if (!hasHost || !hasKnownCoding(headers) || !targetSyntax.test(url)) return null;
     return {
       method,
       path: url,
@@ -249,6 +247,8 @@ export async function createReverseProxy(
       const { statusCode = 0 } = answer;
       // A change of protocol that has none, or no status at all (RFC 9110 section 15).
       if (statusCode < 200) return void upstream.destroy(new Error(`answered with status ${statusCode}`));
+      if (!hasKnownCoding(readHeaders(answer.rawHeaders)))
+        return void upstream.destroy(new Error('answered with a transfer coding'));
       begin();
       upstream.setTimeout(limits.idleMs);
       response.writeHead(statusCode, [...fields.answer(answer.rawHeaders), ...admitted.told].flat());
@@ -331,6 +331,11 @@ export async function createReverseProxy(
 function refused(response: ServerResponse, code: ErrorCode, more: Readonly<Record<string, string>> = {}): null {
   refuse(response, code, more);
   return null;
+}
+
+/** RFC 9112 section 6.1. Node undoes `chunked` alone; whatever is below it would be passed on without its name. */
+function hasKnownCoding(headers: Headers): boolean {
+  return (headers.get('transfer-encoding')?.values ?? []).every((coding) => coding.toLowerCase() === 'chunked');
 }
 
 function hasBody(headers: Headers): boolean {
