@@ -12,6 +12,19 @@ interface SessionsConfig {
   readonly connectTimeoutMs: number;
   /** After which a session without streams is closed. */
   readonly idleMs: number;
+  /** Streams that a session has in its life; default 2^29, of the 2^30 that RFC 9113 section 5.1.1 has numbers for. */
+  readonly lifeStreamsMax?: number;
+}
+
+interface Session {
+  readonly http2: ClientHttp2Session;
+  /** Those open. */
+  streams: number;
+  /** Those there were. */
+  lifeStreams: number;
+  brokenOff: number;
+  /** It takes no more, and ends with its last stream. */
+  isRetired: boolean;
 }
 
 /** Of a session, whatever the upstream would take. */
@@ -33,10 +46,7 @@ const sessionOptions = {
 export class UpstreamSessions {
   readonly #clock: Clock;
   readonly #config: SessionsConfig;
-  /** Those that take requests, with what they carry. */
-  readonly #open = new Map<ClientHttp2Session, number>();
-  readonly #all = new Set<ClientHttp2Session>();
-  readonly #brokenOff = new WeakMap<ClientHttp2Session, number>();
+  readonly #sessions = new Set<Session>();
   #streamsMax = streamsMax;
 
   constructor(clock: Clock, config: SessionsConfig) {
@@ -47,57 +57,54 @@ export class UpstreamSessions {
   /** Throws where the headers cannot be sent. */
   request(headers: OutgoingHttpHeaders): ClientHttp2Stream {
     const session = this.#withRoom() ?? this.#connect();
-    const stream = session.request(headers, { endStream: false, waitForTrailers: true });
-    this.#open.set(session, (this.#open.get(session) ?? 0) + 1);
+    const stream = session.http2.request(headers, { endStream: false, waitForTrailers: true });
+    session.streams += 1;
+    session.lifeStreams += 1;
+    if (session.lifeStreams >= (this.#config.lifeStreamsMax ?? 2 ** 29)) session.isRetired = true;
     stream.on('close', () => {
-      const count = this.#open.get(session);
-      if (count !== undefined) this.#open.set(session, count - 1);
-      if (stream.rstCode !== constants.NGHTTP2_NO_ERROR) this.#noteBrokenOff(session);
+      session.streams -= 1;
+      if (stream.rstCode !== constants.NGHTTP2_NO_ERROR) session.brokenOff += 1;
+      if (session.brokenOff >= brokenOffMax) session.isRetired = true;
+      if (session.isRetired && session.streams === 0) session.http2.close();
     });
     return stream;
   }
 
   close(): void {
-    for (const session of this.#all) session.destroy();
+    for (const { http2 } of this.#sessions) http2.destroy();
   }
 
-  #noteBrokenOff(session: ClientHttp2Session): void {
-    const count = (this.#brokenOff.get(session) ?? 0) + 1;
-    this.#brokenOff.set(session, count);
-    if (count < brokenOffMax) return;
-    this.#open.delete(session);
-    session.close();
-  }
-
-  #withRoom(): ClientHttp2Session | undefined {
-    for (const [session, count] of this.#open) {
-      if (!session.closed && !session.destroyed && count < this.#streamsMax) return session;
+  #withRoom(): Session | undefined {
+    for (const session of this.#sessions) {
+      const { http2, isRetired, streams } = session;
+      if (!isRetired && !http2.closed && !http2.destroyed && streams < this.#streamsMax) return session;
     }
     return undefined;
   }
 
-  #connect(): ClientHttp2Session {
+  #connect(): Session {
     const { url, connectTimeoutMs, idleMs } = this.#config;
-    const session = connect(url, sessionOptions);
-    this.#open.set(session, 0);
-    this.#all.add(session);
-    const late = this.#clock.setTimer(() => session.destroy(new Error('no connection in time')), connectTimeoutMs);
-    session.on('connect', () => late.cancel());
-    session.on('remoteSettings', ({ maxConcurrentStreams = streamsMax }) => {
+    const http2 = connect(url, sessionOptions);
+    const session: Session = { http2, streams: 0, lifeStreams: 0, brokenOff: 0, isRetired: false };
+    this.#sessions.add(session);
+    const late = this.#clock.setTimer(() => http2.destroy(new Error('no connection in time')), connectTimeoutMs);
+    http2.on('connect', () => late.cancel());
+    http2.on('remoteSettings', ({ maxConcurrentStreams = streamsMax }) => {
       this.#streamsMax = Math.max(1, Math.min(streamsMax, maxConcurrentStreams));
     });
     // By `on`, since a listener given to setTimeout is called once, and streams may be open then.
-    session.setTimeout(idleMs);
-    session.on('timeout', () => {
-      if (this.#open.get(session) === 0) session.close();
+    http2.setTimeout(idleMs);
+    http2.on('timeout', () => {
+      if (session.streams === 0) http2.close();
     });
     // It ends its streams, where that is dealt with.
-    session.on('error', () => undefined);
-    session.on('goaway', () => this.#open.delete(session));
-    session.on('close', () => {
+    http2.on('error', () => undefined);
+    http2.on('goaway', () => {
+      session.isRetired = true;
+    });
+    http2.on('close', () => {
       late.cancel();
-      this.#open.delete(session);
-      this.#all.delete(session);
+      this.#sessions.delete(session);
     });
     return session;
   }
