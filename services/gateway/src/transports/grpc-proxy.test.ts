@@ -462,6 +462,24 @@ describe('gRPC through the reverse proxy', () => {
     dying.close();
   });
 
+  it('says unavailable when the service is silently gone, however long the call may last', async () => {
+    const asked = Promise.withResolvers<void>();
+    const gone = createTcpServer((socket) => {
+      socket.on('error', () => undefined).write(frame(4, 0, 0, ''));
+      socket.once('data', () => asked.resolve());
+    }).listen(0, '127.0.0.1');
+    await once(gone, 'listening');
+    const other = await start((gone.address() as AddressInfo).port);
+    const session = open(other.port);
+    const headers = headersOf(session.request(grpcHeaders()));
+    await asked.promise;
+    await clock.advance(40_000);
+    assert.equal((await headers)['grpc-status'], '14');
+    session.destroy();
+    await other.close();
+    gone.close();
+  });
+
   it('opens a further connection where the service takes no more streams on one', async () => {
     const begun: ServerHttp2Stream[] = [];
     const narrow = await upstreamBy((stream) => begun.push(stream), { maxConcurrentStreams: 2 });

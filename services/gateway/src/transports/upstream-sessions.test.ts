@@ -59,4 +59,36 @@ describe('sessions of HTTP/2 with an upstream', () => {
     await open();
     assert.equal(sessions.size, 1, 'the last one has room for one more');
   });
+
+  it('are asked whether they are there while an answer is awaited in silence, and not more often than gRPC takes', async () => {
+    const { clock, sessions, open } = await setUp();
+    const { near, far } = await open();
+    let pings = 0;
+    for (const session of sessions) session.on('ping', () => (pings += 1));
+    /** What was said before has been heard at either end. */
+    const settle = async () => {
+      await new Promise((resolve) => near.session?.ping(resolve));
+      pings -= 1;
+    };
+    await clock.advance(20_000);
+    await settle();
+    assert.equal(pings, 0, 'not silent for long enough');
+    await clock.advance(30_000);
+    await settle();
+    assert.equal(pings, 1);
+    await clock.advance(250_000);
+    await settle();
+    assert.equal(pings, 1, 'no answer has begun meanwhile');
+    far.respond({ ':status': 200 });
+    await once(near, 'response');
+    await clock.advance(30_000);
+    await settle();
+    assert.equal(pings, 2);
+    far.close();
+    await once(near.resume(), 'close');
+    await clock.advance(400_000);
+    await open();
+    assert.equal(pings, 2, 'nothing was awaited');
+    assert.equal(sessions.size, 1);
+  });
 });

@@ -25,6 +25,11 @@ interface Session {
   brokenOff: number;
   /** It takes no more, and ends with its last stream. */
   isRetired: boolean;
+  octetsRead: number;
+  /** When octets came, or nothing was waited for. */
+  heardAtMs: number;
+  /** Null where no answer has begun or ended before. */
+  pingedAtMs: number | null;
 }
 
 /** Of a session, whatever the upstream would take. */
@@ -34,6 +39,17 @@ const streamsMax = 100;
  * with it the streams of everybody else.
  */
 const brokenOffMax = 200;
+
+/** An upstream with open streams that is silent for so long is asked whether it is there (RFC 9113 section 6.7), */
+const pingAfterMs = 20_000;
+/** and has so long to say so. */
+const pingTimeoutMs = 10_000;
+/**
+ * Between pings without an answer's begin or end: servers of gRPC count those that come more often than every 5 minutes, and
+ * without streams, and end the session (`too_many_pings`).
+ */
+const pingAgainMs = 310_000;
+const lookAfterMs = 5000;
 
 const sessionOptions = {
   settings: { enablePush: false },
@@ -58,9 +74,14 @@ export class UpstreamSessions {
   request(headers: OutgoingHttpHeaders): ClientHttp2Stream {
     const session = this.#withRoom() ?? this.#connect();
     const stream = session.http2.request(headers, { endStream: false, waitForTrailers: true });
+    if (session.streams === 0) session.heardAtMs = this.#nowMs();
     session.streams += 1;
     session.lifeStreams += 1;
     if (session.lifeStreams >= (this.#config.lifeStreamsMax ?? 2 ** 29)) session.isRetired = true;
+    const noteAnswer = (): void => {
+      session.pingedAtMs = null;
+    };
+    stream.on('response', noteAnswer).on('trailers', noteAnswer);
     stream.on('close', () => {
       session.streams -= 1;
       if (stream.rstCode !== constants.NGHTTP2_NO_ERROR) session.brokenOff += 1;
@@ -85,10 +106,24 @@ export class UpstreamSessions {
   #connect(): Session {
     const { url, connectTimeoutMs, idleMs } = this.#config;
     const http2 = connect(url, sessionOptions);
-    const session: Session = { http2, streams: 0, lifeStreams: 0, brokenOff: 0, isRetired: false };
+    const session: Session = {
+      http2,
+      streams: 0,
+      lifeStreams: 0,
+      brokenOff: 0,
+      isRetired: false,
+      octetsRead: 0,
+      heardAtMs: 0,
+      pingedAtMs: null,
+    };
     this.#sessions.add(session);
-    const late = this.#clock.setTimer(() => http2.destroy(new Error('no connection in time')), connectTimeoutMs);
-    http2.on('connect', () => late.cancel());
+    let timer = this.#clock.setTimer(() => http2.destroy(new Error('no connection in time')), connectTimeoutMs);
+    const watch = (): void => {
+      this.#pingIfSilent(session);
+      timer.cancel();
+      timer = this.#clock.setTimer(watch, lookAfterMs);
+    };
+    http2.on('connect', watch);
     http2.on('remoteSettings', ({ maxConcurrentStreams = streamsMax }) => {
       this.#streamsMax = Math.max(1, Math.min(streamsMax, maxConcurrentStreams));
     });
@@ -103,9 +138,26 @@ export class UpstreamSessions {
       session.isRetired = true;
     });
     http2.on('close', () => {
-      late.cancel();
+      timer.cancel();
       this.#sessions.delete(session);
     });
     return session;
+  }
+  #pingIfSilent(session: Session): void {
+    const { http2, streams, pingedAtMs } = session;
+    if (http2.destroyed) return;
+    const nowMs = this.#nowMs();
+    const octetsRead = http2.socket.bytesRead;
+    if (octetsRead !== session.octetsRead || streams === 0) session.heardAtMs = nowMs;
+    session.octetsRead = octetsRead;
+    if (nowMs - session.heardAtMs < pingAfterMs) return;
+    if (pingedAtMs !== null && nowMs - pingedAtMs < pingAgainMs) return;
+    session.pingedAtMs = nowMs;
+    const late = this.#clock.setTimer(() => http2.destroy(new Error('silent for too long')), pingTimeoutMs);
+    http2.ping(() => late.cancel());
+  }
+
+  #nowMs(): number {
+    return this.#clock.now().monotonicMs;
   }
 }
