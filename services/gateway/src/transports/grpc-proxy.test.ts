@@ -597,6 +597,26 @@ describe('gRPC through the reverse proxy', () => {
     await closed;
   });
 
+  it('ends a connection without a call, and says so, whether it had one or not, and none with one', async () => {
+    const own = await start(servicePort);
+    const [unused, used] = [open(own.port), open(own.port)];
+    const ends = [unused, used].map((session) => once(session, 'goaway'));
+    const chat = used.request(grpcHeaders({ ':path': '/test.Echo/Chat' }), { endStream: false });
+    chat.write(Buffer.from([0, 0, 0, 0, 1, 7]));
+    await Promise.all([once(unused, 'remoteSettings'), headersOf(chat)]);
+    await clock.advance(60_000);
+    assert.equal((await ends[0])?.[0], constants.NGHTTP2_NO_ERROR);
+    // Nor do pings keep it.
+    for (let round = 0; round < 3; round += 1) await new Promise((resolve) => used.ping(resolve));
+    assert.equal(used.closed, false);
+    chat.end();
+    await once(chat, 'close');
+    await new Promise((resolve) => used.ping(resolve));
+    await clock.advance(60_000);
+    assert.equal((await ends[1])?.[0], constants.NGHTTP2_NO_ERROR);
+    await own.close();
+  });
+
   it('is for gRPC: what else comes by HTTP/2 is asked to come by HTTP/1.1, which the same port serves', async () => {
     const session = open();
     for (const headers of [

@@ -64,6 +64,8 @@ const streamsMax = 250;
 const { NGHTTP2_CANCEL, NGHTTP2_HTTP_1_1_REQUIRED, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR } = constants;
 /** How long a client may go on sending when it has the whole answer. */
 const lingerMs = 1000;
+/** How long a client may have a connection without a call. */
+const unusedMs = 60_000;
 const grpcContentType = /^application\/grpc(?:[+;]|$)/i;
 
 export function createGrpcProxy(
@@ -84,12 +86,26 @@ export function createGrpcProxy(
   });
   server.on('session', (session) => {
     sessions.add(session);
-    session.on('close', () => sessions.delete(session));
-    session.setTimeout(idleMs, () => {
+    const end = (): void => {
       session.close();
       // A client that reads nothing keeps its streams from ending.
       const late = clock.setTimer(() => session.destroy(), lingerMs);
       session.on('close', () => late.cancel());
+    };
+    session.setTimeout(idleMs, end);
+    let streams = 0;
+    let unused = clock.setTimer(end, unusedMs);
+    session.on('stream', (stream) => {
+      streams += 1;
+      unused.cancel();
+      stream.on('close', () => {
+        streams -= 1;
+        if (streams === 0 && !session.closed) unused = clock.setTimer(end, unusedMs);
+      });
+    });
+    session.on('close', () => {
+      unused.cancel();
+      sessions.delete(session);
     });
   });
   server.on('sessionError', (err: Error) => logger.debug({ err }, 'connection of HTTP/2 ended'));
