@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ConfigError } from '@token-gateway/platform';
+import { createCertificateAuthority } from '../../../deploy/certificates.ts';
 import { loadGatewayConfig } from './config.ts';
 
 const required = {
@@ -45,6 +46,14 @@ describe('the configuration of the gateway', () => {
     assert.equal(problemsOf({ TG_AUTH_SERVER_URL: replicas }).length, 1);
     assert.deepEqual(problemsOf({ TG_AUTH_SERVER_URL: replicas, TG_ISSUER: 'https://issuer.example' }), []);
     assert.equal(problemsOf({ TG_AUTH_SERVER_URL: 'auth-server:8081' }).length, 1);
+  });
+
+  it('is refused with authorities of a service that are no certificates, or without TLS', async () => {
+    const { certificate } = await createCertificateAuthority('test', Date.now());
+    const https = { TG_UPSTREAM_URL: 'https://service' };
+    assert.deepEqual(problemsOf({ ...https, TG_UPSTREAM_CA: certificate }), []);
+    assert.equal(problemsOf({ ...https, TG_UPSTREAM_CA: '/etc/ca.crt' }).length, 1);
+    assert.equal(problemsOf({ TG_UPSTREAM_URL: 'http://service', TG_UPSTREAM_CA: certificate }).length, 1);
   });
 
   it('is refused with an id that identity would not take', () => {

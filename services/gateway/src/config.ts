@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import {
   ConfigError,
@@ -46,6 +47,8 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
       forwardAuth: list('TG_FORWARD_AUTH', { default: [] }),
       edgePort: port('TG_EDGE_PORT', 8080),
       upstreamUrl: optional(url('TG_UPSTREAM_URL', { schemes: ['http', 'https'] })),
+      /** PEM; absent: the authorities that Node knows. */
+      upstreamCa: optional(text('TG_UPSTREAM_CA')),
       upstreamTimeoutSeconds: integer('TG_UPSTREAM_TIMEOUT_SECONDS', { default: 60, minimum: 1, maximum: 3600 }),
       edgeIdleSeconds: integer('TG_EDGE_IDLE_SECONDS', { default: 300, minimum: 1, maximum: 86_400 }),
       edgeConnectionsMax: integer('TG_EDGE_CONNECTIONS_MAX', { default: 10_000, minimum: 1 }),
@@ -87,6 +90,12 @@ export function loadGatewayConfig(env: NodeJS.ProcessEnv) {
   }
   if (config.authServerUrls.length > 1 && config.issuer === undefined) {
     problems.push('TG_AUTH_SERVER_URL with several replicas needs TG_ISSUER, which is what they have in common');
+  }
+  if (config.upstreamCa !== undefined && !isCertificate(config.upstreamCa)) {
+    problems.push('TG_UPSTREAM_CA must be certificates in PEM');
+  }
+  if (config.upstreamCa !== undefined && config.upstreamUrl?.startsWith('https:') !== true) {
+    problems.push('TG_UPSTREAM_CA needs a TG_UPSTREAM_URL with https:');
   }
   if (config.gatewayId !== undefined && !/^[\w.-]{1,64}$/.test(config.gatewayId)) {
     problems.push('TG_GATEWAY_ID must be up to 64 letters, digits, dots, hyphens and underscores');
@@ -134,6 +143,14 @@ export function environmentOfWorker(
 
 function isOneOf<T extends string>(names: readonly T[]): (name: string) => name is T {
   return (name): name is T => names.some((each) => each === name);
+}
+
+function isCertificate(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).raw.length > 0;
+  } catch {
+    return false;
+  }
 }
 
 /** The private JWK that a secret holds; null when it holds something else. */

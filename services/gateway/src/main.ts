@@ -152,7 +152,14 @@ async function serve({ lifecycle, logger, registry }: ServiceContext, config: Ga
   if (upstreamUrl !== undefined) {
     const proxy = await createReverseProxy(
       { decide, decideAgain: gateway.decideAgain, rules, clock, logger, registry },
-      { host, port: config.edgePort, upstreamUrl, removeHeaders, limits: config.edgeLimits },
+      {
+        host,
+        port: config.edgePort,
+        upstreamUrl,
+        upstreamCa: config.upstreamCa,
+        removeHeaders,
+        limits: config.edgeLimits,
+      },
     );
     lifecycle.onClose('reverse proxy', () => proxy.close());
     logger.info({ host, port: proxy.port }, 'reverse proxy listening');

@@ -35,6 +35,8 @@ export interface GrpcProxyDeps {
 
 export interface GrpcProxyConfig {
   readonly upstream: URL;
+  /** Whose certificates are believed, PEM; absent, those that Node knows. */
+  readonly authorities: { readonly ca?: string };
   readonly upstreamTimeoutMs: number;
   readonly idleMs: number;
   readonly requestsMax: number;
@@ -70,11 +72,12 @@ const grpcContentType = /^application\/grpc(?:[+;]|$)/i;
 
 export function createGrpcProxy(
   { decide, openRequests, fields, clock, logger, onFailure }: GrpcProxyDeps,
-  { upstream: upstreamBase, upstreamTimeoutMs, idleMs, requestsMax }: GrpcProxyConfig,
+  { upstream: upstreamBase, authorities, upstreamTimeoutMs, idleMs, requestsMax }: GrpcProxyConfig,
 ): GrpcProxy {
   const basePath = upstreamBase.pathname.replace(/\/$/, '');
   const upstreams = new UpstreamSessions(clock, {
     url: upstreamBase.origin,
+    authorities,
     connectTimeoutMs: upstreamTimeoutMs,
     idleMs,
   });

@@ -47,6 +47,8 @@ export interface ReverseProxyConfig {
   readonly port: number;
   /** Requests go there; a path of it comes before theirs. */
   readonly upstreamUrl: string;
+  /** Authorities whose certificates of an upstream with `https:` are believed, PEM; absent, those that Node knows. */
+  readonly upstreamCa?: string | undefined;
   /** Names of headers removed beside the default ones; a trailing `*` stands for any rest. */
   readonly removeHeaders: readonly string[];
   readonly credential?: CredentialConfig;
@@ -92,7 +94,8 @@ export async function createReverseProxy(
   const upstreamBase = new URL(config.upstreamUrl);
   const basePath = upstreamBase.pathname.replace(/\/$/, '');
   const isHttps = upstreamBase.protocol === 'https:';
-  const agent = isHttps ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
+  const authorities = config.upstreamCa === undefined ? {} : { ca: config.upstreamCa };
+  const agent = isHttps ? new HttpsAgent({ keepAlive: true, ...authorities }) : new HttpAgent({ keepAlive: true });
   const fields = createForwardedFields([...removeHeaders, credential.header, credential.apiKeyHeader], rules);
   const tunnels = new Set<Socket>();
   const failures = new Counter({
@@ -118,6 +121,7 @@ export async function createReverseProxy(
     { decide, openRequests, fields, clock, logger, onFailure },
     {
       upstream: upstreamBase,
+      authorities,
       upstreamTimeoutMs: limits.upstreamTimeoutMs,
       idleMs: limits.idleMs,
       requestsMax: limits.requestsMax,
@@ -182,7 +186,7 @@ export async function createReverseProxy(
   async function handleWebSocket(request: IncomingMessage, response: ServerResponse, early: Buffer): Promise<void> {
     const admitted = await admit(request, response);
     if (admitted === null) return;
-    const own = { agent: false, allowHalfOpen: true };
+    const own = { agent: false, allowHalfOpen: true, ...authorities };
     const upstream = openUpstream(admitted, own, [
       ['connection', 'Upgrade'],
       ['upgrade', 'websocket'],

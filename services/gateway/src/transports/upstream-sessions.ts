@@ -9,6 +9,7 @@ import type { Clock } from '@token-gateway/platform';
 
 interface SessionsConfig {
   readonly url: string;
+  readonly authorities?: { readonly ca?: string };
   readonly connectTimeoutMs: number;
   /** After which a session without streams is closed. */
   readonly idleMs: number;
@@ -104,8 +105,8 @@ export class UpstreamSessions {
   }
 
   #connect(): Session {
-    const { url, connectTimeoutMs, idleMs } = this.#config;
-    const http2 = connect(url, sessionOptions);
+    const { url, authorities, connectTimeoutMs, idleMs } = this.#config;
+    const http2 = connect(url, { ...sessionOptions, ...authorities });
     const session: Session = {
       http2,
       streams: 0,
