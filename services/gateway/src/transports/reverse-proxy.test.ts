@@ -379,6 +379,26 @@ describe('the reverse proxy', () => {
     }
   });
 
+  it('announces a request body: the upstream has the headers before its first octet was sent, once', async () => {
+    for (const framing of [{ 'transfer-encoding': 'chunked' }, { 'content-length': 4 }]) {
+      for (const expect of [{}, { expect: '100-continue' }]) {
+        const begun = Promise.withResolvers<void>();
+        upstreamCount = 0;
+        upstream = async (incoming, response) => {
+          begun.resolve();
+          response.end(await read(incoming));
+        };
+        const sent = open({ method: 'POST', headers: { ...credential, ...framing, ...expect } });
+        sent.flushHeaders();
+        await begun.promise;
+        sent.end('body');
+        const [response] = (await once(sent, 'response')) as [IncomingMessage];
+        assert.equal(await read(response), 'body');
+        assert.equal(upstreamCount, 1);
+      }
+    }
+  });
+
   it('frames a body also when the Connection header names its length, so that no request hides in it', async () => {
     const bodies: string[] = [];
     upstream = async (incoming, response) => {
@@ -529,6 +549,14 @@ describe('the reverse proxy', () => {
     assert.equal(upstreamCount, 3, 'the first, and the second twice');
     upstream = refusing;
     assertProblem(await send({ method: 'POST' }, other.port), 502, 'upstream_unavailable');
+    await send({}, other.port);
+    upstream = refusing;
+    upstreamCount = 0;
+    const upload = open({ method: 'POST', headers: { ...credential, 'transfer-encoding': 'chunked' } }, other.port);
+    upload.flushHeaders();
+    const [response] = (await once(upload, 'response')) as [IncomingMessage];
+    assert.deepEqual([response.statusCode, upstreamCount], [502, 1], 'the upstream may have begun with it');
+    upload.destroy();
     await other.close();
   });
 

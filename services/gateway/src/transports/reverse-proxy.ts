@@ -281,6 +281,8 @@ export async function createReverseProxy(
     else {
       request.on('end', () => upstream.addTrailers(fields.requestTrailers(request.rawTrailers)));
       flow.join(request, upstream);
+      // Of a body that is there the begin has gone with the headers by then; for another they do not wait.
+      process.nextTick(() => upstream.flushHeaders());
     }
     return { flow, close, begin };
   }
