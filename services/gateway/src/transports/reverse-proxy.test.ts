@@ -82,6 +82,19 @@ async function send(options: RequestOptions = {}, port?: number) {
   return { status: response.statusCode, headers: response.headers, body: await read(response) };
 }
 
+/** An answer that has begun and goes on; `broken`: it has been broken off at the upstream. */
+async function beginAnswer(port?: number) {
+  const broken = Promise.withResolvers<void>();
+  upstream = (_incoming, response) => {
+    response.on('close', () => broken.resolve());
+    response.write('begin');
+  };
+  const sent = open({}, port);
+  sent.end();
+  const [response] = (await once(sent, 'response')) as [IncomingMessage];
+  return { sent, response, broken: broken.promise };
+}
+
 /** Everything the server answers to these bytes until it closes the connection. */
 async function sendRaw(text: string): Promise<string> {
   const socket = connect(proxy.port, '127.0.0.1');
@@ -465,17 +478,10 @@ describe('the reverse proxy', () => {
   });
 
   it('breaks off at the upstream when the client drops in the middle of the answer', async () => {
-    const broken = Promise.withResolvers<void>();
-    upstream = (_incoming, response) => {
-      response.on('close', () => broken.resolve());
-      response.write('begin');
-    };
-    const sent = open();
-    sent.end();
-    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    const { sent, response, broken } = await beginAnswer();
     response.on('error', () => undefined);
     sent.destroy();
-    await broken.promise;
+    await broken;
   });
 
   it('does not bother the upstream for a client that is gone when it has decided', async () => {
@@ -667,18 +673,11 @@ describe('the reverse proxy', () => {
   });
 
   it('ends an answer with its credential, in the middle, so that nobody takes it for the whole', async () => {
-    const broken = Promise.withResolvers<void>();
-    upstream = (_incoming, response) => {
-      response.on('close', () => broken.resolve());
-      response.write('begin');
-    };
-    const sent = open();
-    sent.end();
-    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    const { response, broken } = await beginAnswer();
     decideAgain = () => ({ outcome: 'deny', code: 'key_revoked' });
     const reading = assert.rejects(read(response));
     await clock.advance(300);
-    await Promise.all([reading, broken.promise]);
+    await Promise.all([reading, broken]);
   });
 
   it('refuses a request whose credential ends before the upstream answers', async () => {
@@ -734,10 +733,7 @@ describe('the reverse proxy', () => {
 
   it('breaks off an answer that is silent for too long', async () => {
     const impatient = await start(upstreamUrl, { idleMs: 50 });
-    upstream = (_incoming, response) => response.write('begin');
-    const sent = open({}, impatient.port);
-    sent.end();
-    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    const { response } = await beginAnswer(impatient.port);
     await assert.rejects(read(response));
     await impatient.close();
   });
