@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { after, describe, it } from 'node:test';
+import { setInterval } from 'node:timers/promises';
 import { createSilentTelemetry } from '@token-gateway/platform/testing';
 import { serveHttp } from './http-server.ts';
 
@@ -26,4 +27,30 @@ describe('a server of HTTP/1.1', () => {
       }
     });
   }
+
+  it('waits for the preface of HTTP/2 as long, however it drips', { timeout: 10_000 }, async () => {
+    let isServed = false;
+    const server = await serveHttp(
+      createSilentTelemetry(),
+      { host: '127.0.0.1', port: 0, headersTimeoutMs: 100 },
+      (_request, response) => void response.end(),
+      {
+        http2(socket) {
+          isServed = true;
+          socket.destroy();
+        },
+      },
+    );
+    after(() => server.close());
+    const socket = connect(server.port, '127.0.0.1').setNoDelay();
+    socket.on('error', () => undefined).resume();
+    const octets = [...'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'];
+    for await (const _ of setInterval(20)) {
+      const octet = octets.shift();
+      if (octet === undefined || socket.closed) break;
+      socket.write(octet);
+    }
+    if (!socket.closed) await once(socket, 'close');
+    assert.equal(isServed, false);
+  });
 });

@@ -165,7 +165,9 @@ function isForWebSocket({ method, httpVersion, headers }: IncomingMessage): bool
 /** Hands a connection over, with all its bytes, once they say which of both it is for. */
 function splitByPreface(socket: Socket, timeoutMs: number, http2: (socket: Socket) => void, http1: () => void): void {
   const read: Buffer[] = [];
+  const late = AbortSignal.timeout(timeoutMs);
   const end = (): void => void socket.destroy();
+  const settled = (): void => late.removeEventListener('abort', end);
   const onReadable = (): void => {
     const chunk: Buffer | null = socket.read();
     if (chunk === null) return;
@@ -174,7 +176,8 @@ function splitByPreface(socket: Socket, timeoutMs: number, http2: (socket: Socke
     const length = Math.min(begin.length, http2Preface.length);
     const isHttp2 = begin.compare(http2Preface, 0, length, 0, length) === 0;
     if (isHttp2 && length < http2Preface.length) return;
-    socket.off('readable', onReadable).off('end', end).off('timeout', end).setTimeout(0);
+    socket.off('readable', onReadable).off('end', end).off('close', settled);
+    settled();
     socket.unshift(begin);
     if (isHttp2) {
       // A half of a connection is of no use there; Node keeps the other half open unless told.
@@ -182,7 +185,8 @@ function splitByPreface(socket: Socket, timeoutMs: number, http2: (socket: Socke
       http2(socket);
     } else http1();
   };
-  socket.on('readable', onReadable).on('end', end).on('timeout', end).setTimeout(timeoutMs);
+  socket.on('readable', onReadable).on('end', end).on('close', settled);
+  late.addEventListener('abort', end);
 }
 
 /** Answers with the problem of a code; another status where whoever asked understands only some. */
