@@ -64,6 +64,11 @@ export async function pin(pid: number, cores: number | string): Promise<void> {
   await run('taskset', ['-a', '-p', '-c', String(cores), String(pid)]);
 }
 
+/** On its cores it waits for no other process, however busy, but for others of this kind (SCHED_FIFO); what it starts is ordinary. */
+export async function runBeforeOthers(pid: number): Promise<void> {
+  await run('chrt', ['--all-tasks', '--reset-on-fork', '--fifo', '--pid', '10', String(pid)]);
+}
+
 /** Of all its threads, user and system. */
 export async function cpuOf(pid: number): Promise<number> {
   const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ');

@@ -56,6 +56,13 @@ const lingerMs = 1000;
 /** How long calls may be on their way that were sent before the peer knew that no more are taken. */
 const drainAnnouncedMs = 1000;
 
+/**
+ * After so long, or so many calls more, the others have their turn: calls that came together, such as those of a flood, would
+ * hold up those of every other connection for as long as all of them take.
+ */
+const turnMsMax = 0.1;
+const turnCallsMin = 4;
+
 /** `grpc-timeout` reaches thousands of years. */
 const timerMsMax = 2 ** 31 - 1;
 
@@ -82,6 +89,15 @@ export class Connection implements FrameSink {
   #isClosed = false;
   #drain: Drain = 'no';
   #isReading = false;
+  /** What came and waits for the next turn of this connection, from an offset on; nothing is read meanwhile. */
+  #rest: { readonly chunk: Buffer; readonly from: number } | null = null;
+  #callsLeft = 0;
+  #turnEndMs = 0;
+  readonly #isTurnOver: () => boolean = () => {
+    if (this.#callsLeft > 0) return false;
+    this.#callsLeft = turnCallsMin;
+    return this.#shared.time.now().monotonicMs >= this.#turnEndMs;
+  };
   #isFlushDue = false;
   #nowMs: number;
   #drains = 0;
@@ -368,6 +384,7 @@ export class Connection implements FrameSink {
   // Answers
 
   #end(stream: Stream): void {
+    this.#callsLeft -= 1;
     stream.isEnded = true;
     stream.timer?.cancel();
     stream.timer = null;
@@ -566,18 +583,40 @@ export class Connection implements FrameSink {
 
   // Reading and writing
 
-  #read(chunk: Buffer): void {
+  #read(chunk: Buffer, from = 0): void {
     if (this.#isClosed) return;
     this.#nowMs = this.#shared.time.now().monotonicMs;
+    this.#turnEndMs = this.#nowMs + turnMsMax;
+    this.#callsLeft = turnCallsMin;
     this.#isReading = true;
-    this.#guarded(() => this.#reader.push(chunk));
+    let offset = chunk.length;
+    this.#guarded(() => {
+      offset = this.#reader.push(chunk, from, this.#isTurnOver);
+    });
     this.#isReading = false;
+    if (offset < chunk.length) this.#waitForTurn(chunk, offset);
     for (const stream of this.#incomplete) {
       if (stream.isClosed || stream.isEnded) continue;
       this.#arm(stream, Math.min(stream.deadlineMs, this.#nowMs + this.#shared.limits.requestMsMax));
     }
     this.#incomplete.length = 0;
     this.#flush();
+  }
+
+  #waitForTurn(chunk: Buffer, from: number): void {
+    this.#rest = { chunk, from };
+    this.#socket.pause();
+    // biome-ignore lint/plugin: in the next round of the event loop, after what others sent; no matter of time.
+    setImmediate(() => this.#readOn());
+  }
+
+  /** The rest, unless its answers had no room: then when there is. */
+  #readOn(): void {
+    const rest = this.#rest;
+    if (rest === null || this.#isClosed || this.#socket.writableNeedDrain) return;
+    this.#rest = null;
+    this.#read(rest.chunk, rest.from);
+    if (this.#rest === null && !this.#isClosed && !this.#socket.writableNeedDrain) this.#socket.resume();
   }
 
   #guarded(act: () => void): void {
@@ -622,7 +661,9 @@ export class Connection implements FrameSink {
     this.#drains += 1;
     this.#guarded(() => this.#resumeStreams());
     this.#flush();
-    if (!this.#socket.writableNeedDrain) this.#socket.resume();
+    if (this.#socket.writableNeedDrain) return;
+    if (this.#rest === null) this.#socket.resume();
+    else this.#readOn();
   }
 
   #watchStall(): void {
@@ -686,6 +727,7 @@ export class Connection implements FrameSink {
   #close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.#rest = null;
     for (const timer of [
       this.#handshakeTimer,
       this.#keepAliveTimer,

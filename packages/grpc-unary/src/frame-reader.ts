@@ -5,6 +5,8 @@ export interface FrameSink {
   frame(type: number, flags: number, streamId: number, bytes: Buffer, start: number, end: number): void;
 }
 
+const never = () => false;
+
 /**
  * Cuts what arrives into frames: in place where a chunk holds the whole of one, else in a buffer of the length that its
  * header says, so that octets that come one by one are copied once. Throws ConnectionError.
@@ -21,19 +23,19 @@ export class FrameReader {
     this.#sink = sink;
   }
 
-  push(chunk: Buffer): void {
-    let offset = this.#prefaceLength < clientPreface.length ? this.#readPreface(chunk) : 0;
+  /** Reads on from an offset until it is over, or enough for now. Returns where it stopped. */
+  push(chunk: Buffer, from = 0, isEnough: () => boolean = never): number {
+    let offset = from;
+    if (this.#prefaceLength < clientPreface.length) offset = this.#readPreface(chunk);
     if (this.#headerLength > 0) offset = this.#readRest(chunk, offset);
-    while (offset < chunk.length) {
+    while (offset < chunk.length && !isEnough()) {
       const start = offset + headerOctets;
       const end = start + (start <= chunk.length ? lengthOf(chunk, offset) : 0);
-      if (start > chunk.length || end > chunk.length) {
-        this.#readRest(chunk, offset);
-        return;
-      }
+      if (start > chunk.length || end > chunk.length) return this.#readRest(chunk, offset);
       this.#deliver(chunk, offset, chunk, start, end);
       offset = end;
     }
+    return offset;
   }
 
   /** RFC 9113 section 3.4 */

@@ -54,6 +54,47 @@ describe('calls', () => {
     await echoed(client, 5, 'c!');
   });
 
+  it('that came together let those of other connections in between, and are answered all the same', async () => {
+    const order: string[] = [];
+    const { server, time } = await startServer({}, ({ message }) => {
+      time.advance(0.1);
+      order.push(String(message));
+      if (order.length === 1) other.send(callOf(1, 'other'));
+      return message;
+    });
+    const [client, other] = [await connectRaw(server.port), await connectRaw(server.port)];
+    await other.settled();
+    const ids = Array.from({ length: 64 }, (_, index) => 2 * index + 1);
+    client.send(...ids.map((id) => callOf(id, `${id}`)));
+    for (const id of ids) await echoed(client, id, `${id}`);
+    await echoed(other, 1, 'other');
+    const place = order.indexOf('other');
+    assert.ok(place > 0 && place < 32, `after ${place} of 64`);
+    // Octets of a call that came in two parts are read on in their order.
+    client.send(...ids.map((id) => callOf(id + 128, 'again')), callOf(301, 'part').subarray(0, 50));
+    for (const id of ids) await echoed(client, id + 128, 'again');
+    client.send(callOf(301, 'part').subarray(50));
+    await echoed(client, 301, 'part');
+  });
+
+  it('whose answers nobody reads are read no further than their turn, and go on when they are read', async () => {
+    const answered: number[] = [];
+    const { server, time } = await startServer({}, () => {
+      time.advance(0.1);
+      answered.push(answered.length);
+      return Buffer.alloc(60_000);
+    });
+    const client = await connectRaw(server.port, settings([setting.initialWindowSize, 1_000_000]));
+    client.send(frame(frameType.windowUpdate, 0, 0, uint32(1_000_000_000)));
+    await client.settled();
+    client.socket.pause();
+    const ids = Array.from({ length: 100 }, (_, index) => 2 * index + 1);
+    client.send(...ids.map((id) => callOf(id, `${id}`)));
+    client.socket.resume();
+    for (const id of ids) assert.equal((await client.answer(id)).body.length, 60_005);
+    assert.equal(answered.length, ids.length);
+  });
+
   it('may come in frames of any size, padded, with priorities and unknown frames between, their headers in parts', async () => {
     const { server } = await startServer();
     const client = await connectRaw(server.port);

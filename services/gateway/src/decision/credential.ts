@@ -113,6 +113,11 @@ export function findPlainCredential(
   return valueStart < end ? { kind: isKey ? 'api-key' : 'jwt', bytes, start: valueStart, end } : null;
 }
 
+/** Whether a credential is all of those octets, when `findCredential` read the same request: then both have one cache key. */
+export function isAll(found: FoundCredential, { kind, start, end }: PlainCredential): boolean {
+  return found.kind === kind && found.value.length === end - start;
+}
+
 /** The scheme as it is written most often, and one space. */
 function beginsWith(bytes: Buffer, start: number, scheme: string): boolean {
   for (let at = 0; at < scheme.length; at += 1) if (bytes[start + at] !== scheme.charCodeAt(at)) return false;

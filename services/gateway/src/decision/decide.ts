@@ -49,9 +49,9 @@ import {
   type FoundCredential,
   findCredential,
   type GrantKind,
+  isAll,
   isWellFormed,
   nobody,
-  type PlainCredential,
 } from './credential.ts';
 import type { Decision, DecisionRequest } from './decision.ts';
 import { ExchangeGate, type ExchangeGateConfig } from './exchange-gate.ts';
@@ -118,6 +118,8 @@ interface Credential {
   readonly value: string;
   readonly audience: string;
   readonly cacheKey: string;
+  /** It was let in before, and is open. */
+  readonly isAgain: boolean;
 }
 
 interface PresentedCredential extends Credential {
@@ -125,8 +127,6 @@ interface PresentedCredential extends Credential {
   readonly source: string | null;
   /** What came with it. */
   readonly presented: Presentation;
-  /** It was let in before, and is open. */
-  readonly isAgain: boolean;
 }
 
 interface Flight {
@@ -212,11 +212,13 @@ export class DecisionCore {
   decide(request: DecisionRequest, audience = this.#config.audience): Decision | Promise<Decision> {
     try {
       const plain = request.plainCredential?.(this.#config.credential) ?? null;
-      const hit = plain === null ? null : this.#hitOfOctets(plain, audience);
+      const plainKey = plain === null ? null : cacheKeyOfOctets(plain.kind, audience, plain);
+      const hit = plainKey === null ? null : this.#hitOfOctets(plainKey);
       if (hit !== null) return hit;
       const found = findCredential(request.header, this.#config.credential);
       if ('refused' in found) return this.#report('request', { outcome: 'deny', code: found.refused });
-      return this.#decide(found, request, audience);
+      const cacheKey = plain !== null && plainKey !== null && isAll(found, plain) ? plainKey : undefined;
+      return this.#decide(found, request, audience, cacheKey);
     } catch (error) {
       return this.#report('request', this.#unavailable(error));
     }
@@ -232,24 +234,26 @@ export class DecisionCore {
   }
 
   /** Null for whatever more has to be known of. */
-  #hitOfOctets(plain: PlainCredential, audience: string): Decision | null {
-    const cacheKey = cacheKeyOfOctets(plain.kind, audience, plain);
-    const grant = cacheKey === null ? undefined : this.#grants.get(cacheKey);
+  #hitOfOctets(cacheKey: string): Decision | null {
+    const grant = this.#grants.get(cacheKey);
     if (grant === undefined || grant.conditions !== null) return null;
     const now = this.#deps.clock.now();
     if (now.monotonicMs >= grant.renewAtMs || this.#deps.view.check(grant, now) !== 'usable') return null;
     return this.#report('l1', grant.decision);
   }
 
-  #decide(found: FoundCredential, request: DecisionRequest, audience: string): Decision | Promise<Decision> {
-    const cacheKey = cacheKeyOf(found.kind, audience, found.value);
+  #decide(
+    found: FoundCredential,
+    request: DecisionRequest,
+    audience: string,
+    cacheKey = cacheKeyOf(found.kind, audience, found.value),
+  ): Decision | Promise<Decision> {
     const now = this.#deps.clock.now();
     const grant = this.#take(this.#grants, cacheKey, now);
     const { kind, value, scheme } = found;
-    if (grant?.conditions === null && scheme !== 'dpop') {
-      if (now.monotonicMs >= grant.renewAtMs) this.#renew({ kind, value, audience, cacheKey }, grant, now);
-      return this.#report(request.isAgain === true ? 'open' : 'l1', grant.decision);
-    }
+    const isAgain = request.isAgain === true;
+    if (grant?.conditions === null && scheme !== 'dpop')
+      return this.#use({ kind, value, audience, cacheKey, isAgain }, grant, now);
     const isAnonymous = kind === 'anonymous';
     if (grant === null && !isAnonymous && !isWellFormed(value))
       return this.#report('request', { outcome: 'deny', code: 'credential_malformed' });
@@ -258,7 +262,6 @@ export class DecisionCore {
       return this.#notAsked('address');
     const present = () => this.#deps.conditions.present(request, found);
     const presented = request.presented?.orElse(present) ?? present();
-    const isAgain = request.isAgain === true;
     const credential = { kind, value, audience, cacheKey, source, presented, isAgain };
     const decision = grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
     if (!(decision instanceof Promise)) return decision;
@@ -288,6 +291,11 @@ export class DecisionCore {
     const unmet = credential.presented.unmet(grant.conditions, now);
     if (unmet !== null) return this.#report('l1', unmet);
     if (!credential.presented.isSettled) return this.#claimed(credential);
+    return this.#use(credential, grant, now);
+  }
+
+  /** An entry whose conditions are met. */
+  #use(credential: Credential, grant: Grant, now: Instant): Decision {
     if (now.monotonicMs >= grant.renewAtMs) this.#renew(credential, grant, now);
     return this.#report(credential.isAgain ? 'open' : 'l1', grant.decision);
   }

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { CheckRequest } from '@token-gateway/schemas/ext-authz';
 import fc from 'fast-check';
 import { cacheKeyOf, cacheKeyOfOctets } from '../cache/cache-key.ts';
-import { defaultCredentialConfig, findCredential, isWellFormed } from '../decision/credential.ts';
+import { defaultCredentialConfig, findCredential, isAll, isWellFormed } from '../decision/credential.ts';
 import { readCheckRequest } from './check-request.ts';
 
 const text = fc.oneof(fc.string({ maxLength: 40 }), fc.string({ unit: 'grapheme', maxLength: 20 }));
@@ -190,9 +190,11 @@ describe('a CheckRequest read where it lies', () => {
         const plain = request.plainCredential(defaultCredentialConfig);
         if (plain === null) return;
         const shownText = plain.bytes.toString('latin1', plain.start, plain.end);
+        const found = findCredential(request.header, defaultCredentialConfig);
+        if (!('refused' in found) && isWellFormed(found.value))
+          assert.equal(isAll(found, plain), shownText === found.value);
         if (!isWellFormed(shownText)) return;
         shown += 1;
-        const found = findCredential(request.header, defaultCredentialConfig);
         if ('refused' in found) assert.ok(found.refused === 'credential_malformed' && shownText.startsWith('tgk_'));
         else assert.deepEqual([plain.kind, shownText], [found.kind, found.value]);
         for (const audience of ['internal', 'ö'.repeat(9)]) {
