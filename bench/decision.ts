@@ -57,10 +57,8 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
     const gateway = await startGateway(system, stack, transport);
     for (const credential of credentials) {
       const answer = await grantedAnswer(gateway.port, requests[credential]);
-      if (credential === 'API key') {
-        const floor = await startFloor(stack, transport, answer.length);
-        await compete(`${transport}: floor`, floor, requests[credential], floor.answer);
-      }
+      const floor = await startFloor(stack, transport, answer.length);
+      await compete(`${transport}: floor, request with ${credential}`, floor, requests[credential], floor.answer);
       await compete(`${transport}: hit by ${credential}`, gateway, requests[credential], answer);
     }
   }

@@ -33,6 +33,7 @@ export function envoyConfig(
     ),
     `
       lb_policy: ROUND_ROBIN
+      circuit_breakers: { thresholds: [{ max_connections: 10000, max_pending_requests: 10000, max_requests: 10000, max_retries: 10000 }] }
       typed_extension_protocol_options:
         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
           "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -80,7 +81,13 @@ static_resources:
                       grpc_service:
                         envoy_grpc: { cluster_name: gateways }
                         timeout: 2s
-                        retry_policy: { retry_on: "connect-failure,refused-stream,reset", num_retries: 1 }
+                        retry_policy:
+                          retry_on: "connect-failure,refused-stream,reset"
+                          num_retries: 1
+                          retry_host_predicate:
+                            - name: envoy.retry_host_predicates.previous_hosts
+                              typed_config: { "@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate }
+                          host_selection_retry_max_attempts: 5
                   - name: envoy.filters.http.router
                     typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
   clusters:${gateways}${cluster('upstream', [endpoint(ports.upstream)], '')}

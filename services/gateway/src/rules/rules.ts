@@ -69,8 +69,8 @@ export class RuleSet {
     const byRule = found.outcome === 'rule' ? (found.rule.access ?? 'token') : null;
     // Who says nothing of the route does not make it public, nor keep another from it.
     if (byRule === null && !isOpen(route?.access) && this.#otherwise === 'deny') return 'deny';
-    const byRoute = route === undefined ? byRule : (route.access ?? 'token');
-    const said: readonly Access[] = [byRule ?? 'public', byRoute ?? 'token'];
+    if (route === undefined) return byRule ?? 'token';
+    const said: readonly Access[] = [byRule ?? 'public', route.access ?? 'token'];
     return strictness.find((access) => said.includes(access)) ?? 'deny';
   }
 }
@@ -155,10 +155,15 @@ class Judged {
 export function createDecideByRules({ decide, decideAnonymously, rules, onRuled }: Deps): DecideByRules {
   const judgedBefore = new WeakMap<Allowed, Judged>();
 
+  function firstJudged(decision: Allowed): Judged {
+    const judged = new Judged(decision);
+    judgedBefore.set(decision, judged);
+    return judged;
+  }
+
   function judge(decision: Decision, rule: Rule | null, route: RouteDemand | undefined): RuledDecision {
     if (decision.outcome !== 'allow') return decision;
-    const judged = judgedBefore.get(decision) ?? new Judged(decision);
-    judgedBefore.set(decision, judged);
+    const judged = judgedBefore.get(decision) ?? firstJudged(decision);
     const unmet = route === undefined ? null : judged.unmet(route);
     const judgement: Judgement = unmet === null ? judged.by(rule) : { outcome: 'deny', code: unmet };
     return judgement.outcome === 'deny' ? said(judgement) : judgement;
