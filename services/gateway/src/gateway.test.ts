@@ -802,6 +802,18 @@ describe('a grant in use', () => {
     await gateway.close();
   });
 
+  it('that ends with its credential is renewed once, since more would bring no more', async () => {
+    const { authority, ask, clock, gateway, key } = await nearItsEnd();
+    const endsAtMs = clock.now().wallMs + 51_000;
+    authority.alter = (result) => (result.outcome === 'granted' ? { ...result, tokenExpiresAtMs: endsAtMs } : result);
+    for (let elapsed = 0; elapsed < 45_000; elapsed += 500) {
+      assert.equal(outcomeOf(await ask(key)), 'allow');
+      await clock.advance(500);
+    }
+    assert.equal(authority.exchangeCount, 2);
+    await gateway.close();
+  });
+
   it('is used no more once its renewal was refused, though the refusal may not be kept', async () => {
     const { authority, ask, clock, gateway, exports, key } = await nearItsEnd();
     authority.alter = () => ({ outcome: 'refused', code: 'credential_revoked', facts: null });

@@ -155,6 +155,8 @@ const tokenMarginMs = 5000;
 const retryAfterMaxSeconds = 3;
 /** A renewal that brought nothing is tried again after so long, or up to twice that. */
 const renewAgainMs = 1000;
+/** One that brought less is the last: of a token that ends at a fixed moment, only what it leaves the caches before becomes less. */
+const renewalGainMinMs = tokenMarginMs;
 
 const l2Value = Compile(
   Type.Object({
@@ -480,6 +482,7 @@ export class DecisionCore {
   }
 
   async #renewed(credential: Credential, grant: Grant): Promise<Renewal> {
+    const endedAtMs = grant.expiresAt.wallMs;
     const read = await this.#readL2(credential);
     // Meanwhile something newer than what it began from may have come in.
     if (read !== null && this.#isSuccessor(read, this.#grants.get(credential.cacheKey) ?? grant)) {
@@ -494,7 +497,12 @@ export class DecisionCore {
     const result = await flight.result;
     const decision = this.#settle(credential, flight, result);
     if (decision?.outcome === 'deny') this.#drop(credential, grant);
-    return decision?.outcome === 'allow' ? 'exchange' : result.outcome === 'refused' ? 'refused' : 'not-admitted';
+    if (decision?.outcome !== 'allow') return result.outcome === 'refused' ? 'refused' : 'not-admitted';
+    const renewed = this.#grants.get(credential.cacheKey);
+    // It ends when the credential does.
+    if (renewed !== undefined && renewed.expiresAt.wallMs - endedAtMs < renewalGainMinMs)
+      renewed.renewAtMs = renewed.expiresAt.monotonicMs;
+    return 'exchange';
   }
 
   #isSuccessor(read: Grant, grant: Grant): boolean {
