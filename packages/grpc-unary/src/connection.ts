@@ -594,7 +594,7 @@ export class Connection implements FrameSink {
       offset = this.#reader.push(chunk, from, this.#isTurnOver);
     });
     this.#isReading = false;
-    if (offset < chunk.length) this.#waitForTurn(chunk, offset);
+    if (offset < chunk.length && !this.#isClosed) this.#waitForTurn(chunk, offset);
     for (const stream of this.#incomplete) {
       if (stream.isClosed || stream.isEnded) continue;
       this.#arm(stream, Math.min(stream.deadlineMs, this.#nowMs + this.#shared.limits.requestMsMax));

@@ -414,6 +414,31 @@ describe('drain', () => {
     await closed;
   });
 
+  it('reads on when it ended in the middle of what came, so that its answers are not lost to a reset', async () => {
+    const { server, time } = await startServer({}, ({ message }) => {
+      time.advance(0.1);
+      return message;
+    });
+    const client = await connectRaw(server.port);
+    client.socket.allowHalfOpen = true;
+    const ids = [1, 3, 5, 7];
+    client.send(...ids.map((id) => headers(id)));
+    await client.settled();
+    const closed = server.close();
+    await client.until(() => client.goAway !== null);
+    const ping = client.frames.findLast(({ type, flags }) => type === frameType.ping && flags === 0) ?? assert.fail();
+    client.send(frame(frameType.ping, flag.ack, 0, ping.payload));
+    await client.until(() => client.goAway?.lastStreamId === 7);
+    client.send(...ids.map((id) => data(id, hello)), ...ids.map((id) => callOf(id + 8, 'late')));
+    for (const id of ids) await echoed(client, id, 'hello');
+    // More than buffers take.
+    const { promise: isTaken, resolve } = Promise.withResolvers<void>();
+    client.socket.write(Buffer.alloc(32 * 1024 * 1024), () => resolve());
+    await isTaken;
+    client.socket.end();
+    await closed;
+  });
+
   it('comes with age, and ends at a deadline, even of a peer that answers nothing', async () => {
     const { handler } = held();
     const { server, time, violations } = await startServer({ connectionAgeMsMax: 5000, drainMsMax: 3000 }, handler);
