@@ -91,10 +91,12 @@ export class Connection implements FrameSink {
   #isReading = false;
   /** What came and waits for the next turn of this connection, from an offset on; nothing is read meanwhile. */
   #rest: { readonly chunk: Buffer; readonly from: number } | null = null;
+  /** Its peer sends no more. */
+  #isLast = false;
   #callsLeft = 0;
   #turnEndMs = 0;
   readonly #isTurnOver: () => boolean = () => {
-    if (this.#callsLeft > 0) return false;
+    if (this.#callsLeft > 0 || this.#isLast) return false;
     this.#callsLeft = turnCallsMin;
     return this.#shared.time.now().monotonicMs >= this.#turnEndMs;
   };
@@ -125,6 +127,7 @@ export class Connection implements FrameSink {
     socket
       .on('data', (chunk: Buffer) => this.#read(chunk))
       .on('drain', () => this.#resume())
+      .on('end', () => this.#readLast())
       .on('error', () => this.#close())
       .on('close', () => this.#closed());
     this.#sender.ownSettings([
@@ -617,6 +620,15 @@ export class Connection implements FrameSink {
     this.#rest = null;
     this.#read(rest.chunk, rest.from);
     if (this.#rest === null && !this.#isClosed && !this.#socket.writableNeedDrain) this.#socket.resume();
+  }
+
+  /** When this side ends too, right behind this, the calls that came before have their answers. */
+  #readLast(): void {
+    this.#isLast = true;
+    const rest = this.#rest;
+    if (rest === null) return;
+    this.#rest = null;
+    this.#read(rest.chunk, rest.from);
   }
 
   #guarded(act: () => void): void {

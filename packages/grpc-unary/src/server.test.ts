@@ -95,6 +95,19 @@ describe('calls', () => {
     assert.equal(answered.length, ids.length);
   });
 
+  it('that came together before their peer ended are answered, as many as they are', async () => {
+    const { server, time } = await startServer({}, ({ message }) => {
+      time.advance(0.1);
+      return message;
+    });
+    const client = await connectRaw(server.port);
+    await client.settled();
+    const ids = Array.from({ length: 64 }, (_, index) => 2 * index + 1);
+    client.socket.end(Buffer.concat(ids.map((id) => callOf(id, `${id}`))));
+    for (const id of ids) await echoed(client, id, `${id}`);
+    await client.end();
+  });
+
   it('may come in frames of any size, padded, with priorities and unknown frames between, their headers in parts', async () => {
     const { server } = await startServer();
     const client = await connectRaw(server.port);
