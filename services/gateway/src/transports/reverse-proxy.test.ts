@@ -577,10 +577,14 @@ describe('the reverse proxy', () => {
 
   it('takes nothing for an answer whose body has a transfer coding that it would pass on without its name', async () => {
     for (const codings of ['gzip, chunked', 'gzip', 'gzip\r\nTransfer-Encoding: chunked', 'chunked, chunked']) {
+      upstream = echo;
+      await send();
       upstream = (incoming) => {
         incoming.socket.end(`HTTP/1.1 200 A\r\nTransfer-Encoding: ${codings}\r\n\r\n1\r\na\r\n0\r\n\r\n`);
       };
+      upstreamCount = 0;
       assertProblem(await send(), 502, 'upstream_unavailable');
+      assert.equal(upstreamCount, 1, 'it answered, and is not asked again');
     }
     upstream = (incoming) => {
       incoming.socket.end('HTTP/1.1 200 A\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\n');

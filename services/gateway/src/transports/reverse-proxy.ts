@@ -210,6 +210,8 @@ export async function createReverseProxy(
     const { request, response, headers, asked } = admitted;
     const flow = new Flow({ end: true });
     let isAnswered = false;
+    /** With something, if only with what is no answer. */
+    let isHeard = false;
     let isLate = false;
     const begin = (): void => {
       isAnswered = true;
@@ -234,7 +236,7 @@ export async function createReverseProxy(
       flow.drain(request);
       close();
       // The upstream closed an idle connection as it was taken again; what is safe is sent once more.
-      if (upstream.reusedSocket && !isLate && isSafe(request, headers)) {
+      if (upstream.reusedSocket && !isLate && !isHeard && isSafe(request, headers)) {
         forward(admitted);
         return;
       }
@@ -248,6 +250,7 @@ export async function createReverseProxy(
     });
     upstream.on('response', (answer) => {
       if (isOver()) return;
+      isHeard = true;
       const { statusCode = 0 } = answer;
       // A change of protocol that has none, or no status at all (RFC 9110 section 15).
       if (statusCode < 200) return void upstream.destroy(new Error(`answered with status ${statusCode}`));
