@@ -576,7 +576,8 @@ describe('the reverse proxy', () => {
   });
 
   it('takes nothing for an answer whose body has a transfer coding that it would pass on without its name', async () => {
-    for (const codings of ['gzip, chunked', 'gzip', 'gzip\r\nTransfer-Encoding: chunked', 'chunked, chunked']) {
+    const line = '\r\nTransfer-Encoding: chunked';
+    for (const codings of ['gzip, chunked', 'gzip', `gzip${line}`, 'chunked, chunked', `chunked${line}`]) {
       upstream = echo;
       await send();
       upstream = (incoming) => {

@@ -344,7 +344,8 @@ function refused(response: ServerResponse, code: ErrorCode, more: Readonly<Recor
 
 /** RFC 9112 section 6.1. Node undoes `chunked` alone; whatever is below it would be passed on without its name. */
 function hasKnownCoding(headers: Headers): boolean {
-  return (headers.get('transfer-encoding')?.values ?? []).every((coding) => coding.toLowerCase() === 'chunked');
+  const codings = headers.get('transfer-encoding')?.values.join() ?? 'chunked';
+  return codings.toLowerCase() === 'chunked';
 }
 
 function hasBody(headers: Headers): boolean {
