@@ -69,6 +69,13 @@ export async function serveHttp(
     return response !== undefined && unanswered.has(response);
   }
 
+  /** An answer has begun, or the latest waits for one before it: whatever is written there is taken for the rest of it. */
+  function isInAnswer(socket: Socket): boolean {
+    const response = latest.get(socket);
+    if (response === undefined || !isBusy(socket)) return false;
+    return response.socket === null || (response.headersSent && !response.writableEnded);
+  }
+
   function listener(request: IncomingMessage, response: ServerResponse): void {
     run(request, response, handle);
   }
@@ -133,7 +140,10 @@ export async function serveHttp(
   server.on('checkExpectation', (request, response) => {
     run(request, response, () => refuse(response, 'request_invalid'));
   });
-  server.on('clientError', answerClientError);
+  server.on('clientError', (error, socket) => {
+    if (isInAnswer(socket as Socket)) socket.destroy();
+    else answerClientError(error, socket);
+  });
   // All that fit into the size: Node drops the headers beyond the count without a word.
   server.maxHeadersCount = 0;
   await new Promise<void>((resolve, reject) => {

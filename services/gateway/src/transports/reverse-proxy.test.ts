@@ -362,6 +362,28 @@ describe('the reverse proxy', () => {
     assert.equal((await send()).status, 200);
   });
 
+  it('puts nothing of its own into an answer that has begun when the rest of the request is no HTTP', async () => {
+    upstream = (incoming, response) => {
+      response.writeHead(200, { 'content-length': 100 }).write('begin');
+      incoming.resume();
+    };
+    const head = 'POST / HTTP/1.1\r\nHost: a\r\nAuthorization: Token a\r\nTransfer-Encoding: chunked\r\n\r\n';
+    const next = 'GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Token a\r\n\r\n';
+    for (const rest of ['no length\r\n', `0\r\n\r\n${next}no http\r\n\r\n`]) {
+      const socket = connect(proxy.port, '127.0.0.1').setEncoding('latin1');
+      socket.on('error', () => undefined).write(head);
+      let answer = '';
+      while (!answer.endsWith('begin')) answer += String((await once(socket, 'data'))[0]);
+      socket.on('data', (chunk) => {
+        answer += chunk;
+      });
+      socket.write(rest);
+      await once(socket, 'close');
+      assert.match(answer, /^HTTP\/1\.1 200 /);
+      assert.ok(answer.endsWith('\r\n\r\nbegin'), answer);
+    }
+  });
+
   it('decides a request for WebSocket first, and leaves h2c, which clients offer by themselves, unheard', async () => {
     const upgrade = (protocol: string) => ({ connection: 'Upgrade, HTTP2-Settings', upgrade: protocol });
     assert.equal((await send({ headers: upgrade('websocket') })).status, 401);
