@@ -57,11 +57,11 @@ const lingerMs = 1000;
 const drainAnnouncedMs = 1000;
 
 /**
- * After so long, or so many calls more, the others have their turn: calls that came together, such as those of a flood, would
+ * After so long, looked at every so many frames, the others have their turn: calls that came together, such as those of a flood, would
  * hold up those of every other connection for as long as all of them take.
  */
 const turnMsMax = 0.1;
-const turnCallsMin = 4;
+const turnFramesMin = 8;
 
 /** `grpc-timeout` reaches thousands of years. */
 const timerMsMax = 2 ** 31 - 1;
@@ -93,11 +93,11 @@ export class Connection implements FrameSink {
   #rest: { readonly chunk: Buffer; readonly from: number } | null = null;
   /** Its peer sends no more. */
   #isLast = false;
-  #callsLeft = 0;
+  #framesLeft = 0;
   #turnEndMs = 0;
   readonly #isTurnOver: () => boolean = () => {
-    if (this.#callsLeft > 0 || this.#isLast) return false;
-    this.#callsLeft = turnCallsMin;
+    if (this.#framesLeft > 0 || this.#isLast) return false;
+    this.#framesLeft = turnFramesMin;
     return this.#shared.time.now().monotonicMs >= this.#turnEndMs;
   };
   #isFlushDue = false;
@@ -165,6 +165,7 @@ export class Connection implements FrameSink {
 
   frame(type: number, flags: number, streamId: number, bytes: Buffer, start: number, end: number): void {
     if (this.#isClosed) return;
+    this.#framesLeft -= 1;
     if (!this.#isReady) this.#greet(type, flags);
     if (this.#headerBlock !== null && type !== frameType.continuation) {
       throw new ConnectionError(errorCode.protocolError, 'another frame within a header block');
@@ -387,7 +388,6 @@ export class Connection implements FrameSink {
   // Answers
 
   #end(stream: Stream): void {
-    this.#callsLeft -= 1;
     stream.isEnded = true;
     stream.timer?.cancel();
     stream.timer = null;
@@ -590,7 +590,7 @@ export class Connection implements FrameSink {
     if (this.#isClosed) return;
     this.#nowMs = this.#shared.time.now().monotonicMs;
     this.#turnEndMs = this.#nowMs + turnMsMax;
-    this.#callsLeft = turnCallsMin;
+    this.#framesLeft = turnFramesMin;
     this.#isReading = true;
     let offset = chunk.length;
     this.#guarded(() => {
