@@ -7,6 +7,7 @@ type Benchmark = (args: readonly string[]) => Promise<Record<string, unknown>>;
 const benchmarks: Record<string, () => Promise<Benchmark>> = {
   decision: async () => (await import('./decision.ts')).benchmarkDecision,
   cache: async () => (await import('./cache.ts')).benchmarkCache,
+  envoy: async () => (await import('./envoy.ts')).benchmarkEnvoy,
   exchange: async () => (await import('./exchange.ts')).benchmarkExchange,
   overload: async () => (await import('./overload.ts')).benchmarkOverload,
   flood: async () => (await import('./flood.ts')).benchmarkFlood,

@@ -6,10 +6,14 @@ export interface GatewayPorts {
   readonly metrics: number;
 }
 
-/** Envoy in front of the upstream, asking gateways by ext_authz; one listener, as in deploy/envoy. */
+/**
+ * Envoy in front of the upstream, asking gateways by ext_authz; one listener, as in deploy/envoy.
+ * With `saysWhatWasAsked` each answer, also one of its own, has the path of its request in `x-asked`.
+ */
 export function envoyConfig(
   address: EnvoyAddress,
   ports: { gateways: readonly GatewayPorts[]; upstream: number },
+  { saysWhatWasAsked = false } = {},
 ): string {
   const endpoint = (port: number, more = '') => `
               - endpoint:
@@ -48,6 +52,10 @@ export function envoyConfig(
           unhealthy_threshold: 2
           healthy_threshold: 1`,
   );
+  const asked = saysWhatWasAsked
+    ? `
+                  response_headers_to_add: [{ header: { key: x-asked, value: "%REQ(:PATH)%" } }]`
+    : '';
   return `
 admin: { address: { socket_address: { address: 0.0.0.0, port_value: ${address.adminPort} } } }
 static_resources:
@@ -60,7 +68,7 @@ static_resources:
               typed_config:
                 "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
                 stat_prefix: edge
-                route_config:
+                route_config:${asked}
                   virtual_hosts:
                     - name: all
                       domains: ["*"]

@@ -1,11 +1,11 @@
 /** Clients that nobody here wrote, and what is between them and a server: the same at this server and at grpc-js. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { type AddressInfo, createServer, connect as open, type Socket } from 'node:net';
 import { after, before, it, suite } from 'node:test';
 import { type Client, credentials, Metadata, makeClientConstructor, status } from '@grpc/grpc-js';
 import { echoServers, type Served } from '../../packages/grpc-unary/src/echo.testing.ts';
 import { type EnvoyAddress, partsSuite } from '../parts/index.ts';
+import { Random } from '../simulation/random.ts';
+import { BreakingLink } from './breaking-link.ts';
 import { grpcGoClient, h2spec } from './programs.ts';
 
 const secondsOfBreaking = Number(process.env['TRANSPORT_SECONDS'] ?? 5);
@@ -36,8 +36,9 @@ await partsSuite('a server of gRPC', ['envoy'], (parts) => {
       }
 
       it('gives Envoy no wrong answer while connections are cut, reset, and stand still', async () => {
-        await using link = await startLink(served.port);
-        const envoy = await parts.envoy((address) => envoyConfig(address, link.port));
+        await using link = new BreakingLink({ host: '127.0.0.1', port: served.port }, new Random(1, 'link'));
+        const linkPort = await link.listen();
+        const envoy = await parts.envoy((address) => envoyConfig(address, linkPort));
         const { host } = new URL(envoy.url);
         const clients = Array.from({ length: 4 }, () => createClient(host));
         try {
@@ -55,13 +56,13 @@ await partsSuite('a server of gRPC', ['envoy'], (parts) => {
                 assert.equal(answer, message);
                 asked.right += 1;
               }
-              link.breakSometimes(worker * 7919 + round);
+              if ((worker * 7919 + round) % 101 === 0) link.break();
             }
           };
           await Promise.all(Array.from({ length: 64 }, (_, worker) => loop(worker)));
-          console.log(`${name}: ${asked.right} answers, ${asked.failed} broken off, ${link.broken} connections broken`);
-          assert.ok(asked.right > 100 && link.broken > 10);
-          link.heal();
+          const broken = Object.values(link.broken).reduce((sum, count) => sum + count, 0);
+          console.log(`${name}: ${asked.right} answers, ${asked.failed} broken off, ${broken} connections broken`);
+          assert.ok(asked.right > 100 && broken > 10);
           const healed = async (): Promise<string | number> => ask(clients[0] ?? assert.fail(), 'x');
           let answer = await healed();
           while (answer !== 'x') answer = await healed();
@@ -94,64 +95,6 @@ function ask(client: Client, message: string): Promise<string | number> {
       (error, answer) => resolve(error === null ? (answer ?? '') : error.code),
     );
   });
-}
-
-/** Bytes from a port of its own to another; it ends, resets, or holds connections back. */
-async function startLink(to: number) {
-  const pairs = new Set<readonly [Socket, Socket]>();
-  let isBreaking = true;
-  let broken = 0;
-  const server = createServer((near) => {
-    const far = open({ host: '127.0.0.1', port: to });
-    const pair = [near, far] as const;
-    pairs.add(pair);
-    near.pipe(far).pipe(near);
-    for (const socket of pair) {
-      socket.on('error', () => undefined);
-      socket.on('close', () => {
-        pairs.delete(pair);
-        for (const each of pair) each.destroy();
-      });
-    }
-  });
-  server.listen(0, '0.0.0.0');
-  await once(server, 'listening');
-  return {
-    port: (server.address() as AddressInfo).port,
-    get broken() {
-      return broken;
-    },
-    /** Does something to a connection, one time of many. */
-    breakSometimes(seed: number): void {
-      if (!isBreaking || seed % 101 !== 0) return;
-      const [pair] = pairs;
-      if (pair === undefined) return;
-      broken += 1;
-      const [near, far] = pair;
-      const harm = [
-        () => near.destroy(),
-        () => far.destroy(),
-        () => far.resetAndDestroy(),
-        () => far.end(),
-        () => {
-          near.pause();
-          setTimeout(() => near.resume(), 300).unref();
-        },
-        () => {
-          far.pause();
-          setTimeout(() => far.resume(), 300).unref();
-        },
-      ];
-      harm[broken % harm.length]?.();
-    },
-    heal(): void {
-      isBreaking = false;
-    },
-    async [Symbol.asyncDispose](): Promise<void> {
-      server.close();
-      for (const pair of pairs) for (const socket of pair) socket.destroy();
-    },
-  };
 }
 
 function envoyConfig({ hostname, listenerPort, adminPort }: EnvoyAddress, serverPort: number): string {
