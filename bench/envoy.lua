@@ -34,7 +34,7 @@ function request()
   return requests[at % #requests + 1]
 end
 
--- Envoy says in x-asked what it was asked. Where an answer was torn, wrk leaves what it had of it before the next one.
+-- Envoy says in x-asked what it was asked.
 function response(status, headers, body)
   local asked = headers["x-asked"] or "/unmarked/"
   local kind = asked:match("^/(%l+)/") or "unmarked"

@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import type { Random } from '../simulation/random.ts';
 
-const harms = ['cut', 'torn', 'reset', 'paused'] as const;
-type Harm = (typeof harms)[number];
+const everyHarm = ['cut', 'torn', 'reset', 'paused'] as const;
+type Harm = (typeof everyHarm)[number];
 type Pair = readonly [near: Socket, far: Socket];
 
 export class BreakingLink implements AsyncDisposable {
@@ -14,6 +14,7 @@ export class BreakingLink implements AsyncDisposable {
   readonly #broken = new WeakSet<Pair>();
   readonly #server = createServer((near) => this.#accept(near));
   readonly #target: { readonly host: string; readonly port: number };
+  readonly #possible: readonly Harm[];
   readonly #counts: Record<Harm, number> = { cut: 0, torn: 0, reset: 0, paused: 0 };
 
   readonly #harms: Readonly<Record<Harm, (pair: Pair, which: readonly Socket[]) => void>> = {
@@ -44,9 +45,14 @@ export class BreakingLink implements AsyncDisposable {
     },
   };
 
-  constructor(target: { readonly host: string; readonly port: number }, random: Random) {
+  constructor(
+    target: { readonly host: string; readonly port: number },
+    random: Random,
+    harms: readonly Harm[] = everyHarm,
+  ) {
     this.#target = target;
     this.#random = random;
+    this.#possible = harms;
   }
 
   async listen(): Promise<number> {
@@ -65,7 +71,7 @@ export class BreakingLink implements AsyncDisposable {
     const whole = [...this.#pairs].filter((pair) => !this.#broken.has(pair));
     if (whole.length === 0) return;
     const pair = this.#random.pick(whole);
-    const harm = this.#random.pick(harms);
+    const harm = this.#random.pick(this.#possible);
     this.#broken.add(pair);
     this.#counts[harm] += 1;
     this.#harms[harm](pair, this.#random.pick([pair, [pair[0]], [pair[1]]]));
