@@ -95,6 +95,8 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
       if (samples.length % 12 === 11) {
         load.close();
         load = await connect();
+        // Those that were replaced while it connected.
+        for (const [at, { request }] of live.entries()) load.replace(at, request);
       }
       const count = await load.run(32, sampleEveryMs);
       const tookMs = performance.now() - from;
