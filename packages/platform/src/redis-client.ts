@@ -13,6 +13,16 @@ export interface RedisClientOptions {
   readonly isPipelined?: boolean;
 }
 
+/** What every port that is kept in Redis is made of. */
+export interface RedisPortOptions {
+  readonly url: string;
+  readonly logger: Logger;
+  readonly clock?: Clock;
+  /** Milliseconds after which a command rejects. */
+  readonly commandTimeoutMs?: number;
+  readonly random?: () => number;
+}
+
 /** A connection on which nothing arrives for this long after a command is broken off and made again. */
 const silenceTimeoutMs = 1_000;
 const reconnectMinMs = 50;

@@ -1,17 +1,6 @@
-import type { Clock } from '../clock/port.ts';
 import { systemClock } from '../clock/system.ts';
-import { createRedisClient, replyWithin } from '../redis-client.ts';
-import type { Logger } from '../telemetry.ts';
+import { createRedisClient, type RedisPortOptions, replyWithin } from '../redis-client.ts';
 import type { QuotaLedger, QuotaReport } from './port.ts';
-
-export interface RedisQuotaLedgerOptions {
-  readonly url: string;
-  readonly logger: Logger;
-  readonly clock?: Clock;
-  /** Milliseconds after which a report rejects. Default 100. */
-  readonly commandTimeoutMs?: number;
-  readonly random?: () => number;
-}
 
 const keyPrefix = 'tg:quota:';
 /** Of one call of the script, which nothing else at Redis interrupts. */
@@ -44,7 +33,7 @@ export function createRedisQuotaLedger({
   clock = systemClock,
   commandTimeoutMs = 100,
   random = Math.random,
-}: RedisQuotaLedgerOptions): QuotaLedger {
+}: RedisPortOptions): QuotaLedger {
   const redis = createRedisClient({ url, logger, purpose: 'quotas', random });
 
   async function ask(reports: readonly QuotaReport[]): Promise<readonly number[]> {

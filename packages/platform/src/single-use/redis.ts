@@ -1,17 +1,9 @@
-import type { Clock } from '../clock/port.ts';
 import { systemClock } from '../clock/system.ts';
-import { createRedisClient, replyWithin } from '../redis-client.ts';
-import type { Logger } from '../telemetry.ts';
+import { createRedisClient, type RedisPortOptions, replyWithin } from '../redis-client.ts';
 import type { SingleUse } from './port.ts';
 
-export interface RedisSingleUseOptions {
-  readonly url: string;
-  readonly logger: Logger;
+export interface RedisSingleUseOptions extends RedisPortOptions {
   readonly lifeMs: number;
-  readonly clock?: Clock;
-  /** Milliseconds after which a claim rejects. Default 50. */
-  readonly commandTimeoutMs?: number;
-  readonly random?: () => number;
 }
 
 const keyPrefix = 'tg:once:';

@@ -1,19 +1,8 @@
 import { createHash } from 'node:crypto';
 import { allSubject, type Subject } from '@token-gateway/revocation';
-import type { Clock } from '../clock/port.ts';
 import { systemClock } from '../clock/system.ts';
-import { createRedisClient, replyWithin } from '../redis-client.ts';
-import type { Logger } from '../telemetry.ts';
+import { createRedisClient, type RedisPortOptions, replyWithin } from '../redis-client.ts';
 import type { TokenCache } from './port.ts';
-
-export interface RedisTokenCacheOptions {
-  readonly url: string;
-  readonly logger: Logger;
-  readonly clock?: Clock;
-  /** Milliseconds after which a command rejects. Default 50. */
-  readonly commandTimeoutMs?: number;
-  readonly random?: () => number;
-}
 
 const entryPrefix = 'tg:l2:';
 const indexPrefix = 'tg:idx:';
@@ -62,7 +51,7 @@ export function createRedisTokenCache({
   clock = systemClock,
   commandTimeoutMs = 50,
   random = Math.random,
-}: RedisTokenCacheOptions): TokenCache {
+}: RedisPortOptions): TokenCache {
   const redis = createRedisClient({ url, logger, purpose: 'token cache', random, isPipelined: true });
   const within = <T>(reply: Promise<T>): Promise<T> => replyWithin(clock, commandTimeoutMs, reply);
 
