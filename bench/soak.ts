@@ -6,6 +6,7 @@
 import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { metricOf } from './cpu.ts';
+import { grantedAnswer } from './decision.ts';
 import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
 import { cpuOf, memoryOf, pin, startCallers, startGateway } from './gateway-process.ts';
 import { numberOf } from './options.ts';
@@ -50,6 +51,7 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
       live.map(({ request }) => request),
       isGranted,
     );
+  if (live[0] !== undefined) await grantedAnswer(gateway.port, live[0].request);
   let load = await connect();
   stack.defer(() => load.close());
   const revoked: { readonly request: Buffer; readonly atMs: number }[] = [];

@@ -34,13 +34,25 @@ await partsSuite('triggers beside PUBLISH', ['postgres', 'kafka', 'redis'], (par
   const purged = () => metric(system, /^tg_gateway_purged_entries_total\{.*redis-keyspace/);
 
   it('an L2 entry that the relay removes leaves L1 of every gateway (del)', async () => {
-    const { key, keyId } = await system.admin.tenantFixture();
-    await untilEverywhere(system, withKey(key), 200, 1000);
+    const redis = new Redis(system.redis?.url ?? '');
+    const { userId } = await system.admin.tenantFixture();
+    let [key, keyId] = ['', ''];
+    // A gateway that has no connection to Redis yet keeps what it decides for itself, and hears nothing.
+    await until('both gateways listen, and an entry is in L2', 5000, async () => {
+      ({ id: keyId, key } = await system.admin.createKey(userId));
+      await untilEverywhere(system, withKey(key), 200, 1000);
+      const [, listeners] = await redis.pubsub('NUMSUB', '__keyevent@0__:del');
+      return listeners === 2 && (await redis.keys('tg:l2:*')).length > 0;
+    });
+    redis.disconnect();
     const before = await purged();
     await system.admin.revokeKey(keyId);
     // Nobody asks meanwhile: an entry leaves by itself only when it is looked at.
     await until('both gateways purged an entry', 2000, async () => {
       return (await purged()).every((count, index) => count > (before[index] ?? 0));
+    }).catch((cause: unknown) => {
+      const said = [system.relay, ...system.edges.map((edge) => edge.process)].map((each) => each?.output.slice(-4000));
+      throw new Error(said.join('\n'), { cause });
     });
     assert.deepEqual(await callEverywhere(system, withKey(key)), [401, 401]);
     assert.deepEqual(await metric(system, /^tg_gateway_signals_total/), [0, 0]);
