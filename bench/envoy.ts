@@ -5,7 +5,7 @@
  * has a right to be is refused. What the gateway holds of memory, descriptors and connections is the same at the end.
  */
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,7 +17,7 @@ import { BreakingLink } from '../tests/transport/breaking-link.ts';
 import { metricOf } from './cpu.ts';
 import { type Asked, kinds, planOf, textOfPlan } from './envoy-plan.ts';
 import { JudgingUpstream } from './envoy-upstream.ts';
-import { type GatewayServer, memoryOf, startCallers, startGateway } from './gateway-process.ts';
+import { filesOf, type GatewayServer, memoryOf, metricsOf, startCallers, startGateway } from './gateway-process.ts';
 import { numberOf } from './options.ts';
 import { formatTable } from './statistics.ts';
 
@@ -252,10 +252,6 @@ async function statsOf(adminUrl: string): Promise<Record<string, number>> {
   };
 }
 
-async function metricsOf({ metricsUrl }: GatewayServer): Promise<string> {
-  return (await fetch(metricsUrl, { headers: { connection: 'close' } })).text();
-}
-
 /** After a full collection. */
 async function heldBy(gateway: GatewayServer, at: string): Promise<Held> {
   process.kill(gateway.pid, 'SIGUSR2');
@@ -283,10 +279,6 @@ async function rest(gateway: GatewayServer, link: BreakingLink, at: string, file
     if ((held.connections === 0 && held.files <= filesMax) || performance.now() > until) return held;
     await sleep(1000);
   }
-}
-
-async function filesOf(pid: number): Promise<number> {
-  return (await readdir(`/proc/${pid}/fd`)).length;
 }
 
 /** To its port of ext_authz, in any state in which it still has a descriptor. */

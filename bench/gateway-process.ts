@@ -1,6 +1,6 @@
 /** A gateway as it runs in production, on one core. */
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { openParts } from '../tests/parts/index.ts';
 import { startIssuer } from '../tests/system/issuer.ts';
@@ -79,4 +79,14 @@ export async function cpuOf(pid: number): Promise<number> {
 export async function memoryOf(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1]) * 1024;
+}
+
+/** How many descriptors it has open. */
+export async function filesOf(pid: number): Promise<number> {
+  return (await readdir(`/proc/${pid}/fd`)).length;
+}
+
+/** Its metrics as it exports them, by a connection that is not kept. */
+export async function metricsOf({ metricsUrl }: GatewayServer): Promise<string> {
+  return (await fetch(metricsUrl, { headers: { connection: 'close' } })).text();
 }

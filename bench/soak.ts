@@ -3,12 +3,20 @@
  * and how late its event loop is, from when it is warm to the end. Every answer is checked: a key in use is granted, and one
  * that was revoked a second ago is not.
  */
-import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { metricOf } from './cpu.ts';
 import { grantedAnswer } from './decision.ts';
 import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
-import { cpuOf, memoryOf, pin, startCallers, startGateway } from './gateway-process.ts';
+import {
+  cpuOf,
+  filesOf,
+  type GatewayServer,
+  memoryOf,
+  metricsOf,
+  pin,
+  startCallers,
+  startGateway,
+} from './gateway-process.ts';
 import { numberOf } from './options.ts';
 import { formatTable, summarize } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
@@ -104,7 +112,7 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
       const tookMs = performance.now() - from;
       const core = ((await cpuOf(gateway.pid)) - cpu) / 1000 / tookMs;
       samples.push({
-        ...(await sampleOf(gateway.pid, gateway.metricsUrl, begin)),
+        ...(await sampleOf(gateway, begin)),
         perSecond: count / (tookMs / 1000),
         core,
       });
@@ -147,14 +155,14 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   return { samples, growth, loopP99Ms, asked, wrong, minutes };
 }
 
-async function sampleOf(pid: number, metricsUrl: string, begin: number): Promise<Omit<Sample, 'perSecond' | 'core'>> {
-  const metrics = await (await fetch(metricsUrl, { headers: { connection: 'close' } })).text();
+async function sampleOf(gateway: GatewayServer, begin: number): Promise<Omit<Sample, 'perSecond' | 'core'>> {
+  const metrics = await metricsOf(gateway);
   return {
     atSeconds: (performance.now() - begin) / 1000,
-    residentOctets: await memoryOf(pid),
+    residentOctets: await memoryOf(gateway.pid),
     heapOctets: metricOf(metrics, 'nodejs_heap_size_used_bytes'),
     entries: metricOf(metrics, 'tg_gateway_l1_entries'),
-    files: (await readdir(`/proc/${pid}/fd`)).length,
+    files: await filesOf(gateway.pid),
     loopP99Ms: metricOf(metrics, 'nodejs_eventloop_lag_p99_seconds') * 1000,
   };
 }

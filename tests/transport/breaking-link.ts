@@ -1,6 +1,7 @@
 /** One connection path between two processes that ends, resets and holds back connections. */
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import type { Target } from '../faults/link.ts';
 import type { Random } from '../simulation/random.ts';
 
 const everyHarm = ['cut', 'torn', 'reset', 'paused'] as const;
@@ -13,7 +14,7 @@ export class BreakingLink implements AsyncDisposable {
   /** One thing at a time: held back, or ending by what was done to them. What is lost is never followed by more. */
   readonly #broken = new WeakSet<Pair>();
   readonly #server = createServer((near) => this.#accept(near));
-  readonly #target: { readonly host: string; readonly port: number };
+  readonly #target: Target;
   readonly #possible: readonly Harm[];
   readonly #counts: Record<Harm, number> = { cut: 0, torn: 0, reset: 0, paused: 0 };
 
@@ -45,11 +46,7 @@ export class BreakingLink implements AsyncDisposable {
     },
   };
 
-  constructor(
-    target: { readonly host: string; readonly port: number },
-    random: Random,
-    harms: readonly Harm[] = everyHarm,
-  ) {
+  constructor(target: Target, random: Random, harms: readonly Harm[] = everyHarm) {
     this.#target = target;
     this.#random = random;
     this.#possible = harms;

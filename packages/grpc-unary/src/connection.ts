@@ -615,20 +615,21 @@ export class Connection implements FrameSink {
 
   /** The rest, unless its answers had no room: then when there is. */
   #readOn(): void {
-    const rest = this.#rest;
-    if (rest === null || this.#isClosed || this.#socket.writableNeedDrain) return;
-    this.#rest = null;
-    this.#read(rest.chunk, rest.from);
+    if (this.#rest === null || this.#socket.writableNeedDrain) return;
+    this.#readRest();
     if (this.#rest === null && !this.#isClosed && !this.#socket.writableNeedDrain) this.#socket.resume();
   }
 
   /** When this side ends too, right behind this, the calls that came before have their answers. */
   #readLast(): void {
     this.#isLast = true;
+    this.#readRest();
+  }
+
+  #readRest(): void {
     const rest = this.#rest;
-    if (rest === null) return;
     this.#rest = null;
-    this.#read(rest.chunk, rest.from);
+    if (rest !== null) this.#read(rest.chunk, rest.from);
   }
 
   #guarded(act: () => void): void {

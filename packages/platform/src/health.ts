@@ -2,6 +2,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Clock } from './clock/port.ts';
 import { systemClock } from './clock/system.ts';
+import { lookForLate } from './http-problem.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import type { Registry } from './telemetry.ts';
 
@@ -54,12 +55,7 @@ export async function startHealthServer(options: HealthServerOptions): Promise<{
     }
   }
 
-  // Node looks for what is late every 30 s otherwise.
-  const limits = {
-    requestTimeout: requestTimeoutMs,
-    headersTimeout: requestTimeoutMs,
-    connectionsCheckingInterval: 1000,
-  };
+  const limits = { ...lookForLate, requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs };
   const server = createServer(limits, (request, response) => {
     answer(request.url ?? '').then(
       ({ status, type, body }) => response.writeHead(status, { 'content-type': type }).end(body),

@@ -124,8 +124,8 @@ export interface HttpAppOptions {
   readonly requestTimeoutMs?: number;
 }
 
-/** Node looks every 30 s otherwise. */
-const lookForLate = { connectionsCheckingInterval: 1000 };
+/** For servers of Node, which look for requests that are late every 30 s otherwise. */
+export const lookForLate = { connectionsCheckingInterval: 1000 };
 
 /**
  * A fastify app as every REST API here has it: bodies are taken as they are or refused (no coercion, no dropped

@@ -1,7 +1,7 @@
 /** What the transports over HTTP/1.1 have in common: limits, closing, and how they read and refuse. @module */
 import { createServer, type IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import { answerClientError, type ErrorCode, type Logger, problemResponse } from '@token-gateway/platform';
+import { answerClientError, type ErrorCode, type Logger, lookForLate, problemResponse } from '@token-gateway/platform';
 import type { TransportServer } from './grpc-server.ts';
 
 /** Above the largest credential, so that one just too large gets a decision. */
@@ -105,8 +105,7 @@ export async function serveHttp(
     maxHeaderSize: headersSizeMax,
     headersTimeout: headersTimeoutMs,
     requestTimeout: requestTimeoutMs,
-    // Node looks for what is late every 30 s otherwise.
-    connectionsCheckingInterval: 1000,
+    ...lookForLate,
     keepAliveTimeout: keepAliveMs,
     // Node's own refusal has no problem body.
     requireHostHeader: false,

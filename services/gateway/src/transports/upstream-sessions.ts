@@ -144,6 +144,7 @@ export class UpstreamSessions {
     });
     return session;
   }
+
   #pingIfSilent(session: Session): void {
     const { http2, streams, pingedAtMs } = session;
     if (http2.destroyed) return;
