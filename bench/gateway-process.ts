@@ -69,6 +69,11 @@ export async function runBeforeOthers(pid: number): Promise<void> {
   await run('chrt', ['--all-tasks', '--reset-on-fork', '--fifo', '--pid', '10', String(pid)]);
 }
 
+/** The ordinary turn again. */
+export async function runAsOthers(pid: number): Promise<void> {
+  await run('chrt', ['--all-tasks', '--other', '--pid', '0', String(pid)]);
+}
+
 /** Of all its threads, user and system. */
 export async function cpuOf(pid: number): Promise<number> {
   const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ');

@@ -6,41 +6,83 @@
  * that are none.
  * @module
  */
+import { type Octets, octetsOf } from '../octets.ts';
 
-/** By code of a character: whether it is read by everybody as it is. */
-const isPlain = Uint8Array.from({ length: 128 }, (_, code) =>
-  /[A-Za-z0-9_~!$&'()*+,=:@.-]/.test(String.fromCharCode(code)) ? 1 : 0,
+/** By octet: whether it is read by everybody as it is. */
+const isPlain = Uint8Array.from({ length: 256 }, (_, octet) =>
+  /[A-Za-z0-9_~!$&'()*+,=:@.-]/.test(String.fromCharCode(octet)) ? 1 : 0,
 );
 const [slash, dot, question] = [0x2f, 0x2e, 0x3f];
 const rawSyntax = /^\/[\x21-\x7e]*$/;
 const dotSegment = /^\.{1,2}$/;
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-/**
- * The segments of a path as received, with its query: decoded, without the empty one after a slash at the end. Null for a
- * path that servers could read differently.
- */
-export function pathSegments(path: string): readonly string[] | null {
-  return plainSegments(path) ?? decodedSegments(path);
+/** The segments of one path at a time, where they lie: to read those of most paths costs no memory. */
+export class PathSegments {
+  bytes: Uint8Array = new Uint8Array();
+  count = 0;
+  readonly starts: number[] = [];
+  readonly ends: number[] = [];
+
+  /**
+   * Reads a path as received, with its query: its segments are decoded, without the empty one after a slash at the end. False
+   * for a path that servers could read differently.
+   */
+  read(path: Octets): boolean {
+    return this.#readPlain(path) || this.#readDecoded(path);
+  }
+
+  /** Nothing to decode, no empty segment, none that begins with a dot: by far the most frequent. False for any other path. */
+  #readPlain({ bytes, start, end }: Octets): boolean {
+    this.bytes = bytes;
+    this.count = 0;
+    if (start === end || bytes[start] !== slash) return false;
+    let from = start + 1;
+    let at = from;
+    for (; at < end; at += 1) {
+      const octet = bytes[at] as number;
+      if (octet === question) break;
+      if (octet === slash) {
+        if (at === from) return false;
+        this.#add(from, at);
+        from = at + 1;
+      } else if (isPlain[octet] !== 1 || (octet === dot && at === from)) return false;
+    }
+    if (at > from) this.#add(from, at);
+    return true;
+  }
+
+  #readDecoded({ bytes, start, end }: Octets): boolean {
+    const segments = decodedSegments(Buffer.from(bytes.subarray(start, end)).toString());
+    if (segments === null) return false;
+    this.bytes = Buffer.from(segments.join(''));
+    this.count = 0;
+    let from = 0;
+    for (const segment of segments) {
+      const to = from + Buffer.byteLength(segment);
+      this.#add(from, to);
+      from = to;
+    }
+    return true;
+  }
+
+  #add(start: number, end: number): void {
+    this.starts[this.count] = start;
+    this.ends[this.count] = end;
+    this.count += 1;
+  }
+
+  texts(): readonly string[] {
+    return Array.from({ length: this.count }, (_, at) =>
+      Buffer.from(this.bytes.subarray(this.starts[at], this.ends[at])).toString(),
+    );
+  }
 }
 
-/** Nothing to decode, no empty segment, none that begins with a dot: by far the most frequent. Null for any other path. */
-function plainSegments(path: string): readonly string[] | null {
-  if (path.charCodeAt(0) !== slash) return null;
-  const segments: string[] = [];
-  let start = 1;
-  let at = 1;
-  for (; at < path.length; at += 1) {
-    const code = path.charCodeAt(at);
-    if (code === question) break;
-    if (code === slash) {
-      if (at === start) return null;
-      segments.push(path.slice(start, at));
-      start = at + 1;
-    } else if (isPlain[code] !== 1 || (code === dot && at === start)) return null;
-  }
-  if (at > start) segments.push(path.slice(start, at));
-  return segments;
+/** The segments of a path, as above; null for a path that servers could read differently. */
+export function pathSegments(path: string): readonly string[] | null {
+  const segments = new PathSegments();
+  return segments.read(octetsOf(path)) ? segments.texts() : null;
 }
 
 function decodedSegments(path: string): readonly string[] | null {

@@ -6,11 +6,12 @@ import { ConfigError } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import fc from 'fast-check';
 import type { Decision } from '../decision/decision.ts';
+import type { Octets } from '../octets.ts';
 import { explain } from './explain.ts';
 import { openRuleFile, parseRules } from './file.ts';
 import { pathSegments } from './path.ts';
 import { readRouteDemand } from './route-demand.ts';
-import { createDecideByRules, noRules, type RuledDecision, type RuledRequest, type RuleSet } from './rules.ts';
+import { createDecideByRules, noRules, type RuledDecision, type RuledRequest, RuleSet } from './rules.ts';
 
 const claims = {
   sub: 'usr_1',
@@ -61,6 +62,34 @@ function metBy(rules: RuleSet) {
     const found = rules.find({ path, method, host });
     return found.outcome === 'rule' ? found.rule.name : found.outcome;
   };
+}
+
+/** In the midst of others. */
+function octetsWithin(text: string): Octets {
+  const bytes = Buffer.from(`/a.c${text}/b.c`);
+  return { bytes, start: 4, end: bytes.length - 4 };
+}
+
+/** The same as `metBy`, by the plainest reading of what a rule's patterns mean. */
+function metByReading(all: readonly { of: string; pattern: string }[], path: string, host: string): string {
+  const segments = pathSegments(path);
+  if (segments === null) return 'ambiguous';
+  const name = host.toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');
+  const isOf = (of: string) => of === '*' || of === name || (of.startsWith('*') && name.endsWith(of.slice(1)));
+  const matches = all.flatMap(({ of, pattern }) => {
+    const key = isOf(of) ? specificity(pattern.split('/').slice(1).filter(Boolean), segments) : null;
+    return key === null ? [] : [{ name: of + pattern, by: `${of.startsWith('*') ? 99 - of.length : '00'} ${key}` }];
+  });
+  return matches.toSorted((a, b) => (a.by < b.by ? -1 : 1))[0]?.name ?? 'none';
+}
+
+/** Less for what is more specific; null where the pattern is not that of the path. */
+function specificity(pattern: readonly string[], segments: readonly string[]): string | null {
+  const kinds = pattern.map((part) => (part === '**' ? 'c' : part.startsWith('{') ? 'b' : 'a'));
+  const isBelow = kinds.at(-1) === 'c';
+  const own = pattern.slice(0, isBelow ? -1 : undefined);
+  const isRight = own.every((part, at) => segments[at] !== undefined && (kinds[at] === 'b' || part === segments[at]));
+  return isRight && (isBelow || own.length === segments.length) ? kinds.join('') : null;
 }
 
 describe('the path that rules are held against', () => {
@@ -187,6 +216,37 @@ describe('the rule that a request meets', () => {
 
   it('is in the case it is written in', () => {
     assert.equal(met('/Orders/7'), 'all');
+  });
+
+  it('is the same by the octets of a request as by its texts, and as by reading every rule', () => {
+    const part = fc.constantFrom('a', 'b', 'ab', '{id}');
+    const patternOf = fc.tuple(fc.array(part, { maxLength: 3 }), fc.boolean()).map(([parts, isBelow]) => {
+      return `/${[...parts, ...(isBelow ? ['**'] : [])].join('/')}`;
+    });
+    const patterns = fc.uniqueArray(patternOf, { maxLength: 8 });
+    const hosts = ['*', 'b.c', '*.c', '*.b.c'];
+    const byHost = fc.array(patterns, { minLength: hosts.length, maxLength: hosts.length });
+    const segment = fc.constantFrom('a', 'b', 'ab', '%61', 'c%20', 'é'.normalize(), '%C3%A9');
+    const path = fc.array(segment, { maxLength: 4 }).map((segments) => `/${segments.join('/')}`);
+    const host = fc.constantFrom('b.c', 'B.C:80', 'a.b.c', 'a.b.c.', 'c', 'x', '', `${'a'.repeat(255)}.b.c`);
+    fc.assert(
+      fc.property(byHost, path, host, (patternsOf, asked, at) => {
+        const all = hosts.flatMap((of, index) => (patternsOf[index] ?? []).map((pattern) => ({ of, pattern })));
+        const set = new RuleSet({
+          rules: all.map(({ of, pattern }) => ({
+            name: of + pattern,
+            paths: [pattern],
+            ...(of === '*' ? {} : { hosts: [of] }),
+          })),
+        });
+        const met = metBy(set)(asked, { host: at });
+        assert.equal(met, metByReading(all, asked, at));
+        const [pathOctets, hostOctets] = [octetsWithin(asked), octetsWithin(at)];
+        const found = set.find({ path: 'unread', host: 'unread', method: 'GET', pathOctets, hostOctets });
+        assert.equal(found.outcome === 'rule' ? found.rule.name : found.outcome, met);
+      }),
+      { numRuns: 3000 },
+    );
   });
 
   it('is found among a thousand', () => {

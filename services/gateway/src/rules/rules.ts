@@ -3,7 +3,7 @@ import type { ErrorCode } from '@token-gateway/platform';
 import type { Decide, Decision, DecisionRequest } from '../decision/decision.ts';
 import { type Allowed, type Claims, claimsOf, headerValueOf, type RouteDemand, unmetDemand } from './demand.ts';
 import type { Rule, Rules } from './rule.ts';
-import { type Found, foundNone, RuleTable } from './table.ts';
+import { type Found, foundNone, type Place, RuleTable } from './table.ts';
 
 /** By names in lower case. */
 export type HeaderPairs = readonly (readonly [name: string, value: string])[];
@@ -21,7 +21,7 @@ export type RuledDecision =
   /** Let in without a credential, and without a word of who it is. */
   | { readonly outcome: 'public' };
 
-export interface RuledRequest extends DecisionRequest {
+export interface RuledRequest extends DecisionRequest, Place {
   /** The audience that the proxy asks for; absent: the rule's, or the gateway's own. */
   readonly audience?: string;
   /** What the proxy says of the route; holds beside the rules, and the stricter of both counts. */
@@ -58,10 +58,10 @@ export class RuleSet {
     this.upstreamHeaders = [...new Set(names.map((name) => name.toLowerCase()))];
   }
 
-  find(request: Pick<RuledRequest, 'host' | 'path' | 'method'>): Found {
+  find(place: Place): Found {
     // The proxy that says what a route demands has found it itself. To read these of a request costs something.
     if (this.#isEmpty) return foundNone;
-    return this.#table.find(request);
+    return this.#table.find(place);
   }
 
   /** What a request needs at least, whatever its credential. */

@@ -4,7 +4,8 @@
  * A method that no rule of that path has is refused, so that no rule for one method leaves another to a weaker rule.
  * @module
  */
-import { pathSegments } from './path.ts';
+import { OctetMap, type Octets, octetsOf } from '../octets.ts';
+import { PathSegments, pathSegments } from './path.ts';
 import type { Rule } from './rule.ts';
 
 export interface Place {
@@ -13,6 +14,9 @@ export interface Place {
   /** As received: with the query, undecoded. */
   readonly path: string;
   readonly method: string;
+  /** Host and path once more, where they lie, of who has them so; no text need be made of them then. */
+  readonly hostOctets?: Octets;
+  readonly pathOctets?: Octets;
 }
 
 interface FoundRule {
@@ -36,7 +40,7 @@ interface Methods {
 }
 
 interface Node {
-  readonly children: Map<string, Node>;
+  readonly children: OctetMap<Node>;
   /** `{name}` */
   open: Node | null;
   here: Methods | null;
@@ -49,9 +53,9 @@ const ambiguous: Found = { outcome: 'ambiguous' };
 const openSegment = /^\{[A-Za-z0-9_]+\}$/;
 
 export class RuleTable {
-  readonly #exact = new Map<string, Node>();
+  readonly #exact = new OctetMap<Node>();
   /** By what follows the `*`. */
-  readonly #below = new Map<string, Node>();
+  readonly #below = new OctetMap<Node>();
   #any: Node | null = null;
 
   /** Throws when a pattern is none, or when two rules are for the same requests. */
@@ -72,57 +76,81 @@ export class RuleTable {
       return this.#any;
     }
     const [roots, key] = host.startsWith('*') ? [this.#below, host.slice(1)] : [this.#exact, host];
-    const known = roots.get(key);
+    const known = roots.getText(key);
     if (known !== undefined) return known;
     const root = createNode();
-    roots.set(key, root);
+    roots.add(key, root);
     return root;
   }
 
   /** Reads of a place no more than it has to. */
   find(place: Place): Found {
-    const segments = pathSegments(place.path);
-    if (segments === null) return ambiguous;
+    if (!segments.read(place.pathOctets ?? octetsOf(place.path))) return ambiguous;
     const isByHost = this.#exact.size > 0 || this.#below.size > 0;
     const methods =
-      (isByHost ? this.#descendByHost(hostName(place.host ?? ''), segments) : null) ??
-      (this.#any === null ? null : descend(this.#any, segments, 0));
+      (isByHost ? this.#descendByHost(place.hostOctets ?? octetsOf(place.host ?? '')) : null) ??
+      (this.#any === null ? null : descend(this.#any, 0));
     if (methods === null) return foundNone;
     return methods.named.get(place.method) ?? methods.any ?? otherMethod(methods);
   }
 
-  #descendByHost(name: string, segments: readonly string[]): Methods | null {
-    const exact = this.#exact.get(name);
-    let methods = exact === undefined ? null : descend(exact, segments, 0);
-    for (let dot = name.indexOf('.'); methods === null && dot !== -1; dot = name.indexOf('.', dot + 1)) {
-      const root = this.#below.get(name.slice(dot));
-      if (root !== undefined) methods = descend(root, segments, 0);
+  #descendByHost(host: Octets): Methods | null {
+    const end = readHostName(host);
+    const exact = this.#exact.get(hostName, 0, end);
+    let methods = exact === undefined ? null : descend(exact, 0);
+    if (this.#below.size === 0) return methods;
+    for (let dot = nextDot(0, end); methods === null && dot < end; dot = nextDot(dot + 1, end)) {
+      const root = this.#below.get(hostName, dot, end);
+      if (root !== undefined) methods = descend(root, 0);
     }
     return methods;
   }
 }
 
-/** Without port and without the dot of the root, in lower case. */
-function hostName(host: string): string {
-  return host.replace(/:\d*$/, '').replace(/\.$/, '').toLowerCase();
+/** Of the place that is looked for: one at a time. */
+const segments = new PathSegments();
+/** No name is longer (RFC 1035 section 2.3.4); what is none still ends in one that a rule may be for. */
+let hostName = new Uint8Array(255);
+
+/** Of a host without port and without the dot of the root, in lower case; returns where it ends. */
+function readHostName({ bytes, start, end }: Octets): number {
+  let digits = end;
+  while (digits > start && isDigit(bytes[digits - 1] as number)) digits -= 1;
+  let last = digits > start && bytes[digits - 1] === 0x3a ? digits - 1 : end;
+  if (last > start && bytes[last - 1] === 0x2e) last -= 1;
+  const length = last - start;
+  if (length > hostName.length) hostName = new Uint8Array(length);
+  for (let at = 0; at < length; at += 1) {
+    const octet = bytes[start + at] as number;
+    hostName[at] = octet >= 0x41 && octet <= 0x5a ? octet + 0x20 : octet;
+  }
+  return length;
+}
+
+function isDigit(octet: number): boolean {
+  return octet >= 0x30 && octet <= 0x39;
+}
+
+function nextDot(from: number, end: number): number {
+  let at = from;
+  while (at < end && hostName[at] !== 0x2e) at += 1;
+  return at;
 }
 
 function createNode(): Node {
-  return { children: new Map(), open: null, here: null, below: null };
+  return { children: new OctetMap(), open: null, here: null, below: null };
 }
 
 function addTo(root: Node, pattern: string, rule: Rule, host: string): void {
-  const segments = pattern === '/' ? [] : pattern.slice(1).split('/');
-  const isBelow = segments.at(-1) === '**';
-  if (isBelow) segments.pop();
+  const parts = pattern === '/' ? [] : pattern.slice(1).split('/');
+  const isBelow = parts.at(-1) === '**';
+  if (isBelow) parts.pop();
   let node = root;
-  for (const segment of segments) {
-    const isOpen = openSegment.test(segment);
-    if (!isOpen && !isText(segment)) throw new Error(`${pattern} of rule ${JSON.stringify(rule.name)} is no path`);
+  for (const part of parts) {
+    const isOpen = openSegment.test(part);
+    if (!isOpen && !isText(part)) throw new Error(`${pattern} of rule ${JSON.stringify(rule.name)} is no path`);
     if (isOpen) node.open ??= createNode();
-    const next: Node = (isOpen ? node.open : node.children.get(segment)) ?? createNode();
-    if (!isOpen) node.children.set(segment, next);
-    node = next;
+    node = (isOpen ? node.open : null) ?? childOf(node, part);
   }
   const slot = isBelow ? 'below' : 'here';
   const methods = node[slot] ?? { pattern, any: null, named: new Map<string, FoundRule>() };
@@ -139,6 +167,14 @@ function addTo(root: Node, pattern: string, rule: Rule, host: string): void {
   for (const method of rule.methods ?? []) methods.named.set(method, found);
 }
 
+function childOf({ children }: Node, segment: string): Node {
+  const known = children.getText(segment);
+  if (known !== undefined) return known;
+  const child = createNode();
+  children.add(segment, child);
+  return child;
+}
+
 /** A segment as `pathSegments` has it. */
 function isText(segment: string): boolean {
   const [read, ...others] = pathSegments(`/${encodeURIComponent(segment)}`) ?? [];
@@ -149,13 +185,12 @@ function otherMethod({ named }: Methods): Found {
   return { outcome: 'other-method', allowed: [...named.keys()] };
 }
 
-function descend(node: Node, segments: readonly string[], depth: number): Methods | null {
-  const segment = segments[depth];
-  if (segment === undefined) return node.here ?? node.below;
-  const child = node.children.get(segment);
+function descend(node: Node, depth: number): Methods | null {
+  if (depth === segments.count) return node.here ?? node.below;
+  const child = node.children.get(segments.bytes, segments.starts[depth] as number, segments.ends[depth] as number);
   return (
-    (child === undefined ? null : descend(child, segments, depth + 1)) ??
-    (node.open === null ? null : descend(node.open, segments, depth + 1)) ??
+    (child === undefined ? null : descend(child, depth + 1)) ??
+    (node.open === null ? null : descend(node.open, depth + 1)) ??
     node.below
   );
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import { type CredentialConfig, findPlainCredential, type PlainCredential } from '../decision/credential.ts';
+import { isSame, type Octets } from '../octets.ts';
 import type { RouteDemand } from '../rules/demand.ts';
 import { readRouteDemand } from '../rules/route-demand.ts';
 import type { RuledRequest } from '../rules/rules.ts';
@@ -30,7 +31,11 @@ const ofHeaderMap = { headers: tagOf(1) } as const;
 /** A header, and an entry of a map: both have a name and a value in these. */
 const ofEntry = { key: tagOf(1), value: tagOf(2), rawValue: tagOf(3) } as const;
 
-const trace = Buffer.from('TRACE');
+/** One text for all requests (RFC 9110 section 9.1, RFC 5789), the most frequent first. */
+const methods = ['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'PATCH', 'OPTIONS', 'CONNECT', 'TRACE'].map((name) => ({
+  name,
+  octets: Buffer.from(name),
+}));
 /** Not in the message. */
 const absent = -1;
 const none: readonly string[] = [];
@@ -112,22 +117,26 @@ export class CheckRequestView implements RuledRequest {
   }
 
   get method(): string {
-    return this.#text(this.#method);
-  }
-
-  /** TRACE by its octets, since it is asked of every request. */
-  get isTrace(): boolean {
     const end = this.#enter(this.#method);
     const start = this.#reader.at;
-    return end - start === trace.length && this.#bytes.compare(trace, 0, trace.length, start, end) === 0;
+    for (const { name, octets } of methods) if (isSame(octets, this.#bytes, start, end)) return name;
+    return this.#bytes.toString('utf8', start, end);
   }
 
   get path(): string {
     return this.#text(this.#path);
   }
 
+  get pathOctets(): Octets {
+    return this.#octets(this.#path);
+  }
+
   get host(): string {
     return this.#text(this.#host);
+  }
+
+  get hostOctets(): Octets {
+    return this.#octets(this.#host);
   }
 
   get scheme(): string {
@@ -261,6 +270,11 @@ export class CheckRequestView implements RuledRequest {
     const { length } = this.#bytes;
     this.#reader.at = field === absent ? length : field;
     return field === absent ? length : this.#reader.lengthDelimited(length);
+  }
+
+  #octets(field: number): Octets {
+    const end = this.#enter(field);
+    return { bytes: this.#bytes, start: this.#reader.at, end };
   }
 
   #text(field: number): string {

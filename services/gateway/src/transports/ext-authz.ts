@@ -85,7 +85,7 @@ function createExtAuthzHandler(
       const request = readCheckRequest(bytes);
       if (request === null) return refusal('request_invalid');
       // It would bring the internal token back to the caller.
-      if (request.isTrace) return refusal('method_not_allowed');
+      if (request.method === 'TRACE') return refusal('method_not_allowed');
       const decision = decide(request);
       if (!(decision instanceof Promise)) return answer(decision, request);
       return decision.then((settled) => answer(settled, request)).catch(failed);

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { isSame } from '../octets.ts';
+
 interface Known {
   readonly octets: Buffer;
   /** The name in lower case where it matches; else null. */
@@ -41,10 +43,4 @@ export class HeaderNames {
     }
     return matching;
   }
-}
-
-function isSame(octets: Buffer, bytes: Buffer, start: number, end: number): boolean {
-  if (octets.length !== end - start) return false;
-  for (let at = start; at < end; at += 1) if (octets[at - start] !== bytes[at]) return false;
-  return true;
 }
