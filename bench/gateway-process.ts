@@ -64,6 +64,13 @@ export async function pin(pid: number, cores: number | string): Promise<void> {
   await run('taskset', ['-a', '-p', '-c', String(cores), String(pid)]);
 }
 
+/** All threads but the main one, which are those of V8 and of libuv. */
+export async function pinHelpers(pid: number, cores: number | string): Promise<void> {
+  for (const thread of await readdir(`/proc/${pid}/task`)) {
+    if (thread !== String(pid)) await run('taskset', ['-p', '-c', String(cores), thread]);
+  }
+}
+
 /**
  * On its cores it waits for no other process, however busy, but for others of this kind (SCHED_FIFO); what it starts is
  * ordinary. Its main thread comes after its others: it waits busily for what those of V8 do, and would keep them from it.

@@ -127,11 +127,12 @@ export class TransportLoad {
     await this.#until(concurrency);
   }
 
-  /** How long each call took, in ms, one after the other. */
-  async runSerially(count: number): Promise<number[]> {
+  /** How long each call took, in ms, one after the other, with a pause before each. */
+  async runSerially(count: number, pauseMs = 0): Promise<number[]> {
     const tookMs: number[] = [];
     await this.#until(0);
     for (let call = 0; call < count; call += 1) {
+      if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
       this.#limit = this.#asked + 1;
       const begin = performance.now();
       await this.#until(1);

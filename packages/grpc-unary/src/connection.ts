@@ -60,8 +60,10 @@ const drainAnnouncedMs = 1000;
  * After so long, looked at every so many frames, the others have their turn: calls that came together, such as those of a flood, would
  * hold up those of every other connection for as long as all of them take.
  */
-const turnMsMax = 0.1;
-const turnFramesMin = 8;
+const turnMsMax = 0.05;
+const turnFramesMin = 4;
+/** With so much before it, nothing more is taken from the socket. */
+const waitingOctetsMax = 32_768;
 
 /** `grpc-timeout` reaches thousands of years. */
 const timerMsMax = 2 ** 31 - 1;
@@ -89,16 +91,20 @@ export class Connection implements FrameSink {
   #isClosed = false;
   #drain: Drain = 'no';
   #isReading = false;
-  /** What came and waits for the next turn of this connection, from an offset on; nothing is read meanwhile. */
-  #rest: { readonly chunk: Buffer; readonly from: number } | null = null;
+  /** What came and was not read yet: it waits for the next turn of this connection. */
+  readonly #waiting: Buffer[] = [];
+  #waitingOctets = 0;
+  /** Of the first that waits. */
+  #readTo = 0;
+  #isTurnDue = false;
   /** Its peer sends no more. */
   #isLast = false;
   #framesLeft = 0;
   #turnEndMs = 0;
-  readonly #isTurnOver: () => boolean = () => {
-    if (this.#framesLeft > 0 || this.#isLast) return false;
+  readonly #isEnough: () => boolean = () => {
+    if (this.#framesLeft > 0) return false;
     this.#framesLeft = turnFramesMin;
-    return this.#shared.time.now().monotonicMs >= this.#turnEndMs;
+    return this.#isTurnOver();
   };
   #isFlushDue = false;
   #nowMs: number;
@@ -125,7 +131,7 @@ export class Connection implements FrameSink {
     this.#watchSilence(limits.keepAliveMs);
     socket.setNoDelay(true);
     socket
-      .on('data', (chunk: Buffer) => this.#read(chunk))
+      .on('data', (chunk: Buffer) => this.#onChunk(chunk))
       .on('drain', () => this.#resume())
       .on('end', () => this.#readLast())
       .on('error', () => this.#close())
@@ -586,50 +592,74 @@ export class Connection implements FrameSink {
 
   // Reading and writing
 
-  #read(chunk: Buffer, from = 0): void {
+  #onChunk(chunk: Buffer): void {
     if (this.#isClosed) return;
+    this.#waiting.push(chunk);
+    this.#waitingOctets += chunk.length;
+    if (!this.#isTurnDue) this.#takeTurn();
+    else if (this.#waitingOctets >= waitingOctetsMax) this.#socket.pause();
+  }
+
+  #takeTurn(): void {
+    if (this.#waiting.length === 0) return;
     this.#nowMs = this.#shared.time.now().monotonicMs;
     this.#turnEndMs = this.#nowMs + turnMsMax;
     this.#framesLeft = turnFramesMin;
     this.#isReading = true;
-    let offset = chunk.length;
-    this.#guarded(() => {
-      offset = this.#reader.push(chunk, from, this.#isTurnOver);
-    });
+    this.#guarded(() => this.#readWaiting());
     this.#isReading = false;
-    if (offset < chunk.length && !this.#isClosed) this.#waitForTurn(chunk, offset);
     for (const stream of this.#incomplete) {
       if (stream.isClosed || stream.isEnded) continue;
       this.#arm(stream, Math.min(stream.deadlineMs, this.#nowMs + this.#shared.limits.requestMsMax));
     }
     this.#incomplete.length = 0;
     this.#flush();
+    if (this.#waiting.length > 0) this.#waitForTurn();
   }
 
-  #waitForTurn(chunk: Buffer, from: number): void {
-    this.#rest = { chunk, from };
-    this.#socket.pause();
-    // biome-ignore lint/plugin: in the next round of the event loop, after what others sent; no matter of time.
-    setImmediate(() => this.#readOn());
+  #readWaiting(): void {
+    for (let chunk = this.#waiting[0]; chunk !== undefined; chunk = this.#waiting[0]) {
+      this.#readTo = this.#reader.push(chunk, this.#readTo, this.#isEnough);
+      if (this.#readTo < chunk.length) return;
+      this.#readTo = 0;
+      this.#waiting.shift();
+      this.#waitingOctets -= chunk.length;
+      if (this.#waiting.length > 0 && this.#isTurnOver()) return;
+    }
   }
 
-  /** The rest, unless its answers had no room: then when there is. */
+  #isTurnOver(): boolean {
+    return !this.#isLast && this.#shared.time.now().monotonicMs >= this.#turnEndMs;
+  }
+
+  #waitForTurn(): void {
+    if (this.#isTurnDue) return;
+    this.#isTurnDue = true;
+    // biome-ignore-start lint/plugin: after what others sent, which the next round of the event loop reads; no matter of time.
+    setImmediate(() => setImmediate(() => this.#readOn()));
+    // biome-ignore-end lint/plugin: as above
+  }
+
+  /** What waits, unless its answers had no room: then when there is. */
   #readOn(): void {
-    if (this.#rest === null || this.#socket.writableNeedDrain) return;
-    this.#readRest();
-    if (this.#rest === null && !this.#isClosed && !this.#socket.writableNeedDrain) this.#socket.resume();
+    this.#isTurnDue = false;
+    if (this.#isClosed || this.#socket.writableNeedDrain) return;
+    this.#takeTurn();
+    const isRoom = this.#waitingOctets < waitingOctetsMax && !this.#socket.writableNeedDrain;
+    if (isRoom && this.#socket.isPaused()) this.#resumeSocket();
+  }
+
+  /** Node then shows at once all that it has: that too is read in turns. */
+  #resumeSocket(): void {
+    if (this.#isClosed) return;
+    this.#waitForTurn();
+    this.#socket.resume();
   }
 
   /** When this side ends too, right behind this, the calls that came before have their answers. */
   #readLast(): void {
     this.#isLast = true;
-    this.#readRest();
-  }
-
-  #readRest(): void {
-    const rest = this.#rest;
-    this.#rest = null;
-    if (rest !== null) this.#read(rest.chunk, rest.from);
+    this.#takeTurn();
   }
 
   #guarded(act: () => void): void {
@@ -674,9 +704,7 @@ export class Connection implements FrameSink {
     this.#drains += 1;
     this.#guarded(() => this.#resumeStreams());
     this.#flush();
-    if (this.#socket.writableNeedDrain) return;
-    if (this.#rest === null) this.#socket.resume();
-    else this.#readOn();
+    if (!this.#socket.writableNeedDrain) this.#resumeSocket();
   }
 
   #watchStall(): void {
@@ -740,7 +768,7 @@ export class Connection implements FrameSink {
   #close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#rest = null;
+    this.#waiting.length = 0;
     for (const timer of [
       this.#handshakeTimer,
       this.#keepAliveTimer,

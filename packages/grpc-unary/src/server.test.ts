@@ -77,6 +77,28 @@ describe('calls', () => {
     await echoed(client, 301, 'part');
   });
 
+  it('that came little by little while others waited are one turn no less', async () => {
+    const order: string[] = [];
+    const { server, time } = await startServer({}, ({ message }) => {
+      time.advance(0.1);
+      order.push(String(message));
+      // Four are read in a turn; in each, as many more come.
+      if (order.length <= 64 && order.length % 4 === 0)
+        client.send(...more.splice(0, 4).map((id) => callOf(id, `${id}`)));
+      if (order.length === 80) other.send(callOf(1, 'other'));
+      return message;
+    });
+    const [client, other] = [await connectRaw(server.port), await connectRaw(server.port)];
+    await Promise.all([client.settled(), other.settled()]);
+    const ids = Array.from({ length: 128 }, (_, index) => 2 * index + 1);
+    const more = ids.slice(64);
+    client.send(...ids.slice(0, 64).map((id) => callOf(id, `${id}`)));
+    for (const id of ids) await echoed(client, id, `${id}`);
+    await echoed(other, 1, 'other');
+    const place = order.indexOf('other');
+    assert.ok(place >= 80 && place < 100, `after ${place} of 128`);
+  });
+
   it('whose answers nobody reads are read no further than their turn, and go on when they are read', async () => {
     const answered: number[] = [];
     const { server, time } = await startServer({}, () => {
