@@ -296,7 +296,18 @@ describe('a gateway', () => {
     assert.equal(authority.exchangeCount, asked);
     assert.equal(await ask(good, '192.0.2.1'), 'allow');
     assert.equal(await ask(newKey().key, '192.0.2.2'), 'allow');
-    assert.ok(await exports('tg_gateway_limited_total{limit="address"} 101'));
+    // Where it lies, without a text made of it.
+    const askOctets = async (key: string) => {
+      const bytes = Buffer.from(key);
+      const plainCredential = () => ({ kind: 'api-key', bytes, start: 0, end: bytes.length }) as const;
+      const header = () => assert.fail('looked at');
+      return outcomeOf(
+        await gateway.decide({ ...requestWith({}), header, plainCredential, sourceAddress: '192.0.2.1' }),
+      );
+    };
+    assert.equal(await askOctets(bad()), 'overloaded');
+    assert.equal(await askOctets(good), 'allow');
+    assert.ok(await exports('tg_gateway_limited_total{limit="address"} 102'));
     await clock.advance(1000);
     assert.equal(await ask(newKey().key, '192.0.2.1'), 'allow');
     await gateway.close();

@@ -59,11 +59,19 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grants }
     labelNames: ['admission'],
     registers,
   });
-  const limited = new Counter({
+  /** Since they were last read, as the decisions are. */
+  const limited: Record<Limit, number> = { address: 0, issuer: 0 };
+  new Counter({
     name: 'tg_gateway_limited_total',
     help: 'Unknown credentials that nobody was asked about, since too many of their address or issuer were none.',
     labelNames: ['limit'],
     registers,
+    collect() {
+      for (const limit of ['address', 'issuer'] as const) {
+        this.inc({ limit }, limited[limit]);
+        limited[limit] = 0;
+      }
+    },
   });
   const l2Reads = new Counter({
     name: 'tg_gateway_l2_reads_total',
@@ -166,7 +174,7 @@ export function createGatewayMetrics(registry: Registry, { view, clock, grants }
       admissions.inc({ admission });
     },
     limited(limit: Limit): void {
-      limited.inc({ limit });
+      limited[limit] += 1;
     },
     charged(outcome: 'allowed' | 'refused'): void {
       charges[outcome] += 1;

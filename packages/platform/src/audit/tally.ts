@@ -30,16 +30,23 @@ const groupsMax = 128;
 export class AuditTally {
   readonly #deps: AuditTallyDeps;
   readonly #groups = new Map<string, Group>();
+  readonly #keys = new WeakMap<TalliedRecord, string>();
   #timer: Timer | null = null;
 
   constructor(deps: AuditTallyDeps) {
     this.#deps = deps;
   }
 
-  /** `rest` says the same with no more than a few values in all; it is what counts where too many are told apart already. */
+  /**
+   * `rest` says the same with no more than a few values in all; it is what counts where too many are told apart already. Where
+   * it is the record itself, the same object every time, nothing is made of it.
+   */
   note(record: TalliedRecord, rest: TalliedRecord): void {
     const nowMs = this.#deps.clock.now().wallMs;
-    const group = this.#groupOf(record, nowMs, groupsMax) ?? this.#groupOf(rest, nowMs, Number.POSITIVE_INFINITY);
+    const isBare = record === rest;
+    const group =
+      (isBare ? null : this.#groupOf(JSON.stringify(record), record, nowMs, groupsMax)) ??
+      this.#groupOf(isBare ? this.#keyOf(rest) : JSON.stringify(rest), rest, nowMs, Number.POSITIVE_INFINITY);
     if (group === null) return;
     group.count += 1;
     group.lastMs = nowMs;
@@ -58,8 +65,15 @@ export class AuditTally {
     }
   }
 
-  #groupOf(record: TalliedRecord, nowMs: number, max: number): Group | null {
+  #keyOf(record: TalliedRecord): string {
+    const known = this.#keys.get(record);
+    if (known !== undefined) return known;
     const key = JSON.stringify(record);
+    this.#keys.set(record, key);
+    return key;
+  }
+
+  #groupOf(key: string, record: TalliedRecord, nowMs: number, max: number): Group | null {
     const known = this.#groups.get(key);
     if (known !== undefined || this.#groups.size >= max) return known ?? null;
     const group = { record, sinceMs: nowMs, lastMs: nowMs, count: 0 };

@@ -215,8 +215,8 @@ export class DecisionCore {
     try {
       const plain = request.plainCredential?.(this.#config.credential) ?? null;
       const plainKey = plain === null ? null : cacheKeyOfOctets(plain.kind, audience, plain);
-      const hit = plainKey === null ? null : this.#hitOfOctets(plainKey);
-      if (hit !== null) return hit;
+      const early = plainKey === null ? null : this.#decideOfOctets(plainKey, request);
+      if (early !== null) return early;
       const found = findCredential(request.header, this.#config.credential);
       if ('refused' in found) return this.#report('request', { outcome: 'deny', code: found.refused });
       const cacheKey = plain !== null && plainKey !== null && isAll(found, plain) ? plainKey : undefined;
@@ -235,11 +235,15 @@ export class DecisionCore {
     }
   }
 
-  /** Null for whatever more has to be known of. */
-  #hitOfOctets(cacheKey: string): Decision | null {
+  /** Null for whatever more has to be known of. No text is made of a credential: neither of a hit, nor of a flood. */
+  #decideOfOctets(cacheKey: string, request: DecisionRequest): Decision | null {
     const grant = this.#grants.get(cacheKey);
-    if (grant === undefined || grant.conditions !== null) return null;
     const now = this.#deps.clock.now();
+    if (grant === undefined) {
+      const source = sourceOf(request.sourceAddress ?? '');
+      return this.#isSourceSpent(source, cacheKey, now) ? this.#notAsked('address') : null;
+    }
+    if (grant.conditions !== null) return null;
     if (now.monotonicMs >= grant.renewAtMs || this.#deps.view.check(grant, now) !== 'usable') return null;
     return this.#report('l1', grant.decision);
   }
@@ -260,8 +264,7 @@ export class DecisionCore {
     if (grant === null && !isAnonymous && !isWellFormed(value))
       return this.#report('request', { outcome: 'deny', code: 'credential_malformed' });
     const source = grant === null && !isAnonymous ? sourceOf(request.sourceAddress ?? '') : null;
-    if (grant === null && this.#limits.isSourceSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey))
-      return this.#notAsked('address');
+    if (grant === null && this.#isSourceSpent(source, cacheKey, now)) return this.#notAsked('address');
     const present = () => this.#deps.conditions.present(request, found);
     const presented = request.presented?.orElse(present) ?? present();
     const credential = { kind, value, audience, cacheKey, source, presented, isAgain };
@@ -343,6 +346,10 @@ export class DecisionCore {
     } finally {
       settle(end, this.#deps.clock.now().monotonicMs);
     }
+  }
+
+  #isSourceSpent(source: string | null, cacheKey: string, now: Instant): boolean {
+    return this.#limits.isSourceSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey);
   }
 
   #notAsked(limit: Limit): Decision {
