@@ -704,7 +704,7 @@ export class Connection implements FrameSink {
     this.#drains += 1;
     this.#guarded(() => this.#resumeStreams());
     this.#flush();
-    if (!this.#socket.writableNeedDrain) this.#resumeSocket();
+    if (!this.#socket.writableNeedDrain) this.#waitForTurn();
   }
 
   #watchStall(): void {

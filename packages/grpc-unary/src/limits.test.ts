@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
+import { Duplex } from 'node:stream';
 import { describe, it } from 'node:test';
+import { Budget } from './budget.ts';
 import type { Call } from './call.ts';
+import { Connection } from './connection.ts';
 import { clientPreface, errorCode, flag, frameType, setting } from './frame.ts';
 import { encodeHeaders } from './hpack/encoder.ts';
+import { defaultLimits } from './limits.ts';
 import {
   callFields,
   callOf,
@@ -18,6 +22,7 @@ import {
   uint32,
 } from './raw-client.testing.ts';
 import { startServer } from './server.testing.ts';
+import { TestTime } from './time.testing.ts';
 
 const calm = { idleFramesBurst: 50, idleFramesPerSecond: 10, idleFramesPerCall: 2 };
 const empty = Buffer.alloc(0);
@@ -230,6 +235,76 @@ describe('a peer that does not read', () => {
     time.advance(20_000);
     await client.end();
     assert.deepEqual(violations, ['it does not read']);
+  });
+});
+
+/** Calls without end, and somebody who takes one write when they are asked to. */
+class HungryPeer extends Duplex {
+  taken = 0;
+  #streamId = 1;
+  #written = (): void => {};
+  readonly #greeting = Buffer.concat([
+    clientPreface,
+    settings([setting.initialWindowSize, 0x7fffffff]),
+    frame(frameType.windowUpdate, 0, 0, uint32(0x7fff0000 - 65_535)),
+  ]);
+
+  setNoDelay(): void {}
+
+  override _read(): void {
+    const calls = repeated(500, (index) => callOf(this.#streamId + 2 * index, 'a'));
+    const isFirst = this.#streamId === 1;
+    this.#streamId += 1000;
+    const chunk = isFirst ? Buffer.concat([this.#greeting, calls]) : calls;
+    this.taken += chunk.length;
+    this.push(chunk);
+  }
+
+  override _write(_chunk: Buffer, _encoding: string, written: () => void): void {
+    this.#written = written;
+  }
+
+  takeOne(): void {
+    const written = this.#written;
+    this.#written = () => {};
+    written();
+  }
+}
+
+describe('a peer that asks faster than it reads', () => {
+  it('has no more of its calls kept than a few chunks, however long it goes on', async () => {
+    const time = new TestTime();
+    let count = 0;
+    const say = () => {
+      time.advance(0.02);
+      count += 1;
+      return Buffer.alloc(16_000);
+    };
+    const peer = new HungryPeer();
+    const connection = new Connection(
+      peer as unknown as Socket,
+      { address: '', port: 0, certificate: () => undefined },
+      {
+        handlers: new Map([['/test.Echo/Say', say]]),
+        limits: { ...defaultLimits, concurrentStreamsMax: 1_000_000 },
+        time,
+        random: () => 0.5,
+        budget: new Budget(1e9),
+        onViolation: (reason) => assert.fail(reason),
+        onFailure: (error) => assert.fail(String(error)),
+        onClose() {},
+      },
+    );
+    const callOctets = callOf(1, 'a').length;
+    let keptMax = 0;
+    for (let round = 0; round < 300; round += 1) {
+      peer.takeOne();
+      await turns(4);
+      keptMax = Math.max(keptMax, peer.taken - peer.readableLength - count * callOctets);
+    }
+    connection.destroy();
+    assert.ok(count > 1000, `${count} calls`);
+    assert.ok(keptMax < 150_000, `${keptMax} octets`);
   });
 });
 

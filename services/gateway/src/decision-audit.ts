@@ -7,8 +7,8 @@ const type = 'tg.audit.decision.denied';
 /** Counts for the audit what was not let in. What was let in is in the audit by its exchange. */
 export class DecisionAudit {
   readonly #tally: AuditTally;
-  /** Of refusals of nobody in particular, by their code, which has one outcome: a flood is counted, and costs no more. */
-  readonly #bare = new Map<ErrorCode, ReturnType<typeof bareRecord>>();
+  /** Of refusals of nobody in particular: a flood is counted, and costs no more. */
+  readonly #bare = { deny: new Map<ErrorCode, BareRecord>(), unavailable: new Map<ErrorCode, BareRecord>() };
 
   constructor(deps: AuditTallyDeps) {
     this.#tally = new AuditTally(deps);
@@ -17,8 +17,9 @@ export class DecisionAudit {
   note(decision: Decision): void {
     if (decision.outcome === 'allow') return;
     const { code, outcome } = decision;
-    const bare = this.#bare.get(code) ?? bareRecord(code, outcome === 'unavailable');
-    this.#bare.set(code, bare);
+    const known = this.#bare[outcome].get(code);
+    const bare = known ?? bareRecord(code, outcome === 'unavailable');
+    if (known === undefined) this.#bare[outcome].set(code, bare);
     const subjects = outcome === 'deny' ? decision.subjects : undefined;
     if (subjects === undefined) this.#tally.note(bare, bare);
     else this.#tally.note({ source, type, data: { ...auditedIdentities(subjects), ...bare.data } }, bare);
@@ -28,6 +29,8 @@ export class DecisionAudit {
     this.#tally.flush();
   }
 }
+
+type BareRecord = ReturnType<typeof bareRecord>;
 
 function bareRecord(code: ErrorCode, isUndecided: boolean) {
   return { source, type, data: { code, isUndecided } } as const;

@@ -12,7 +12,12 @@ import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/
 import { hasAllSubjects, providerSubject } from '@token-gateway/revocation';
 import { Authority } from './authority.testing.ts';
 import { PresentedOnce } from './conditions/presentation.ts';
-import { defaultCredentialConfig, type GrantKind } from './decision/credential.ts';
+import {
+  type CredentialConfig,
+  defaultCredentialConfig,
+  findPlainCredential,
+  type GrantKind,
+} from './decision/credential.ts';
 import { createGateway, type GatewayConfig } from './gateway.ts';
 import { parseRules } from './rules/file.ts';
 import { noRules, type RuledDecision, type RuleSet } from './rules/rules.ts';
@@ -297,16 +302,22 @@ describe('a gateway', () => {
     assert.equal(await ask(good, '192.0.2.1'), 'allow');
     assert.equal(await ask(newKey().key, '192.0.2.2'), 'allow');
     // Where it lies, without a text made of it.
-    const askOctets = async (key: string) => {
-      const bytes = Buffer.from(key);
-      const plainCredential = () => ({ kind: 'api-key', bytes, start: 0, end: bytes.length }) as const;
-      const header = () => assert.fail('looked at');
+    const askOctets = async (
+      key: string,
+      text = `Token ${key}`,
+      header = (_: string): string[] => assert.fail('looked at'),
+    ) => {
+      const bytes = Buffer.from(text);
+      const plainCredential = (config: CredentialConfig) => findPlainCredential(config, bytes, 0, bytes.length);
       return outcomeOf(
         await gateway.decide({ ...requestWith({}), header, plainCredential, sourceAddress: '192.0.2.1' }),
       );
     };
     assert.equal(await askOctets(bad()), 'overloaded');
     assert.equal(await askOctets(good), 'allow');
+    for (const text of [`Token  ${good}`, `Token ${good} `, `token ${good}`, `Token ${good}\u00a0`]) {
+      assert.equal(await askOctets(good, text, (name) => (name === 'authorization' ? [text] : [])), 'allow', text);
+    }
     assert.ok(await exports('tg_gateway_limited_total{limit="address"} 102'));
     await clock.advance(1000);
     assert.equal(await ask(newKey().key, '192.0.2.1'), 'allow');

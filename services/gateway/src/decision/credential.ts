@@ -99,7 +99,8 @@ export interface PlainCredential {
 /**
  * Where the credential is, of a request that has it in the usual way: the octets from `start` to `end` are the one value of
  * `Authorization`. Null for any other scheme, or way to write one. Nothing says that these octets are a credential, but that
- * a cache has it: whatever came into a cache was read by `findCredential`, and was well-formed.
+ * a cache has it: whatever came into a cache was read by `findCredential`, and was well-formed. If they are one, it is the one
+ * that `findCredential` finds.
  */
 export function findPlainCredential(
   { apiKeyScheme }: CredentialConfig,
@@ -110,7 +111,13 @@ export function findPlainCredential(
   const isKey = beginsWith(bytes, start, apiKeyScheme);
   if (!isKey && !beginsWith(bytes, start, 'Bearer')) return null;
   const valueStart = start + (isKey ? apiKeyScheme : 'Bearer').length + 1;
-  return valueStart < end ? { kind: isKey ? 'api-key' : 'jwt', bytes, start: valueStart, end } : null;
+  // With a space more before it, or one behind it, `findCredential` finds less.
+  if (valueStart >= end || !isVisible(bytes[valueStart]) || !isVisible(bytes[end - 1])) return null;
+  return { kind: isKey ? 'api-key' : 'jwt', bytes, start: valueStart, end };
+}
+
+function isVisible(octet = 0): boolean {
+  return octet > 0x20 && octet < 0x7f;
 }
 
 /** Whether a credential is all of those octets, when `findCredential` read the same request: then both have one cache key. */

@@ -56,6 +56,7 @@ export class RuleTable {
   readonly #exact = new OctetMap<Node>();
   /** By what follows the `*`. */
   readonly #below = new OctetMap<Node>();
+  #belowOctetsMax = 0;
   #any: Node | null = null;
 
   /** Throws when a pattern is none, or when two rules are for the same requests. */
@@ -80,6 +81,7 @@ export class RuleTable {
     if (known !== undefined) return known;
     const root = createNode();
     roots.add(key, root);
+    if (roots === this.#below) this.#belowOctetsMax = Math.max(this.#belowOctetsMax, key.length);
     return root;
   }
 
@@ -99,7 +101,9 @@ export class RuleTable {
     const exact = this.#exact.get(hostName, 0, end);
     let methods = exact === undefined ? null : descend(exact, 0);
     if (this.#below.size === 0) return methods;
-    for (let dot = nextDot(0, end); methods === null && dot < end; dot = nextDot(dot + 1, end)) {
+    // However long a host is, no more of it is looked at than could be the name of a rule.
+    let dot = nextDot(Math.max(0, end - this.#belowOctetsMax), end);
+    for (; methods === null && dot < end; dot = nextDot(dot + 1, end)) {
       const root = this.#below.get(hostName, dot, end);
       if (root !== undefined) methods = descend(root, 0);
     }
