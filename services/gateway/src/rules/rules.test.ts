@@ -72,6 +72,8 @@ function octetsWithin(text: string): Octets {
 
 /** The same as `metBy`, by the plainest reading of what a rule's patterns mean. */
 function metByReading(all: readonly { of: string; pattern: string }[], path: string, host: string): string {
+  // Where there is no rule, no path is read.
+  if (all.length === 0) return 'none';
   const segments = pathSegments(path);
   if (segments === null) return 'ambiguous';
   const name = host.toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');
