@@ -55,7 +55,7 @@ import {
 } from './credential.ts';
 import type { Decision, DecisionRequest } from './decision.ts';
 import { ExchangeGate, type ExchangeGateConfig } from './exchange-gate.ts';
-import { AskLimits, type Limit, sourceOf } from './failure-budget.ts';
+import { type AskEnd, type Asking, AskLimits, type Limit, sourceOf } from './failure-budget.ts';
 
 export interface DecideConfig {
   /** The audience of internal tokens when the route names none. */
@@ -336,15 +336,15 @@ export class DecisionCore {
   }
 
   /** Whoever knows of it, and counts what became of it. */
-  async #ask(credential: PresentedCredential, settle: ReturnType<AskLimits['ask']>): Promise<Decision> {
-    let end: Parameters<typeof settle>[0] = 'unknown';
+  async #ask(credential: PresentedCredential, asking: Asking): Promise<Decision> {
+    let end: AskEnd = 'unknown';
     try {
       const fromL2 = await this.#fromL2(credential);
-      const decision = fromL2 ?? (await this.#fromExchange(credential));
+      const decision = fromL2 ?? (await this.#fromExchange(credential, asking));
       if (decision.outcome !== 'unavailable') end = decision.outcome === 'allow' ? 'accepted' : 'failed';
       return this.#report(fromL2 === null ? 'exchange' : 'l2', decision);
     } finally {
-      settle(end, this.#deps.clock.now().monotonicMs);
+      asking.settle(end, this.#deps.clock.now().monotonicMs);
     }
   }
 
@@ -398,9 +398,9 @@ export class DecisionCore {
   }
 
   /** A result that something overtook, or that came too late, is asked for once more. */
-  async #fromExchange(credential: PresentedCredential): Promise<Decision> {
+  async #fromExchange(credential: PresentedCredential, asking: Asking): Promise<Decision> {
     for (let attempt = 1; attempt <= 2; attempt++) {
-      const flight = this.#join(credential);
+      const flight = this.#join(credential, asking);
       const result = await flight.result;
       const meeting = result.outcome === 'granted' ? this.#meet(credential, result.conditions) : null;
       const unmet = meeting instanceof Promise ? await meeting : meeting;
@@ -448,13 +448,16 @@ export class DecisionCore {
     };
   }
 
-  #join(credential: PresentedCredential): Flight {
+  #join(credential: PresentedCredential, asking: Asking): Flight {
     const known = this.#flights.get(credential.cacheKey);
     const { clock } = this.#deps;
     if (known !== undefined && ageMs(known.asked().askedAt, clock.now()) < this.#joinWithinMs(credential)) return known;
     const isInGoodStanding = this.#standing.has(credential.cacheKey);
     const { asked, task } = this.#question(credential);
-    const answer = credential.isAgain ? this.#gate.runInSpareRoom(task) : this.#gate.run(isInGoodStanding, task);
+    const isGivenUp = () => !isInGoodStanding && asking.isSpent(clock.now().monotonicMs);
+    const answer = credential.isAgain
+      ? this.#gate.runInSpareRoom(task)
+      : this.#gate.run(isInGoodStanding, task, isGivenUp);
     // An open request can wait, and there may be many.
     if (answer === null) throw new ServiceError('overloaded');
     return this.#fly(credential, asked, answer);

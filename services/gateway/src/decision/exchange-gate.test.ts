@@ -126,4 +126,25 @@ describe('the gate of exchanges', () => {
     }
     assert.deepEqual(await Promise.all(asked), ['first', 'second overloaded', 'third', 'fourth']);
   });
+
+  it('asks for nobody who was given up while it waited, and has room for the next', async () => {
+    const gate = new ExchangeGate(createTestClock(), { concurrencyMax: 2, queueMax: 10, queueTimeoutMs: 60_000 });
+    const first = Promise.withResolvers<string>();
+    let isGivenUp = false;
+    const asked: string[] = [];
+    const ask = (name: string, isAsked: () => boolean = () => false) =>
+      gate.run(false, async () => asked.push(name), isAsked);
+    const running = gate.run(false, () => first.promise);
+    const ofFlood = ['second', 'third'].map((name) =>
+      assert.rejects(
+        ask(name, () => isGivenUp),
+        { code: 'overloaded' },
+      ),
+    );
+    const good = ask('good');
+    isGivenUp = true;
+    first.resolve('');
+    await Promise.all([running, ...ofFlood, good]);
+    assert.deepEqual(asked, ['good']);
+  });
 });

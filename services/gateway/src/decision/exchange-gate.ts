@@ -10,6 +10,7 @@ export interface ExchangeGateConfig {
 }
 
 interface Waiter {
+  readonly isGivenUp: () => boolean;
   readonly start: () => void;
   readonly shed: (why: string) => void;
   readonly timer: Timer;
@@ -22,6 +23,8 @@ interface Waiter {
  */
 const outageAfter = 16;
 const outageProbeEveryMs = 50;
+
+const never = () => false;
 
 /** Of a provider that is away, or of a client that may have no token for anonymous paths: no outage for anybody else. */
 const concernsItsOwn: ReadonlySet<ErrorCode> = new Set(['provider_unavailable', 'decision_unavailable']);
@@ -66,10 +69,11 @@ export class ExchangeGate {
 
   /**
    * Runs the task when there is room. Rejects with ServiceError `overloaded` when there is none in time, and with
-   * `auth_server_unavailable` without running it while exchanges are in vain.
+   * `auth_server_unavailable` without running it while exchanges are in vain. Who had to wait is asked before its turn
+   * whether it is given up meanwhile, and rejected like those for whom there is no room.
    */
-  async run<T>(isInGoodStanding: boolean, task: () => Promise<T>): Promise<T> {
-    if (!this.#hasRoom(isInGoodStanding)) await this.#wait(isInGoodStanding);
+  async run<T>(isInGoodStanding: boolean, task: () => Promise<T>, isGivenUp: () => boolean = never): Promise<T> {
+    if (!this.#hasRoom(isInGoodStanding)) await this.#wait(isInGoodStanding, isGivenUp);
     else this.#enter(isInGoodStanding);
     const vain = isInGoodStanding ? this.#vain.standing : this.#vain.others;
     try {
@@ -131,7 +135,7 @@ export class ExchangeGate {
     if (!isInGoodStanding) this.#runningOthers += 1;
   }
 
-  #wait(isInGoodStanding: boolean): Promise<void> {
+  #wait(isInGoodStanding: boolean, isGivenUp: () => boolean): Promise<void> {
     const lane = isInGoodStanding ? this.#standing : this.#others;
     if (lane.length >= this.#config.queueMax) lane.shift()?.shed('the queue of exchanges is full');
     return new Promise((resolve, reject) => {
@@ -141,6 +145,7 @@ export class ExchangeGate {
       }, this.#config.queueTimeoutMs);
       const waiter: Waiter = {
         timer,
+        isGivenUp,
         shed: (detail) => {
           timer.cancel();
           reject(new ServiceError('overloaded', { detail }));
@@ -160,7 +165,8 @@ export class ExchangeGate {
       while (lane.length > 0 && this.#hasRoom(isInGoodStanding)) {
         const waiter = lane.shift();
         waiter?.timer.cancel();
-        waiter?.start();
+        if (waiter?.isGivenUp()) waiter.shed('too much of the like was none');
+        else waiter?.start();
       }
     }
   }

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { FailureBudget, sourceOf } from './failure-budget.ts';
+import { AskLimits, FailureBudget, sourceOf } from './failure-budget.ts';
 
 const config = { burst: 10, perSecond: 2, keysMax: 3 };
 
 function fail(budget: FailureBudget, key: string, count: number, nowMs: number): void {
-  for (let failure = 0; failure < count; failure += 1) budget.ask(key, nowMs)(true, nowMs);
+  for (let failure = 0; failure < count; failure += 1) budget.ask(key, nowMs)('failed', nowMs);
 }
 
 describe('a budget for failures', () => {
@@ -24,11 +24,11 @@ describe('a budget for failures', () => {
 
   it('is not used by what succeeds, however much of it there is', () => {
     const budget = new FailureBudget(config);
-    for (let count = 0; count < 1000; count += 1) budget.ask('a', 0)(false, 0);
+    for (let count = 0; count < 1000; count += 1) budget.ask('a', 0)('accepted', 0);
     assert.equal(budget.isLeft('a', 0), true);
     const settle = Array.from({ length: 100 }, () => budget.ask('a', 0));
     assert.equal(budget.isLeft('a', 0), true);
-    for (const settled of settle) settled(false, 0);
+    for (const settled of settle) settled('accepted', 0);
   });
 
   it('leaves who has failed no more on the way than may fail', () => {
@@ -38,8 +38,38 @@ describe('a budget for failures', () => {
     assert.equal(budget.isLeft('a', 0), true);
     budget.ask('a', 0);
     assert.equal(budget.isLeft('a', 0), false);
-    first(false, 0);
+    first('accepted', 0);
     assert.equal(budget.isLeft('a', 0), true);
+  });
+
+  it('lets so many be asked about at once while nothing is known, half as many with each that fails, one more with each that does not', () => {
+    const budget = new FailureBudget({ burst: 1000, perSecond: 0, keysMax: 1 });
+    /** How many may be on the way beside those that are. */
+    const room = () => {
+      const settle: ReturnType<typeof budget.ask>[] = [];
+      while (budget.isLeft('a', 0)) settle.push(budget.ask('a', 0));
+      for (const settled of settle) settled('unknown', 0);
+      return settle.length;
+    };
+    budget.ask('a', 0)('unknown', 0);
+    assert.equal(room(), 1024);
+    for (const expected of [512, 256, 128, 64, 32, 16, 8, 8]) {
+      budget.ask('a', 0)('failed', 0);
+      assert.equal(room(), expected);
+    }
+    budget.ask('a', 0)('accepted', 0);
+    assert.equal(room(), 9);
+    for (let count = 0; count < 2000; count += 1) budget.ask('a', 0)('accepted', 0);
+    assert.equal(room(), 1024);
+  });
+
+  it('is spent by what failed alone, not by what is on the way', () => {
+    const budget = new FailureBudget(config);
+    for (let count = 0; count < 2000; count += 1) budget.ask('a', 0);
+    assert.deepEqual([budget.isLeft('a', 0), budget.isSpent('a', 0)], [false, false]);
+    fail(budget, 'a', 10, 0);
+    assert.deepEqual([budget.isSpent('a', 0), budget.isSpent('a', 499), budget.isSpent('a', 500)], [true, true, false]);
+    assert.equal(budget.isSpent('b', 0), false);
   });
 
   it('remembers what was overdrawn, but no more than a burst of it', () => {
@@ -57,6 +87,34 @@ describe('a budget for failures', () => {
     assert.equal(budget.isLeft('d', 0), false);
     assert.equal(budget.isLeft('d', 10_400), false);
     assert.equal(budget.isLeft('d', 10_500), true);
+  });
+});
+
+describe('what is asked about', () => {
+  const [source, issuer] = ['192.0.2.1', 'keys'];
+
+  it('is given up when so much from its address, or of its issuer, failed meanwhile', () => {
+    for (const [ofOther, failures] of [
+      [{ source, issuer: 'iss a' }, 50],
+      [{ source: '192.0.2.2', issuer }, 100],
+    ] as const) {
+      const limits = new AskLimits();
+      const waiting = limits.ask(source, issuer, 0);
+      for (let failure = 1; failure <= failures; failure += 1) {
+        assert.equal(waiting.isSpent(0), false);
+        limits.ask(failures === 50 ? ofOther.source : `10.0.0.${failure}`, ofOther.issuer, 0).settle('failed', 0);
+      }
+      assert.equal(waiting.isSpent(0), true);
+      assert.equal(waiting.isSpent(50), false);
+    }
+  });
+
+  it('is not given up for its issuer where somebody of that address was let in', () => {
+    const limits = new AskLimits();
+    limits.ask(source, issuer, 0).settle('accepted', 0);
+    const waiting = limits.ask(source, issuer, 0);
+    for (let failure = 1; failure <= 100; failure += 1) limits.ask(null, issuer, 0).settle('failed', 0);
+    assert.deepEqual([waiting.isSpent(0), limits.ask(null, issuer, 0).isSpent(0)], [false, true]);
   });
 });
 

@@ -21,7 +21,16 @@ interface Account {
   atMs: number;
   /** Asked about, and not known to have failed or not. */
   pending: number;
+  /** How many may be: half as many with each failure, one more with each that was none. */
+  pendingMax: number;
 }
+
+/** What became of one that was asked about; `unknown`: nobody could say. */
+export type AskEnd = 'accepted' | 'failed' | 'unknown';
+
+/** What is made up comes faster than anybody can say that it is: until it is known how it goes, so many are asked about at once. */
+const pendingMost = 1024;
+const pendingLeast = 8;
 
 /** Of each key as much. All times are monotonic, in milliseconds. */
 export class FailureBudget {
@@ -38,18 +47,31 @@ export class FailureBudget {
     const account = this.#accounts.get(key);
     if (account === undefined) return true;
     this.#refill(account, nowMs);
-    return account.left >= 1 && (account.left > this.#config.burst / 2 || account.pending < account.left);
+    const { left, pending, pendingMax } = account;
+    return left >= 1 && pending < pendingMax && (left > this.#config.burst / 2 || pending < left);
   }
 
-  /** One is asked about. Returns what has to be called when it is known whether it failed, once. */
-  ask(key: string, nowMs: number): (hasFailed: boolean, nowMs: number) => void {
-    const account = this.#accounts.get(key) ?? { left: this.#config.burst, atMs: nowMs, pending: 0 };
+  /** Whether no more may fail, whatever is on the way. */
+  isSpent(key: string, nowMs: number): boolean {
+    const account = this.#accounts.get(key);
+    if (account === undefined) return false;
+    this.#refill(account, nowMs);
+    return account.left < 1;
+  }
+
+  /** One is asked about. Returns what has to be called when it is known what became of it, once. */
+  ask(key: string, nowMs: number): (end: AskEnd, nowMs: number) => void {
+    const { burst } = this.#config;
+    const account = this.#accounts.get(key) ?? { left: burst, atMs: nowMs, pending: 0, pendingMax: pendingMost };
     this.#accounts.set(key, account);
     account.pending += 1;
-    return (hasFailed, laterMs) => {
+    return (end, laterMs) => {
       account.pending -= 1;
       this.#refill(account, laterMs);
-      if (hasFailed) account.left = Math.max(-this.#config.burst, account.left - 1);
+      if (end === 'accepted') account.pendingMax = Math.min(pendingMost, account.pendingMax + 1);
+      if (end !== 'failed') return;
+      account.pendingMax = Math.max(pendingLeast, account.pendingMax / 2);
+      account.left = Math.max(-burst, account.left - 1);
     };
   }
 
@@ -61,13 +83,21 @@ export class FailureBudget {
 }
 
 /** What one address, or network, may have asked about in vain; and all together of one issuer. */
-const bySource: BudgetConfig = { burst: 200, perSecond: 20, keysMax: 5000 };
-const byIssuer: BudgetConfig = { burst: 500, perSecond: 50, keysMax: 500 };
+const bySource: BudgetConfig = { burst: 50, perSecond: 20, keysMax: 5000 };
+const byIssuer: BudgetConfig = { burst: 100, perSecond: 50, keysMax: 500 };
 /** Whoever had a credential accepted from an address in this time is not held up by what others do to its issuer. */
 const trustedForMs = 600_000;
 const trustedMax = 10_000;
 
 export type Limit = 'address' | 'issuer';
+
+/** One that is asked about. */
+export interface Asking {
+  /** Whether so much of the like has failed meanwhile that it should be asked about no more. */
+  isSpent(nowMs: number): boolean;
+  /** Has to be called once. */
+  settle(end: AskEnd, nowMs: number): void;
+}
 
 /**
  * Whether the auth server, and L2, are asked about a credential that nothing is known of. Not being asked about is no
@@ -86,23 +116,27 @@ export class AskLimits {
 
   /** Whether nothing of the issuer is asked about that comes from there. */
   isIssuerSpent(issuer: string, source: string | null, nowMs: number): boolean {
-    const isTrusted = source !== null && (this.#trusted.get(source) ?? Number.NEGATIVE_INFINITY) > nowMs;
-    return !isTrusted && !this.#issuers.isLeft(issuer, nowMs);
+    return !this.#isTrusted(source, nowMs) && !this.#issuers.isLeft(issuer, nowMs);
   }
 
-  /** One is asked about. Returns what has to be called once, with what became of it. */
-  ask(
-    source: string | null,
-    issuer: string,
-    nowMs: number,
-  ): (end: 'accepted' | 'failed' | 'unknown', nowMs: number) => void {
-    const ofIssuer = this.#issuers.ask(issuer, nowMs);
-    const ofSource = source === null ? null : this.#sources.ask(source, nowMs);
-    return (end, laterMs) => {
-      ofIssuer(end === 'failed', laterMs);
-      ofSource?.(end === 'failed', laterMs);
-      if (end === 'accepted' && source !== null) this.#trusted.set(source, laterMs + trustedForMs);
+  ask(source: string | null, issuer: string, nowMs: number): Asking {
+    const settleIssuer = this.#issuers.ask(issuer, nowMs);
+    const settleSource = source === null ? null : this.#sources.ask(source, nowMs);
+    return {
+      isSpent: (laterMs) => {
+        const isOfSource = source !== null && this.#sources.isSpent(source, laterMs);
+        return isOfSource || (!this.#isTrusted(source, laterMs) && this.#issuers.isSpent(issuer, laterMs));
+      },
+      settle: (end, laterMs) => {
+        settleIssuer(end, laterMs);
+        settleSource?.(end, laterMs);
+        if (end === 'accepted' && source !== null) this.#trusted.set(source, laterMs + trustedForMs);
+      },
     };
+  }
+
+  #isTrusted(source: string | null, nowMs: number): boolean {
+    return source !== null && (this.#trusted.get(source) ?? Number.NEGATIVE_INFINITY) > nowMs;
   }
 }
 
