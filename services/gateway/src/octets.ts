@@ -32,9 +32,9 @@ export class OctetMap<T> {
     this.#byHash.set(hash, [...(this.#byHash.get(hash) ?? []), { octets, value }]);
   }
 
-  /** Of the octets from `start` to `end`. */
-  get(bytes: Uint8Array, start: number, end: number): T | undefined {
-    const entries = this.#byHash.get(hashOf(bytes, start, end));
+  /** Of the octets from `start` to `end`; who has read them already knows their hash. */
+  get(bytes: Uint8Array, start: number, end: number, hash = hashOf(bytes, start, end)): T | undefined {
+    const entries = this.#byHash.get(hash);
     if (entries === undefined) return undefined;
     for (const { octets, value } of entries) if (isSame(octets, bytes, start, end)) return value;
     return undefined;
@@ -46,10 +46,15 @@ export class OctetMap<T> {
   }
 }
 
-/** FNV-1a of 32 bits (RFC 9923). */
-function hashOf(bytes: Uint8Array, start: number, end: number): number {
-  let hash = 0x811c9dc5 | 0;
-  for (let at = start; at < end; at += 1) hash = Math.imul(hash ^ (bytes[at] as number), 0x01000193);
+/** FNV-1a of 32 bits (RFC 9923): of no octets, and of one more. */
+export const hashOfNone = 0x811c9dc5 | 0;
+export function hashOfMore(hash: number, octet: number): number {
+  return Math.imul(hash ^ octet, 0x01000193);
+}
+
+export function hashOf(bytes: Uint8Array, start: number, end: number): number {
+  let hash = hashOfNone;
+  for (let at = start; at < end; at += 1) hash = hashOfMore(hash, bytes[at] as number);
   return hash;
 }
 

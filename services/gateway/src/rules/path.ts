@@ -6,7 +6,7 @@
  * that are none.
  * @module
  */
-import { type Octets, octetsOf } from '../octets.ts';
+import { hashOf, hashOfMore, hashOfNone, type Octets, octetsOf } from '../octets.ts';
 
 /** By octet: whether it is read by everybody as it is. */
 const isPlain = Uint8Array.from({ length: 256 }, (_, octet) =>
@@ -23,6 +23,8 @@ export class PathSegments {
   count = 0;
   readonly starts: number[] = [];
   readonly ends: number[] = [];
+  /** As an `OctetMap` has them. */
+  readonly hashes: number[] = [];
 
   /**
    * Reads a path as received, with its query: its segments are decoded, without the empty one after a slash at the end. False
@@ -39,16 +41,19 @@ export class PathSegments {
     if (start === end || bytes[start] !== slash) return false;
     let from = start + 1;
     let at = from;
+    let hash = hashOfNone;
     for (; at < end; at += 1) {
       const octet = bytes[at] as number;
       if (octet === question) break;
       if (octet === slash) {
         if (at === from) return false;
-        this.#add(from, at);
+        this.#add(from, at, hash);
         from = at + 1;
+        hash = hashOfNone;
       } else if (isPlain[octet] !== 1 || (octet === dot && at === from)) return false;
+      else hash = hashOfMore(hash, octet);
     }
-    if (at > from) this.#add(from, at);
+    if (at > from) this.#add(from, at, hash);
     return true;
   }
 
@@ -60,15 +65,16 @@ export class PathSegments {
     let from = 0;
     for (const segment of segments) {
       const to = from + Buffer.byteLength(segment);
-      this.#add(from, to);
+      this.#add(from, to, hashOf(this.bytes, from, to));
       from = to;
     }
     return true;
   }
 
-  #add(start: number, end: number): void {
+  #add(start: number, end: number, hash: number): void {
     this.starts[this.count] = start;
     this.ends[this.count] = end;
+    this.hashes[this.count] = hash;
     this.count += 1;
   }
 

@@ -191,7 +191,8 @@ function otherMethod({ named }: Methods): Found {
 
 function descend(node: Node, depth: number): Methods | null {
   if (depth === segments.count) return node.here ?? node.below;
-  const child = node.children.get(segments.bytes, segments.starts[depth] as number, segments.ends[depth] as number);
+  const { bytes, starts, ends, hashes } = segments;
+  const child = node.children.get(bytes, starts[depth] as number, ends[depth] as number, hashes[depth] as number);
   return (
     (child === undefined ? null : descend(child, depth + 1)) ??
     (node.open === null ? null : descend(node.open, depth + 1)) ??
