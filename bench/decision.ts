@@ -6,9 +6,6 @@
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CheckResponse } from '@token-gateway/schemas/ext-authz';
 import { until } from '../tests/system/service-process.ts';
@@ -27,6 +24,7 @@ import {
 import { buildGoFloor } from './grpc-go-floor.ts';
 import { numberOf, textOf } from './options.ts';
 import { startHeimdall, startOpa } from './peers.ts';
+import { rulesCount, writeRules } from './rules-file.ts';
 import { formatTable, summarize } from './statistics.ts';
 import { type Expected, TransportLoad } from './transport-load.ts';
 
@@ -40,11 +38,26 @@ interface Contestant {
   readonly cpuMicros: number[];
 }
 
-const rulesCount = 1000;
+const warmUpMs = 2000;
+
+const floorName = (transport: string, credential: string) => `${transport}: floor, request with ${credential}`;
+const hitName = (transport: string, credential: string) => `${transport}: hit by ${credential}`;
+const names = {
+  hit: hitName('grpc-unary', 'API key'),
+  ruled: `grpc-unary: hit by API key, ${rulesCount} rules`,
+  counted: 'grpc-unary: hit by API key with a quota',
+} as const;
+const compared = [
+  ...transports.flatMap((transport) =>
+    credentials.map((credential) => [hitName(transport, credential), floorName(transport, credential)] as const),
+  ),
+  [names.ruled, names.hit],
+  [names.counted, names.hit],
+] as const;
 
 export async function benchmarkDecision(args: readonly string[]): Promise<Record<string, unknown>> {
-  const rounds = numberOf(args, 'rounds', 5);
-  const seconds = numberOf(args, 'seconds', 2);
+  const rounds = numberOf(args, 'rounds', 9);
+  const seconds = numberOf(args, 'seconds', 1);
   const concurrency = numberOf(args, 'concurrency', 32);
   const keys = numberOf(args, 'keys', 2000);
   await using stack = new AsyncDisposableStack();
@@ -62,26 +75,33 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
     stack.defer(() => load.close());
     contestants.push({ name, pid, load, cpuMicros: [] });
   };
+  const competeWithMore = async () => {
+    const ruled = await startGateway(system, stack, 'grpc-unary', {
+      TG_RULES_FILE: await writeRules(stack),
+    });
+    await compete(names.ruled, ruled, requests['API key'], await grantedAnswer(ruled.port, requests['API key']));
+    const counted = await startGateway(system, stack, 'grpc-unary');
+    const countedKey = await system.admin.createKey(userId, { quota: { requests: 10_000_000, windowSeconds: 1 } });
+    const countedRequest = checkRequest(`Token ${countedKey.key}`);
+    const countedToken = tokenOf(await grantedAnswer(counted.port, countedRequest));
+    // What is left is another number each time.
+    const isCounted = (answer: Buffer) => answer.includes(countedToken) && answer.includes('"key";q=10000000;w=1');
+    await compete(names.counted, counted, countedRequest, isCounted);
+  };
+  let token = '';
   for (const transport of transports) {
     const gateway = await startGateway(system, stack, transport);
     for (const credential of credentials) {
       const answer = await grantedAnswer(gateway.port, requests[credential]);
       const floor = await startFloor(stack, transport, answer.length);
-      await compete(`${transport}: floor, request with ${credential}`, floor, requests[credential], floor.answer);
-      await compete(`${transport}: hit by ${credential}`, gateway, requests[credential], answer);
+      await compete(floorName(transport, credential), floor, requests[credential], floor.answer);
+      const name = hitName(transport, credential);
+      token ||= tokenOf(answer);
+      await compete(name, gateway, requests[credential], answer);
+      if (name === names.hit) await competeWithMore();
     }
   }
-  const ruled = await startGateway(system, stack, 'grpc-unary', { TG_RULES_FILE: await writeRules(stack, rulesCount) });
-  const ruledAnswer = await grantedAnswer(ruled.port, requests['API key']);
-  await compete(`grpc-unary: hit by API key, ${rulesCount} rules`, ruled, requests['API key'], ruledAnswer);
-  const counted = await startGateway(system, stack, 'grpc-unary');
-  const countedKey = await system.admin.createKey(userId, { quota: { requests: 10_000_000, windowSeconds: 1 } });
-  const countedRequest = checkRequest(`Token ${countedKey.key}`);
-  const countedToken = tokenOf(await grantedAnswer(counted.port, countedRequest));
-  // What is left is another number each time.
-  const isCounted = (answer: Buffer) => answer.includes(countedToken) && answer.includes('"key";q=10000000;w=1');
-  await compete('grpc-unary: hit by API key with a quota', counted, countedRequest, isCounted);
-  const go = await startGoFloor(stack, key, tokenOf(ruledAnswer));
+  const go = await startGoFloor(stack, key, token);
   const goAnswer = await grantedAnswer(go.port, requests['API key']);
   await compete('grpc-go: hashes and looks up', go, requests['API key'], goAnswer);
   for (const [option, startPeer] of Object.entries({ heimdall: startHeimdall, 'opa-envoy': startOpa })) {
@@ -94,25 +114,47 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   }
 
   for (const each of [process, ...system.processes]) await pin(each.pid, 0);
-  // The first round is for compilers.
-  for (let round = 0; round <= rounds; round += 1) {
+  // For compilers.
+  for (const { load } of contestants) await load.run(concurrency, warmUpMs);
+  for (let round = 0; round < rounds; round += 1) {
     for (const { pid, load, cpuMicros } of contestants) {
       const before = await cpuOf(pid);
       const count = await load.run(concurrency, seconds * 1000);
-      if (round > 0) cpuMicros.push(((await cpuOf(pid)) - before) / count);
+      cpuMicros.push(((await cpuOf(pid)) - before) / count);
     }
   }
-  const rows = contestants.map(({ name, cpuMicros }) => ({ name, ...summarize(cpuMicros) }));
+  const rows = contestants.map(({ name, cpuMicros }) => ({
+    name,
+    min: Math.min(...cpuMicros),
+    ...summarize(cpuMicros),
+  }));
   console.log(
     formatTable([
-      ['', 'CPU, us', 'max', 'per core and s'],
-      ...rows.map(({ name, p50, max }) => [name, p50.toFixed(1), max.toFixed(1), (1e6 / p50).toFixed(0)]),
+      ['', 'CPU, us', 'min', 'max', 'per core and s'],
+      ...rows.map(({ name, min, p50, max }) => [
+        name,
+        p50.toFixed(1),
+        min.toFixed(1),
+        max.toFixed(1),
+        (1e6 / p50).toFixed(0),
+      ]),
     ]),
   );
   console.log(`medians of ${rounds} rounds of ${seconds} s; ${concurrency} at once; each server on one core`);
+  const differences = compared.map(([name, other]) => differenceOf(contestants, name, other));
+  console.log(
+    formatTable([
+      ['in the same round', 'CPU, us more', '%'],
+      ...differences.map(({ name, other, micros, share }) => [
+        `${name}, beside ${other}`,
+        micros.toFixed(2),
+        (share * 100).toFixed(1),
+      ]),
+    ]),
+  );
 
   await runBeforeOthers(process.pid);
-  const hit = contestants.find(({ name }) => name === 'grpc-unary: hit by API key');
+  const hit = contestants.find(({ name }) => name === names.hit);
   const serial = summarize((await hit?.load.runSerially(20_000)) ?? []);
   await runAsOthers(process.pid);
   console.log(`a hit alone, there and back: p50 ${serial.p50.toFixed(3)} ms, p99 ${serial.p99.toFixed(3)} ms`);
@@ -123,7 +165,21 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
       ...once.map(({ name, cpuMicros }) => [name, cpuMicros.toFixed(0)]),
     ]),
   );
-  return { rows, serial, once, rounds, seconds, concurrency };
+  return { rows, differences, serial, once, rounds, seconds, concurrency };
+}
+
+/** What a round cost more for one than for another just before or after: the median of all rounds. */
+function differenceOf(contestants: readonly Contestant[], name: string, other: string) {
+  const [one = [], beside = []] = [name, other].map(
+    (each) => contestants.find((contestant) => contestant.name === each)?.cpuMicros,
+  );
+  const pairs = one.map((micros, round) => [micros, beside[round] ?? Number.NaN] as const);
+  return {
+    name,
+    other,
+    micros: summarize(pairs.map(([micros, by]) => micros - by)).p50,
+    share: summarize(pairs.map(([micros, by]) => micros / by - 1)).p50,
+  };
 }
 
 async function startFloor(stack: AsyncDisposableStack, transport: string, octets: number) {
@@ -158,7 +214,7 @@ export async function grantedAnswer(port: number, request: Buffer): Promise<Buff
 }
 
 /** Throws when it is no grant. */
-function tokenOf(answer: Buffer): string {
+export function tokenOf(answer: Buffer): string {
   const { status, httpResponse } = CheckResponse.decode(answer);
   const [option] = httpResponse?.$case === 'okResponse' ? httpResponse.value.headers : [];
   const token = /^Bearer (.+)$/.exec(option?.header?.value ?? '')?.[1];
@@ -183,17 +239,6 @@ async function measureOnce(system: System, stack: AsyncDisposableStack, userId: 
     load.close();
   }
   return measured;
-}
-
-async function writeRules(stack: AsyncDisposableStack, count: number): Promise<string> {
-  const rules = Array.from({ length: count }, (_, at) => {
-    return `- { name: r${at}, paths: ["/service-${at}/{id}/items"], methods: [GET], entitlements: [read] }`;
-  });
-  const file = join(tmpdir(), `token-gateway-rules-${process.pid}.yaml`);
-  stack.defer(() => rm(file, { force: true }));
-  const own = '- { name: orders, paths: ["/orders/{id}"], methods: [GET], entitlements: [read] }';
-  await writeFile(file, `rules:\n${[...rules, own].join('\n')}\n`);
-  return file;
 }
 
 function pidOf({ pid }: ChildProcess): number {

@@ -10,8 +10,6 @@ import { type System, startSystem } from '../tests/system/system.ts';
 const run = promisify(execFile);
 export const transports = ['grpc-unary', 'grpc-js'] as const;
 type Transport = (typeof transports)[number];
-/** Clock ticks of /proc, of which a second has a hundred. */
-const microsPerTick = 10_000;
 
 /** A system without a gateway, with an issuer and a user that both have a place in one tenant. */
 export async function startCallers(stack: AsyncDisposableStack) {
@@ -85,10 +83,14 @@ export async function runAsOthers(pid: number): Promise<void> {
   await run('chrt', ['--all-tasks', '--other', '--pid', '0', String(pid)]);
 }
 
-/** Of all its threads, user and system. */
+/** Of all its threads, user and system, in microseconds. */
 export async function cpuOf(pid: number): Promise<number> {
-  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * microsPerTick;
+  const threads = await readdir(`/proc/${pid}/task`);
+  const nanos = threads.map(async (thread) => {
+    const [running] = (await readFile(`/proc/${pid}/task/${thread}/schedstat`, 'utf8')).split(' ');
+    return Number(running);
+  });
+  return (await Promise.all(nanos)).reduce((sum, each) => sum + each, 0) / 1000;
 }
 
 /** What it holds in memory, octets. */

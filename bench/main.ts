@@ -14,6 +14,7 @@ const benchmarks: Record<string, () => Promise<Benchmark>> = {
   fleet: async () => (await import('./fleet.ts')).benchmarkFleet,
   'mass-revocation': async () => (await import('./mass-revocation.ts')).benchmarkMassRevocation,
   revocation: async () => (await import('./revocation.ts')).benchmarkRevocation,
+  rules: async () => (await import('./rules.ts')).benchmarkRules,
   soak: async () => (await import('./soak.ts')).benchmarkSoak,
   transport: async () => (await import('./transport.ts')).benchmarkTransport,
   workers: async () => (await import('./workers.ts')).benchmarkWorkers,
