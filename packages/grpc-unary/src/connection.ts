@@ -646,12 +646,8 @@ export class Connection implements FrameSink {
     if (this.#isClosed || this.#socket.writableNeedDrain) return;
     this.#takeTurn();
     const isRoom = this.#waitingOctets < waitingOctetsMax && !this.#socket.writableNeedDrain;
-    if (isRoom && this.#socket.isPaused()) this.#resumeSocket();
-  }
-
-  /** Node then shows at once all that it has: that too is read in turns. */
-  #resumeSocket(): void {
-    if (this.#isClosed) return;
+    if (this.#isClosed || !isRoom || !this.#socket.isPaused()) return;
+    // Node then shows at once all that it has: that too is read in turns.
     this.#waitForTurn();
     this.#socket.resume();
   }
