@@ -52,20 +52,20 @@ describe('a budget for failures', () => {
       return settle.length;
     };
     budget.ask('a', 0)('unknown', 0);
-    assert.equal(room(), 1024);
-    for (const expected of [512, 256, 128, 64, 32, 16, 8, 8]) {
+    assert.equal(room(), 4096);
+    for (const expected of [2048, 1024, 512, 256, 128, 64, 32, 16, 8, 8]) {
       budget.ask('a', 0)('failed', 0);
       assert.equal(room(), expected);
     }
     budget.ask('a', 0)('accepted', 0);
     assert.equal(room(), 9);
-    for (let count = 0; count < 2000; count += 1) budget.ask('a', 0)('accepted', 0);
-    assert.equal(room(), 1024);
+    for (let count = 0; count < 5000; count += 1) budget.ask('a', 0)('accepted', 0);
+    assert.equal(room(), 4096);
   });
 
   it('is spent by what failed alone, not by what is on the way', () => {
     const budget = new FailureBudget(config);
-    for (let count = 0; count < 2000; count += 1) budget.ask('a', 0);
+    for (let count = 0; count < 5000; count += 1) budget.ask('a', 0);
     assert.deepEqual([budget.isLeft('a', 0), budget.isSpent('a', 0)], [false, false]);
     fail(budget, 'a', 10, 0);
     assert.deepEqual([budget.isSpent('a', 0), budget.isSpent('a', 499), budget.isSpent('a', 500)], [true, true, false]);

@@ -29,7 +29,7 @@ interface Account {
 export type AskEnd = 'accepted' | 'failed' | 'unknown';
 
 /** What is made up comes faster than anybody can say that it is: until it is known how it goes, so many are asked about at once. */
-const pendingMost = 1024;
+const pendingMost = 4096;
 const pendingLeast = 8;
 
 /** Of each key as much. All times are monotonic, in milliseconds. */
