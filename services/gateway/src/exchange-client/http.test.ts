@@ -72,6 +72,21 @@ describe('an exchange', () => {
     assert.deepEqual([one.bodies.length, other.bodies.length], [1, 0]);
   });
 
+  it('takes no redirect for an answer, and follows none with a credential', async (test) => {
+    const elsewhere = await replica(test, refuses);
+    const redirects = await replica(test, (_message, response) => {
+      response.writeHead(307, { location: `${elsewhere.url}/oauth2/token`, 'content-type': 'application/json' });
+      response.end('{"error":"invalid_grant"}');
+    });
+    const good = await replica(test, refuses);
+    const client = await clientOf([redirects.url, good.url]);
+    await client.exchange(request, { timeoutMs: 5000 }).catch(() => undefined);
+    assert.deepEqual(
+      [redirects, good, elsewhere].map(({ bodies }) => bodies.length),
+      [1, 1, 0],
+    );
+  });
+
   it('leaves time for another replica when the first is silent', async (test) => {
     const silent = await replica(test, () => {});
     const good = await replica(test, refuses);

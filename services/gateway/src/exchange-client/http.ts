@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { type Clock, isObject, ServiceError } from '@token-gateway/platform';
 import { importJWK, type JWK, SignJWT } from 'jose';
-import { Agent } from 'undici';
 import { heededConditions } from '../conditions/conditions.ts';
 import { readExchangeAnswer } from './answer.ts';
 import type { ExchangeClient, ExchangeRequest } from './port.ts';
@@ -34,8 +33,6 @@ export async function createHttpExchangeClient(
   let preferred = 0;
   const algorithm = config.clientKey.alg ?? 'ES256';
   const key = await importJWK(config.clientKey, algorithm);
-  // A third of what fetch costs, on whose way every new credential is.
-  const agent = new Agent();
 
   function assertion(): Promise<string> {
     const issuedAt = Math.floor(clock.now().wallMs / 1000);
@@ -60,15 +57,8 @@ export async function createHttpExchangeClient(
     body.set('client_assertion', await assertion());
     try {
       const signal = AbortSignal.timeout(Math.ceil(timeoutMs));
-      const { statusCode, body: answer } = await agent.request({
-        origin: endpoint.origin,
-        path: endpoint.pathname,
-        method: 'POST',
-        headers: { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json' },
-        body: body.toString(),
-        signal,
-      });
-      return [statusCode, await answer.json()];
+      const response = await fetch(endpoint, { method: 'POST', body, redirect: 'error', signal });
+      return [response.status, await response.json()];
     } catch (error) {
       return error instanceof Error ? error : new Error('no answer', { cause: error });
     }
@@ -101,7 +91,7 @@ export async function createHttpExchangeClient(
       }
       throw new ServiceError('auth_server_unavailable', { cause });
     },
-    close: () => agent.close(),
+    async close() {},
   };
 }
 
