@@ -22,7 +22,8 @@ function credential(): string {
 
 function address(): string {
   const source = sent % Number(sources);
-  return `10.${100 + ((source >> 16) & 0x3f)}.${100 + ((source >> 8) & 0x7f)}.${100 + (source & 0x7f)}`;
+  // All of one length, too.
+  return `10.100.${100 + (source >> 7)}.${100 + (source & 0x7f)}`;
 }
 
 const first = { credential: credential(), address: address() };

@@ -1,7 +1,9 @@
 /**
  * What valid callers notice of a flood of credentials that nobody has, and what the auth server does: as many as one core can
  * send, checksum-valid keys and well-formed tokens of a known issuer, from one address and from many, at one gateway on the
- * other core. The valid caller asks once in a millisecond.
+ * other core. Each kind of flood meets a gateway of its own that has never seen any, and then the same one again, with its
+ * budgets whole. A valid caller asks once in a millisecond with what is known; new credentials come from its address and
+ * from others that nobody has been let in from.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -14,19 +16,26 @@ import { numberOf } from './options.ts';
 import { formatTable, type Summary, summarize } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
 
+type Kind = 'key' | 'token';
+
 const floods = [
   { name: 'keys, one address', kind: 'key', sources: 1 },
   { name: 'keys, 10,000 addresses', kind: 'key', sources: 10_000 },
   { name: 'tokens, one address', kind: 'token', sources: 1 },
   { name: 'tokens, 10,000 addresses', kind: 'token', sources: 10_000 },
-] as const;
+] as const satisfies readonly { name: string; kind: Kind; sources: number }[];
 
-const quietCalls = 3000;
+/** Long enough for the budgets to be whole again, whatever a flood has overdrawn. */
+const quietCalls = 10_000;
 /** Before each valid call: who asks again only when answered would ask seldom just when it takes long. */
 const pauseMs = 1;
+const callsBetweenNew = 300;
+const knownAddress = '192.0.2.7';
+const isGranted = (answer: Buffer) => answer.length > 400;
 
 interface Row {
   readonly name: string;
+  readonly isFirst: boolean;
   readonly perSecond: number;
   readonly asked: number;
   readonly share: number;
@@ -34,34 +43,57 @@ interface Row {
   readonly grownOctets: number;
   readonly quiet: Summary;
   readonly valid: Summary;
+  /** In its first second. */
+  readonly atFirst: Summary;
+  /** Of new valid credentials in the flood, how many of how many were let in. */
+  readonly newFromKnown: Tally;
+  readonly newFromStrange: Tally;
+}
+
+interface Tally {
+  asked: number;
+  granted: number;
 }
 
 export async function benchmarkFlood(args: readonly string[]): Promise<Record<string, unknown>> {
-  const seconds = numberOf(args, 'seconds', 10);
+  const seconds = numberOf(args, 'seconds', 20);
   const rounds = numberOf(args, 'rounds', 2);
   await using stack = new AsyncDisposableStack();
   // With all that it starts; of the parts, those that are native (`TG_PARTS=native`).
   await pin(process.pid, 0);
   const { issuer, system, userId } = await startCallers(stack);
   const keys = await Promise.all(Array.from({ length: 50 }, () => system.admin.createKey(userId)));
-  const { pid, port } = await startGateway(system, stack, 'grpc-unary');
-  // As if they were on other machines: a valid caller waits for no sender's turn, and the gateway has its core for itself.
-  await pinHelpers(pid, 0);
   await runBeforeOthers(process.pid);
+  /** The header of a credential that the gateway has not seen. */
+  const newCredential = async (kind: Kind): Promise<string> =>
+    kind === 'key'
+      ? `Token ${(await system.admin.createKey(userId)).key}`
+      : `Bearer ${await issuer.sign({ exp: Math.floor(Date.now() / 1000) + 3600, jti: crypto.randomUUID() })}`;
 
-  const valid = await TransportLoad.open(
-    port,
-    keys.map(({ key }) => checkRequest(`Token ${key}`, '192.0.2.7')),
-    (answer) => answer.length > 400,
-  );
-  stack.defer(() => valid.close());
-  // What a process grows by under any load is not the flood's.
-  await valid.run(64, 5000);
   const rows: Row[] = [];
-  // The first round is for compilers.
-  for (let round = 0; round <= rounds; round += 1) {
-    for (const { name, kind, sources } of floods) {
-      // Just before, since these machines are not as fast at all times; long enough for the budgets to be whole again.
+  for (const { name, kind, sources } of floods) {
+    await using turn = new AsyncDisposableStack();
+    const { pid, port } = await startGateway(system, turn, 'grpc-unary');
+    // As if they were on other machines: a valid caller waits for no sender's turn, and the gateway has its core for itself.
+    await pinHelpers(pid, 0);
+    const valid = await TransportLoad.open(
+      port,
+      keys.map(({ key }) => checkRequest(`Token ${key}`, knownAddress)),
+      isGranted,
+    );
+    turn.defer(() => valid.close());
+    // What a process grows by under any load is not the flood's.
+    await valid.run(64, 5000);
+    for (let round = 0; round < rounds; round += 1) {
+      const newcomers = await Promise.all(
+        [() => knownAddress, (at: number) => `198.51.100.${at}`].map(async (addressOf) => {
+          const count = Math.ceil((seconds * 1000) / callsBetweenNew) + 1;
+          const credentials = await Promise.all(Array.from({ length: count }, () => newCredential(kind)));
+          return newcomer(port, addressOf, credentials);
+        }),
+      );
+      for (const { load } of newcomers) turn.defer(() => load.close());
+      // Just before, since these machines are not as fast at all times.
       const quiet = summarize(await valid.runSerially(quietCalls, pauseMs));
       const sender = fork(fileURLToPath(new URL('flood-sender.ts', import.meta.url)), [
         String(port),
@@ -76,24 +108,35 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
       sender.send('go');
       const ended = once(sender, 'message') as Promise<[{ count: number; letIn: number }]>;
       const tookMs: number[] = [];
+      const begin = performance.now();
+      let early = 0;
       let isOver = false;
       void ended.then(() => {
         isOver = true;
       });
-      while (!isOver) tookMs.push(...(await valid.runSerially(100, pauseMs)));
+      while (!isOver) {
+        tookMs.push(...(await valid.runSerially(callsBetweenNew, pauseMs)));
+        for (const { load } of newcomers) await load.runSerially(1);
+        if (performance.now() - begin < 1000) early = tookMs.length;
+      }
       const [{ count, letIn }] = await ended;
-      const asked = (await exchangesOf(system)) - exchangesBefore;
-      const grownOctets = (await memoryOf(pid)) - before;
-      if (round === 0) continue;
+      const [newFromKnown = { asked: 0, granted: 0 }, newFromStrange = { asked: 0, granted: 0 }] = newcomers.map(
+        ({ tally }) => tally,
+      );
+      const asked = (await exchangesOf(system)) - exchangesBefore - newFromKnown.granted - newFromStrange.granted;
       rows.push({
         name,
+        isFirst: round === 0,
         perSecond: count / seconds,
         asked,
         share: asked / count,
         letIn,
-        grownOctets,
+        grownOctets: (await memoryOf(pid)) - before,
         quiet,
         valid: summarize(tookMs),
+        atFirst: summarize(tookMs.slice(0, early)),
+        newFromKnown,
+        newFromStrange,
       });
     }
   }
@@ -111,9 +154,12 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
         'meanwhile: p50 ms',
         'p99 ms',
         'times',
+        'first second: p99 ms',
+        'new let in, same address',
+        'others',
       ],
       ...rows.map((row) => [
-        row.name,
+        `${row.name}${row.isFirst ? ', the first' : ''}`,
         row.perSecond.toFixed(0),
         String(row.asked),
         (row.share * 100).toFixed(3),
@@ -124,14 +170,36 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
         row.valid.p50.toFixed(3),
         row.valid.p99.toFixed(3),
         (row.valid.p99 / row.quiet.p99).toFixed(2),
+        row.atFirst.p99.toFixed(3),
+        `${row.newFromKnown.granted} of ${row.newFromKnown.asked}`,
+        `${row.newFromStrange.granted} of ${row.newFromStrange.asked}`,
       ]),
     ]),
   );
   const p99Times = summarize(rows.map(({ quiet, valid }) => valid.p99 / quiet.p99));
   console.log(
-    `p99 of valid calls in a flood beside that before it: ${p99Times.p50.toFixed(2)} times as long (median of ${rows.length})`,
+    `p99 of valid calls in a flood beside that before it: ${p99Times.p50.toFixed(2)} times as long (median of ${rows.length}), ${p99Times.max.toFixed(2)} at most`,
   );
   return { rows, p99Times, seconds };
+}
+
+/** Asks with one credential after the other, and counts those that were let in; with the first when it is opened. */
+async function newcomer(port: number, addressOf: (at: number) => string, credentials: readonly string[]) {
+  const tally: Tally = { asked: -1, granted: -1 };
+  let next = 0;
+  const load = await TransportLoad.open(
+    port,
+    () => {
+      next += 1;
+      return checkRequest(credentials[next % credentials.length] ?? '', addressOf(next));
+    },
+    (answer) => {
+      tally.asked += 1;
+      if (isGranted(answer)) tally.granted += 1;
+      return true;
+    },
+  );
+  return { load, tally };
 }
 
 /** How many exchanges the auth server was asked for, whatever became of them. */

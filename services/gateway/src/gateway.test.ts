@@ -18,7 +18,7 @@ import {
   findPlainCredential,
   type GrantKind,
 } from './decision/credential.ts';
-import { createGateway, type GatewayConfig } from './gateway.ts';
+import { createGateway, type Gateway, type GatewayConfig } from './gateway.ts';
 import { parseRules } from './rules/file.ts';
 import { noRules, type RuledDecision, type RuleSet } from './rules/rules.ts';
 
@@ -83,6 +83,11 @@ async function started(options: Options = {}) {
 
 function requestWith(headers: Record<string, string[]>) {
   return { method: 'GET', path: '/', header: (name: string) => headers[name] ?? [] };
+}
+
+/** What becomes of a request with the key from an address. */
+async function askFrom(gateway: Gateway, key: string, sourceAddress: string): Promise<string> {
+  return outcomeOf(await gateway.decide({ ...requestWith({ authorization: [`Token ${key}`] }), sourceAddress }));
 }
 
 /** By its form a token; the authority under test looks no further. */
@@ -285,8 +290,7 @@ describe('a gateway', () => {
 
   it('asks about no more unknown credentials of an address whose credentials were none, and answers for the others as ever', async () => {
     const { authority, gateway, clock, exports } = await started();
-    const ask = async (key: string, sourceAddress: string) =>
-      outcomeOf(await gateway.decide({ ...requestWith({ authorization: [`Token ${key}`] }), sourceAddress }));
+    const ask = (key: string, sourceAddress: string) => askFrom(gateway, key, sourceAddress);
     const bad = () => {
       const { id, key } = newKey();
       authority.disabled.add(id);
@@ -326,8 +330,7 @@ describe('a gateway', () => {
 
   it('asks about no more unknown credentials of an issuer of whom too many were none, but those from where others were accepted', async () => {
     const { authority, gateway, exports } = await started();
-    const ask = async (key: string, sourceAddress: string) =>
-      outcomeOf(await gateway.decide({ ...requestWith({ authorization: [`Token ${key}`] }), sourceAddress }));
+    const ask = (key: string, sourceAddress: string) => askFrom(gateway, key, sourceAddress);
     assert.equal(await ask(newKey().key, '192.0.2.1'), 'allow');
     for (let count = 0; count < 100; count += 1) {
       const { id, key } = newKey();
@@ -338,6 +341,106 @@ describe('a gateway', () => {
     assert.equal(await ask(newKey().key, ''), 'overloaded');
     assert.equal(await ask(newKey().key, '192.0.2.1'), 'allow');
     assert.ok(await exports('tg_gateway_limited_total{limit="issuer"} 2'));
+    await gateway.close();
+  });
+
+  it('counts one that was none once, however many ask about it at once and from wherever', async () => {
+    const { authority, gateway } = await started();
+    const { id, key } = newKey();
+    authority.disabled.add(id);
+    authority.exchangeValve.hold();
+    const asking = Array.from({ length: 250 }, (_, caller) => askFrom(gateway, key, `10.0.0.${caller}`));
+    authority.exchangeValve.open();
+    assert.deepEqual(new Set(await Promise.all(asking)), new Set(['user_disabled']));
+    assert.equal(authority.exchangeCount, 1);
+    for (let caller = 0; caller < 250; caller += 1)
+      assert.equal(await askFrom(gateway, newKey().key, `192.0.2.${caller}`), 'allow');
+    await gateway.close();
+  });
+
+  it('holds nobody up for the conditions of a credential that is good, whoever does not meet them', async () => {
+    const { authority, gateway } = await started();
+    authority.alter = (result) =>
+      result.outcome === 'granted' ? { ...result, conditions: { cidrs: ['10.0.0.0/8'] } } : result;
+    for (let count = 0; count < 300; count += 1)
+      assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'address_not_allowed');
+    authority.alter = (result) => result;
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
+    await gateway.close();
+  });
+
+  it('holds nobody up after many asked at once about one that was none, or about good ones of which a tenth were', async () => {
+    const { authority, gateway, clock } = await started();
+    const bad = newKey();
+    authority.disabled.add(bad.id);
+    await Promise.all(Array.from({ length: 10 }, () => askFrom(gateway, bad.key, '192.0.2.1')));
+    for (let wave = 0; wave < 20; wave += 1) {
+      const keys = Array.from({ length: 100 }, newKey);
+      for (const { id } of keys.slice(0, 4)) authority.disabled.add(id);
+      const outcomes = await Promise.all(keys.map(({ key }, caller) => askFrom(gateway, key, `10.0.0.${caller}`)));
+      assert.deepEqual(
+        outcomes.filter((outcome) => outcome !== 'allow'),
+        ['user_disabled', 'user_disabled', 'user_disabled', 'user_disabled'],
+      );
+      await clock.advance(100);
+    }
+    await gateway.close();
+  });
+
+  it('gives one up that waits for its exchange when the budgets of all who ask about it are spent, and not before', async () => {
+    const { authority, gateway, clock } = await started();
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
+    authority.exchangeValve.hold();
+    const bad = Array.from({ length: 250 }, newKey);
+    for (const { id } of bad) authority.disabled.add(id);
+    const flood = bad.map(({ key }, caller) => askFrom(gateway, key, `10.0.0.${caller}`));
+    const [joined, alone] = [newKey(), newKey()];
+    const asking = [
+      askFrom(gateway, joined.key, '192.0.2.2'),
+      askFrom(gateway, joined.key, '192.0.2.1'),
+      askFrom(gateway, alone.key, '192.0.2.3'),
+    ];
+    await clock.advance(0);
+    authority.exchangeValve.open();
+    const outcomes = await Promise.all(flood);
+    assert.deepEqual(await Promise.all(asking), ['allow', 'allow', 'overloaded']);
+    const given = outcomes.filter((outcome) => outcome === 'overloaded').length;
+    assert.ok(given > 50 && given < 150, `${given} of 250`);
+    await gateway.close();
+  });
+
+  it('trusts an address as long as credentials from there are used, not only found out about', async () => {
+    const { authority, gateway, clock } = await started();
+    const { key } = newKey();
+    for (let elapsed = 0; elapsed < 1500; elapsed += 10) {
+      assert.equal(await askFrom(gateway, key, '192.0.2.1'), 'allow');
+      await clock.advance(10_000);
+    }
+    for (let count = 0; count < 100; count += 1) {
+      const bad = newKey();
+      authority.disabled.add(bad.id);
+      assert.equal(await askFrom(gateway, bad.key, `10.0.0.${count}`), 'user_disabled');
+    }
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.2'), 'overloaded');
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
+    await gateway.close();
+  });
+
+  it('has one budget for all issuers it does not know, while it cannot say that they are none', async () => {
+    const { authority, gateway, clock } = await started();
+    authority.disabled.add('');
+    const askOf = async (issuer: string, sourceAddress: string) => {
+      const token = tokenOf({ iss: issuer, exp: clock.now().wallMs / 1000 + 60 }).replace('.c2ln', `.${randomUUID()}`);
+      const headers = { authorization: [`Bearer ${token.replaceAll('-', '')}`] };
+      return outcomeOf(await gateway.decide({ ...requestWith(headers), sourceAddress }));
+    };
+    assert.equal(await askOf('https://made-up.example', '192.0.2.1'), 'token_issuer_unknown');
+    authority.listIsBroken = true;
+    authority.log.append([providerSubject('p')], 'tg.provider.changed');
+    await clock.advance(300);
+    for (let count = 0; count < 100; count += 1)
+      assert.equal(await askOf(`https://${count}.example`, `10.0.0.${count}`), 'user_disabled');
+    assert.equal(await askOf('https://another.example', '192.0.2.1'), 'overloaded');
     await gateway.close();
   });
 

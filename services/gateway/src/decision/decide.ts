@@ -118,15 +118,23 @@ interface Credential {
   readonly value: string;
   readonly audience: string;
   readonly cacheKey: string;
+  /** Whence it comes; empty = nobody knows. */
+  readonly sourceAddress: string;
   /** It was let in before, and is open. */
   readonly isAgain: boolean;
 }
 
 interface PresentedCredential extends Credential {
-  /** Whom it comes from; null = nobody knows. */
+  /** Whom it comes from, of one that nothing is known of here; null = nobody knows. */
   readonly source: string | null;
   /** What came with it. */
   readonly presented: Presentation;
+}
+
+/** What a request is told, and what became of its credential, which may be good and its conditions not met. */
+interface Finding {
+  readonly decision: Decision;
+  readonly end: AskEnd;
 }
 
 interface Flight {
@@ -180,6 +188,8 @@ export class DecisionCore {
   readonly #standing: LRUCache<string, number>;
   readonly #flights = new Map<string, Flight>();
   readonly #limits = new AskLimits();
+  /** What is asked about, by whoever came first with it. */
+  readonly #askings = new Map<string, Asking>();
   readonly #reads = new Map<string, Promise<Grant | null>>();
   #largestMaxStalenessMs = refusalMaxStalenessMs;
 
@@ -257,17 +267,17 @@ export class DecisionCore {
     const now = this.#deps.clock.now();
     const grant = this.#take(this.#grants, cacheKey, now);
     const { kind, value, scheme } = found;
-    const isAgain = request.isAgain === true;
-    if (grant?.conditions === null && scheme !== 'dpop')
-      return this.#use({ kind, value, audience, cacheKey, isAgain }, grant, now);
+    const { isAgain = false, sourceAddress = '' } = request;
+    const plain = { kind, value, audience, cacheKey, isAgain, sourceAddress };
+    if (grant?.conditions === null && scheme !== 'dpop') return this.#use(plain, grant, now);
     const isAnonymous = kind === 'anonymous';
     if (grant === null && !isAnonymous && !isWellFormed(value))
       return this.#report('request', { outcome: 'deny', code: 'credential_malformed' });
-    const source = grant === null && !isAnonymous ? sourceOf(request.sourceAddress ?? '') : null;
+    const source = grant === null && !isAnonymous ? sourceOf(sourceAddress) : null;
     if (grant === null && this.#isSourceSpent(source, cacheKey, now)) return this.#notAsked('address');
     const present = () => this.#deps.conditions.present(request, found);
     const presented = request.presented?.orElse(present) ?? present();
-    const credential = { kind, value, audience, cacheKey, source, presented, isAgain };
+    const credential = { ...plain, source, presented };
     const decision = grant === null ? this.#miss(credential, now) : this.#hit(credential, grant, now);
     if (!(decision instanceof Promise)) return decision;
     return decision.catch((error: unknown) => this.#report('exchange', this.#unavailable(error)));
@@ -329,27 +339,44 @@ export class DecisionCore {
       const { code, subjects } = refusal;
       return this.#report('negative', { outcome: 'deny', code, subjects });
     }
-    const { source, cacheKey } = credential;
-    if (this.#limits.isIssuerSpent(structure.issuer, source, now.monotonicMs) && !this.#standing.has(cacheKey))
-      return this.#notAsked('issuer');
-    return this.#ask(credential, this.#limits.ask(source, structure.issuer, now.monotonicMs));
+    return this.#ask(credential, structure.issuer, now);
   }
 
-  /** Whoever knows of it, and counts what became of it. */
-  async #ask(credential: PresentedCredential, asking: Asking): Promise<Decision> {
+  /** Counted once for all who come with it at the same time, and for who came first. */
+  #ask(credential: PresentedCredential, issuer: string, { monotonicMs }: Instant): Decision | Promise<Decision> {
+    const { source, cacheKey } = credential;
+    const known = this.#askings.get(cacheKey);
+    if (known !== undefined) {
+      known.join(source);
+      return this.#askWith(known, credential, () => undefined);
+    }
+    if (this.#limits.isIssuerSpent(issuer, source, monotonicMs) && !this.#standing.has(cacheKey))
+      return this.#notAsked('issuer');
+    const asking = this.#limits.ask(source, issuer, monotonicMs);
+    this.#askings.set(cacheKey, asking);
+    return this.#askWith(asking, credential, (end) => {
+      this.#askings.delete(cacheKey);
+      asking.settle(end, this.#deps.clock.now().monotonicMs);
+    });
+  }
+
+  /** Whoever knows of it. */
+  async #askWith(asking: Asking, credential: PresentedCredential, settle: (end: AskEnd) => void): Promise<Decision> {
     let end: AskEnd = 'unknown';
     try {
       const fromL2 = await this.#fromL2(credential);
-      const decision = fromL2 ?? (await this.#fromExchange(credential, asking));
-      if (decision.outcome !== 'unavailable') end = decision.outcome === 'allow' ? 'accepted' : 'failed';
-      return this.#report(fromL2 === null ? 'exchange' : 'l2', decision);
+      const finding = fromL2 ?? (await this.#fromExchange(credential, asking));
+      end = finding.end;
+      if (end === 'accepted') this.#limits.trust(credential.source, this.#deps.clock.now().monotonicMs);
+      return this.#report(fromL2 === null ? 'exchange' : 'l2', finding.decision);
     } finally {
-      asking.settle(end, this.#deps.clock.now().monotonicMs);
+      settle(end);
     }
   }
 
-  #isSourceSpent(source: string | null, cacheKey: string, now: Instant): boolean {
-    return this.#limits.isSourceSpent(source, now.monotonicMs) && !this.#standing.has(cacheKey);
+  #isSourceSpent(source: string | null, cacheKey: string, { monotonicMs }: Instant): boolean {
+    if (!this.#limits.isSourceSpent(source, monotonicMs)) return false;
+    return !this.#standing.has(cacheKey) && !this.#askings.has(cacheKey);
   }
 
   #notAsked(limit: Limit): Decision {
@@ -370,8 +397,8 @@ export class DecisionCore {
     );
     if ('refused' in structure) return { outcome: 'deny', code: structure.refused };
     if (structure.kind !== 'jwt') return { issuer: 'keys' };
-    const isUnknown = !this.#deps.providers.isKnown(structure.issuer) && this.#knowsAllProviders(now);
-    return isUnknown ? { outcome: 'deny', code: 'token_issuer_unknown' } : { issuer: `iss ${structure.issuer}` };
+    if (this.#deps.providers.isKnown(structure.issuer)) return { issuer: `iss ${structure.issuer}` };
+    return this.#knowsAllProviders(now) ? { outcome: 'deny', code: 'token_issuer_unknown' } : { issuer: 'unknown' };
   }
 
   /** Else an issuer that is not on the list may be that of a provider just made, which the auth server knows by now. */
@@ -379,7 +406,7 @@ export class DecisionCore {
     return this.#deps.providers.isCurrent && this.#deps.view.freshnessAgeMs(now) < refusalMaxStalenessMs;
   }
 
-  async #fromL2(credential: PresentedCredential): Promise<Decision | null> {
+  async #fromL2(credential: PresentedCredential): Promise<Finding | null> {
     const { view, clock } = this.#deps;
     if (view.freshnessAgeMs(clock.now()) > this.#largestMaxStalenessMs) return null;
     const read = await this.#readL2(credential);
@@ -394,21 +421,21 @@ export class DecisionCore {
     if (grant === null) return null;
     this.#standing.set(credential.cacheKey, grant.maxStalenessMs);
     // What was filled meanwhile may have other conditions.
-    return unmet ?? credential.presented.unmet(grant.conditions, now) ?? grant.decision;
+    return findingOf(grant.decision, unmet ?? credential.presented.unmet(grant.conditions, now));
   }
 
   /** A result that something overtook, or that came too late, is asked for once more. */
-  async #fromExchange(credential: PresentedCredential, asking: Asking): Promise<Decision> {
+  async #fromExchange(credential: PresentedCredential, asking: Asking): Promise<Finding> {
     for (let attempt = 1; attempt <= 2; attempt++) {
       const flight = this.#join(credential, asking);
       const result = await flight.result;
       const meeting = result.outcome === 'granted' ? this.#meet(credential, result.conditions) : null;
       const unmet = meeting instanceof Promise ? await meeting : meeting;
       const decision = this.#settle(credential, flight, result);
-      if (decision?.outcome === 'allow' && unmet !== null) return unmet;
-      if (decision !== null) return decision;
+      if (decision !== null) return findingOf(decision, unmet);
     }
-    return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'twice overtaken, or too late' }));
+    const error = new ServiceError('decision_unavailable', { detail: 'twice overtaken, or too late' });
+    return { decision: this.#unavailable(error), end: 'unknown' };
   }
 
   /** One read for all that ask at the same time; what comes too late is a miss. */
@@ -452,12 +479,12 @@ export class DecisionCore {
     const known = this.#flights.get(credential.cacheKey);
     const { clock } = this.#deps;
     if (known !== undefined && ageMs(known.asked().askedAt, clock.now()) < this.#joinWithinMs(credential)) return known;
-    const isInGoodStanding = this.#standing.has(credential.cacheKey);
+    const isInGoodStanding = () => this.#standing.has(credential.cacheKey);
     const { asked, task } = this.#question(credential);
-    const isGivenUp = () => !isInGoodStanding && asking.isSpent(clock.now().monotonicMs);
+    const isGivenUp = () => !isInGoodStanding() && asking.isSpent(clock.now().monotonicMs);
     const answer = credential.isAgain
       ? this.#gate.runInSpareRoom(task)
-      : this.#gate.run(isInGoodStanding, task, isGivenUp);
+      : this.#gate.run(isInGoodStanding(), task, isGivenUp);
     // An open request can wait, and there may be many.
     if (answer === null) throw new ServiceError('overloaded');
     return this.#fly(credential, asked, answer);
@@ -487,6 +514,7 @@ export class DecisionCore {
    */
   #renew(credential: Credential, grant: Grant, now: Instant): void {
     const { random, onRenewal } = this.#deps;
+    this.#limits.trust(sourceOf(credential.sourceAddress), now.monotonicMs);
     grant.renewAtMs = now.monotonicMs + renewAgainMs * (1 + random());
     this.#renewed(credential, grant).then(onRenewal, () => onRenewal('failed'));
   }
@@ -641,6 +669,11 @@ export class DecisionCore {
     this.#deps.onDecision(source, decision);
     return decision;
   }
+}
+
+function findingOf(decision: Decision, unmet: Unmet | null): Finding {
+  if (decision.outcome !== 'allow') return { decision, end: 'failed' };
+  return unmet === null ? { decision, end: 'accepted' } : { decision: unmet, end: 'unknown' };
 }
 
 function sealContext({ value, cacheKey }: Credential) {

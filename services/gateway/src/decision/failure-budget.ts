@@ -21,16 +21,10 @@ interface Account {
   atMs: number;
   /** Asked about, and not known to have failed or not. */
   pending: number;
-  /** How many may be: half as many with each failure, one more with each that was none. */
-  pendingMax: number;
 }
 
-/** What became of one that was asked about; `unknown`: nobody could say. */
+/** What became of one that was asked about; `unknown`: nobody could say, or not more than that it is not made up. */
 export type AskEnd = 'accepted' | 'failed' | 'unknown';
-
-/** What is made up comes faster than anybody can say that it is: until it is known how it goes, so many are asked about at once. */
-const pendingMost = 4096;
-const pendingLeast = 8;
 
 /** Of each key as much. All times are monotonic, in milliseconds. */
 export class FailureBudget {
@@ -42,37 +36,47 @@ export class FailureBudget {
     this.#accounts = new LRUCache({ max: config.keysMax });
   }
 
-  /** Whether one more may be asked about. Who has failed lately has no more on the way than they may fail. */
+  /** Whether one more may be asked about. Once half of it is used up, no more are on the way than may fail. */
   isLeft(key: string, nowMs: number): boolean {
-    const account = this.#accounts.get(key);
+    const account = this.#refilled(key, nowMs);
     if (account === undefined) return true;
-    this.#refill(account, nowMs);
-    const { left, pending, pendingMax } = account;
-    return left >= 1 && pending < pendingMax && (left > this.#config.burst / 2 || pending < left);
+    const { left, pending } = account;
+    return left >= 1 && (left > this.#config.burst / 2 || pending < left);
   }
 
   /** Whether no more may fail, whatever is on the way. */
   isSpent(key: string, nowMs: number): boolean {
-    const account = this.#accounts.get(key);
-    if (account === undefined) return false;
-    this.#refill(account, nowMs);
-    return account.left < 1;
+    const account = this.#refilled(key, nowMs);
+    return account !== undefined && account.left < 1;
   }
 
   /** One is asked about. Returns what has to be called when it is known what became of it, once. */
   ask(key: string, nowMs: number): (end: AskEnd, nowMs: number) => void {
-    const { burst } = this.#config;
-    const account = this.#accounts.get(key) ?? { left: burst, atMs: nowMs, pending: 0, pendingMax: pendingMost };
-    this.#accounts.set(key, account);
+    const account = this.#accountOf(key, nowMs);
     account.pending += 1;
     return (end, laterMs) => {
       account.pending -= 1;
-      this.#refill(account, laterMs);
-      if (end === 'accepted') account.pendingMax = Math.min(pendingMost, account.pendingMax + 1);
-      if (end !== 'failed') return;
-      account.pendingMax = Math.max(pendingLeast, account.pendingMax / 2);
-      account.left = Math.max(-burst, account.left - 1);
+      if (end === 'failed') this.#charge(key, laterMs);
     };
+  }
+
+  #charge(key: string, nowMs: number): void {
+    // It may have been forgotten meanwhile.
+    const account = this.#accountOf(key, nowMs);
+    this.#refill(account, nowMs);
+    account.left = Math.max(-this.#config.burst, account.left - 1);
+  }
+
+  #accountOf(key: string, nowMs: number): Account {
+    const account = this.#accounts.get(key) ?? { left: this.#config.burst, atMs: nowMs, pending: 0 };
+    this.#accounts.set(key, account);
+    return account;
+  }
+
+  #refilled(key: string, nowMs: number): Account | undefined {
+    const account = this.#accounts.get(key);
+    if (account !== undefined) this.#refill(account, nowMs);
+    return account;
   }
 
   #refill(account: Account, nowMs: number): void {
@@ -83,17 +87,19 @@ export class FailureBudget {
 }
 
 /** What one address, or network, may have asked about in vain; and all together of one issuer. */
-const bySource: BudgetConfig = { burst: 50, perSecond: 20, keysMax: 5000 };
-const byIssuer: BudgetConfig = { burst: 100, perSecond: 50, keysMax: 500 };
+const bySource: BudgetConfig = { burst: 50, perSecond: 10, keysMax: 5000 };
+const byIssuer: BudgetConfig = { burst: 100, perSecond: 20, keysMax: 500 };
 /** Whoever had a credential accepted from an address in this time is not held up by what others do to its issuer. */
 const trustedForMs = 600_000;
 const trustedMax = 10_000;
 
 export type Limit = 'address' | 'issuer';
 
-/** One that is asked about. */
+/** One credential that is asked about, by all who came with it meanwhile. */
 export interface Asking {
-  /** Whether so much of the like has failed meanwhile that it should be asked about no more. */
+  /** Somebody else came with it. */
+  join(source: string | null): void;
+  /** Whether so much of the like has failed meanwhile that none of them should have it asked about any more. */
   isSpent(nowMs: number): boolean;
   /** Has to be called once. */
   settle(end: AskEnd, nowMs: number): void;
@@ -122,17 +128,25 @@ export class AskLimits {
   ask(source: string | null, issuer: string, nowMs: number): Asking {
     const settleIssuer = this.#issuers.ask(issuer, nowMs);
     const settleSource = source === null ? null : this.#sources.ask(source, nowMs);
+    const sources = new Set([source]);
     return {
-      isSpent: (laterMs) => {
-        const isOfSource = source !== null && this.#sources.isSpent(source, laterMs);
-        return isOfSource || (!this.#isTrusted(source, laterMs) && this.#issuers.isSpent(issuer, laterMs));
-      },
+      join: (other) => sources.add(other),
+      isSpent: (laterMs) => [...sources].every((each) => this.#isSpent(each, issuer, laterMs)),
       settle: (end, laterMs) => {
         settleIssuer(end, laterMs);
         settleSource?.(end, laterMs);
-        if (end === 'accepted' && source !== null) this.#trusted.set(source, laterMs + trustedForMs);
       },
     };
+  }
+
+  /** A credential from there was accepted. */
+  trust(source: string | null, nowMs: number): void {
+    if (source !== null) this.#trusted.set(source, nowMs + trustedForMs);
+  }
+
+  #isSpent(source: string | null, issuer: string, nowMs: number): boolean {
+    if (source !== null && this.#sources.isSpent(source, nowMs)) return true;
+    return !this.#isTrusted(source, nowMs) && this.#issuers.isSpent(issuer, nowMs);
   }
 
   #isTrusted(source: string | null, nowMs: number): boolean {
