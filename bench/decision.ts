@@ -12,7 +12,7 @@ import { until } from '../tests/system/service-process.ts';
 import type { System } from '../tests/system/system.ts';
 import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
 import {
-  cpuOf,
+  cpuOfEach,
   pin,
   runAsOthers,
   runBeforeOthers,
@@ -76,9 +76,7 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
     contestants.push({ name, pid, load, cpuMicros: [] });
   };
   const competeWithMore = async () => {
-    const ruled = await startGateway(system, stack, 'grpc-unary', {
-      TG_RULES_FILE: await writeRules(stack),
-    });
+    const ruled = await startGateway(system, stack, 'grpc-unary', { TG_RULES_FILE: await writeRules(stack) });
     await compete(names.ruled, ruled, requests['API key'], await grantedAnswer(ruled.port, requests['API key']));
     const counted = await startGateway(system, stack, 'grpc-unary');
     const countedKey = await system.admin.createKey(userId, { quota: { requests: 10_000_000, windowSeconds: 1 } });
@@ -118,16 +116,10 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   for (const { load } of contestants) await load.run(concurrency, warmUpMs);
   for (let round = 0; round < rounds; round += 1) {
     for (const { pid, load, cpuMicros } of contestants) {
-      const before = await cpuOf(pid);
-      const count = await load.run(concurrency, seconds * 1000);
-      cpuMicros.push(((await cpuOf(pid)) - before) / count);
+      cpuMicros.push(await cpuOfEach(pid, () => load.run(concurrency, seconds * 1000)));
     }
   }
-  const rows = contestants.map(({ name, cpuMicros }) => ({
-    name,
-    min: Math.min(...cpuMicros),
-    ...summarize(cpuMicros),
-  }));
+  const rows = contestants.map(({ name, cpuMicros }) => ({ name, ...summarize(cpuMicros) }));
   console.log(
     formatTable([
       ['', 'CPU, us', 'min', 'max', 'per core and s'],
@@ -141,7 +133,12 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
     ]),
   );
   console.log(`medians of ${rounds} rounds of ${seconds} s; ${concurrency} at once; each server on one core`);
-  const differences = compared.map(([name, other]) => differenceOf(contestants, name, other));
+  const contestantOf = (name: string): Contestant => {
+    const found = contestants.find((contestant) => contestant.name === name);
+    if (found === undefined) throw new Error(`nobody is ${name}`);
+    return found;
+  };
+  const differences = compared.map(([name, other]) => differenceOf(contestantOf(name), contestantOf(other)));
   console.log(
     formatTable([
       ['in the same round', 'CPU, us more', '%'],
@@ -154,8 +151,7 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   );
 
   await runBeforeOthers(process.pid);
-  const hit = contestants.find(({ name }) => name === names.hit);
-  const serial = summarize((await hit?.load.runSerially(20_000)) ?? []);
+  const serial = summarize(await contestantOf(names.hit).load.runSerially(20_000));
   await runAsOthers(process.pid);
   console.log(`a hit alone, there and back: p50 ${serial.p50.toFixed(3)} ms, p99 ${serial.p99.toFixed(3)} ms`);
   const once = await measureOnce(system, stack, userId, keys);
@@ -168,15 +164,12 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   return { rows, differences, serial, once, rounds, seconds, concurrency };
 }
 
-/** What a round cost more for one than for another just before or after: the median of all rounds. */
-function differenceOf(contestants: readonly Contestant[], name: string, other: string) {
-  const [one = [], beside = []] = [name, other].map(
-    (each) => contestants.find((contestant) => contestant.name === each)?.cpuMicros,
-  );
-  const pairs = one.map((micros, round) => [micros, beside[round] ?? Number.NaN] as const);
+/** What a round cost more for one than for another in the same round: the median of all rounds. */
+function differenceOf(one: Contestant, other: Contestant) {
+  const pairs = one.cpuMicros.map((micros, round) => [micros, other.cpuMicros[round] ?? Number.NaN] as const);
   return {
-    name,
-    other,
+    name: one.name,
+    other: other.name,
     micros: summarize(pairs.map(([micros, by]) => micros - by)).p50,
     share: summarize(pairs.map(([micros, by]) => micros / by - 1)).p50,
   };
@@ -232,11 +225,14 @@ async function measureOnce(system: System, stack: AsyncDisposableStack, userId: 
   const measured: { readonly name: string; readonly cpuMicros: number }[] = [];
   for (const name of ['miss: L2 asked, exchanged, L2 filled', 'hit of L2']) {
     const { pid, port } = await startGateway(system, stack, 'grpc-unary');
-    const before = await cpuOf(pid);
-    const load = await TransportLoad.open(port, requests, (answer) => tokenOf(answer) !== '');
-    await load.runOnce(16);
-    measured.push({ name, cpuMicros: ((await cpuOf(pid)) - before) / count });
-    load.close();
+    const cpuMicros = await cpuOfEach(pid, async () => {
+      // It asks once when it opens.
+      const load = await TransportLoad.open(port, requests, (answer) => tokenOf(answer) !== '');
+      await load.runOnce(16);
+      load.close();
+      return count;
+    });
+    measured.push({ name, cpuMicros });
   }
   return measured;
 }

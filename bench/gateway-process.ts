@@ -93,6 +93,13 @@ export async function cpuOf(pid: number): Promise<number> {
   return (await Promise.all(nanos)).reduce((sum, each) => sum + each, 0) / 1000;
 }
 
+/** What each of so many calls cost it, in microseconds; `run` resolves with how many there were. */
+export async function cpuOfEach(pid: number, run: () => Promise<number>): Promise<number> {
+  const before = await cpuOf(pid);
+  const count = await run();
+  return ((await cpuOf(pid)) - before) / count;
+}
+
 /** What it holds in memory, octets. */
 export async function memoryOf(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');

@@ -80,6 +80,7 @@ export async function measureHops(parts: {
   const publish = summarize(publishes);
   const consume: Summary = {
     count: through.count,
+    min: Math.max(0, through.min - publish.min),
     p50: Math.max(0, through.p50 - publish.p50),
     p99: Math.max(0, through.p99 - publish.p99),
     max: Math.max(0, through.max - publish.max),

@@ -43,9 +43,10 @@ export class AuditTally {
    */
   note(record: TalliedRecord, rest: TalliedRecord): void {
     const nowMs = this.#deps.clock.now().wallMs;
+    const isBare = record === rest;
     const group =
-      (record === rest ? null : this.#groupOf(JSON.stringify(record), record, nowMs, groupsMax)) ??
-      this.#groupOf(this.#keyOf(rest), rest, nowMs, Number.POSITIVE_INFINITY);
+      (isBare ? null : this.#groupOf(JSON.stringify(record), record, nowMs, groupsMax)) ??
+      this.#groupOf(isBare ? this.#keyOf(rest) : JSON.stringify(rest), rest, nowMs, Number.POSITIVE_INFINITY);
     if (group === null) return;
     group.count += 1;
     group.lastMs = nowMs;

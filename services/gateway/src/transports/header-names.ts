@@ -4,7 +4,7 @@
  * @module
  */
 
-import { isSame } from '../octets.ts';
+import { hashOfMore, isSame } from '../octets.ts';
 
 interface Known {
   readonly octets: Buffer;
@@ -32,7 +32,7 @@ export class HeaderNames {
     const length = end - start;
     let hash = length;
     for (let at = length > hashedOctets ? end - hashedOctets : start; at < end; at += 1) {
-      hash = Math.imul(hash ^ (bytes[at] as number), 0x01000193);
+      hash = hashOfMore(hash, bytes[at] as number);
     }
     const known = this.#known.get(hash);
     if (known !== undefined && isSame(known.octets, bytes, start, end)) return known.matching;
