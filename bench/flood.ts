@@ -86,7 +86,7 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
     await valid.run(64, 5000);
     for (let round = 0; round < rounds; round += 1) {
       const newcomers = await Promise.all(
-        [() => knownAddress, (at: number) => `198.51.100.${at}`].map(async (addressOf) => {
+        [() => knownAddress, (at: number) => `198.51.${round}.${at}`].map(async (addressOf) => {
           const count = Math.ceil((seconds * 1000) / callsBetweenNew) + 1;
           const credentials = await Promise.all(Array.from({ length: count }, () => newCredential(kind)));
           return newcomer(port, addressOf, credentials);

@@ -359,17 +359,24 @@ describe('a gateway', () => {
   });
 
   it('holds nobody up for the conditions of a credential that is good, whoever does not meet them', async () => {
-    const { authority, gateway } = await started();
+    const { authority, gateway, clock } = await started();
     authority.alter = (result) =>
       result.outcome === 'granted' ? { ...result, conditions: { cidrs: ['10.0.0.0/8'] } } : result;
     for (let count = 0; count < 300; count += 1)
       assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'address_not_allowed');
+    const spent = Array.from({ length: 100 }, newKey);
+    for (const [caller, { id, key }] of spent.entries()) {
+      authority.disabled.add(id);
+      assert.equal(await askFrom(gateway, key, `10.0.0.${caller}`), 'user_disabled');
+    }
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'overloaded', 'nor does it make anybody trusted');
+    await clock.advance(50);
     authority.alter = (result) => result;
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
     await gateway.close();
   });
 
-  it('holds nobody up after many asked at once about one that was none, or about good ones of which a tenth were', async () => {
+  it('holds nobody up while fewer are none than its budgets bring back, however many are asked about at once', async () => {
     const { authority, gateway, clock } = await started();
     const bad = newKey();
     authority.disabled.add(bad.id);
@@ -388,7 +395,7 @@ describe('a gateway', () => {
   });
 
   it('gives one up that waits for its exchange when the budgets of all who ask about it are spent, and not before', async () => {
-    const { authority, gateway, clock } = await started();
+    const { authority, gateway, clock, exports } = await started();
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
     authority.exchangeValve.hold();
     const bad = Array.from({ length: 250 }, newKey);
@@ -406,14 +413,36 @@ describe('a gateway', () => {
     assert.deepEqual(await Promise.all(asking), ['allow', 'allow', 'overloaded']);
     const given = outcomes.filter((outcome) => outcome === 'overloaded').length;
     assert.ok(given > 50 && given < 150, `${given} of 250`);
+    assert.ok(await exports(`tg_gateway_limited_total{limit="issuer"} ${given + 1}`));
     await gateway.close();
   });
 
-  it('trusts an address as long as credentials from there are used, not only found out about', async () => {
-    const { authority, gateway, clock } = await started();
+  it('has nothing exchanged for whom a budget was spent while L2 was asked', async () => {
+    const slow = Promise.withResolvers<null>();
+    let isSlow = true;
+    const memory = createMemoryTokenCache({ clock: createTestClock() });
+    const tokenCache: TokenCache = { ...memory, get: async () => (isSlow ? slow.promise : null) };
+    const { authority, gateway } = await started({ tokenCache });
+    const asking = askFrom(gateway, newKey().key, '192.0.2.1');
+    isSlow = false;
+    const bad = Array.from({ length: 80 }, newKey);
+    for (const { id } of bad) authority.disabled.add(id);
+    await Promise.all(bad.map(({ key }) => askFrom(gateway, key, '192.0.2.1')));
+    const { exchangeCount } = authority;
+    slow.resolve(null);
+    assert.equal(await asking, 'overloaded');
+    assert.equal(authority.exchangeCount, exchangeCount);
+    await gateway.close();
+  });
+
+  it('trusts an address for whose uses a grant is renewed, but not for those of nobody', async () => {
+    const rules = parseRules('rules: [{ name: shop, paths: [/shop], access: anonymous }]');
+    const { authority, gateway, clock } = await started({ rules });
     const { key } = newKey();
     for (let elapsed = 0; elapsed < 1500; elapsed += 10) {
       assert.equal(await askFrom(gateway, key, '192.0.2.1'), 'allow');
+      const anonymous = await gateway.decide({ ...requestWith({}), path: '/shop', sourceAddress: '192.0.2.3' });
+      assert.equal(outcomeOf(anonymous), 'allow');
       await clock.advance(10_000);
     }
     for (let count = 0; count < 100; count += 1) {
@@ -422,7 +451,90 @@ describe('a gateway', () => {
       assert.equal(await askFrom(gateway, bad.key, `10.0.0.${count}`), 'user_disabled');
     }
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.2'), 'overloaded');
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.3'), 'overloaded');
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
+    await gateway.close();
+  });
+
+  it('charges every exchange that finds none, also one for who came too late to wait for another', async () => {
+    const { authority, gateway, clock } = await started();
+    authority.exchangeValve.hold();
+    const bad = Array.from({ length: 26 }, newKey);
+    for (const { id } of bad) authority.disabled.add(id);
+    const ask = () => bad.map(({ key }) => askFrom(gateway, key, '192.0.2.1'));
+    const first = ask();
+    await clock.advance(501);
+    const late = ask();
+    await clock.advance(0);
+    assert.equal(authority.exchangeCount, 32, 'as many as there is room for');
+    authority.exchangeValve.open();
+    assert.deepEqual(new Set(await Promise.all([...first, ...late])), new Set(['user_disabled']));
+    assert.equal(authority.exchangeCount, 52);
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'overloaded');
+    await gateway.close();
+  });
+
+  it('charges none that may be good: with a condition it does not know, or refused by what is overtaken', async () => {
+    const { authority, gateway, clock, signal } = await started();
+    authority.alter = () => ({ outcome: 'refused', code: 'condition_unknown', facts: null });
+    for (let count = 0; count < 60; count += 1)
+      assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'condition_unknown');
+    authority.alter = (result) => result;
+    for (let count = 0; count < 60; count += 1) {
+      const { id, key } = newKey();
+      signal.onChange(authority.disable(id));
+      authority.exchangeValve.hold();
+      const asking = askFrom(gateway, key, '192.0.2.1');
+      await clock.advance(0);
+      signal.onChange(authority.enable(id));
+      authority.exchangeValve.open();
+      assert.equal(await asking, 'allow');
+    }
+    assert.equal(authority.exchangeCount, 180);
+    await gateway.close();
+  });
+
+  it('charges none that was good until now, and asks about one that is, whatever else is spent', async () => {
+    const { authority, gateway, signal } = await started();
+    const keys = Array.from({ length: 60 }, newKey);
+    for (const { key } of keys) assert.equal(await askFrom(gateway, key, '192.0.2.1'), 'allow');
+    for (const { id, key } of keys.slice(1)) {
+      signal.onChange(authority.disable(id));
+      assert.equal(await askFrom(gateway, key, '192.0.2.1'), 'user_disabled');
+    }
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
+    for (let count = 0; count < 50; count += 1) {
+      const bad = newKey();
+      authority.disabled.add(bad.id);
+      assert.equal(await askFrom(gateway, bad.key, '192.0.2.1'), 'user_disabled');
+    }
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'overloaded');
+    signal.onChange(authority.log.append([]));
+    assert.equal(await askFrom(gateway, keys[0]?.key ?? '', '192.0.2.1'), 'allow');
+    await gateway.close();
+  });
+
+  it('lets who is held up wait for what others have asked about, without any trust in where that comes from', async () => {
+    const { authority, gateway, clock } = await started();
+    const fail = async (count: number, sourceOf: (at: number) => string) => {
+      for (let at = 0; at < count; at += 1) {
+        const { id, key } = newKey();
+        authority.disabled.add(id);
+        assert.equal(await askFrom(gateway, key, sourceOf(at)), 'user_disabled');
+      }
+    };
+    await fail(50, () => '192.0.2.1');
+    authority.exchangeValve.hold();
+    const { key } = newKey();
+    const asking = [askFrom(gateway, key, '192.0.2.2')];
+    await clock.advance(0);
+    asking.push(askFrom(gateway, key, '192.0.2.1'), askFrom(gateway, key, '192.0.2.3'));
+    authority.exchangeValve.open();
+    assert.deepEqual(await Promise.all(asking), ['allow', 'allow', 'allow']);
+    assert.equal(authority.exchangeCount, 51);
+    await fail(50, (at) => `10.0.0.${at}`);
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.2'), 'allow');
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.3'), 'overloaded');
     await gateway.close();
   });
 

@@ -55,7 +55,7 @@ import {
 } from './credential.ts';
 import type { Decision, DecisionRequest } from './decision.ts';
 import { ExchangeGate, type ExchangeGateConfig } from './exchange-gate.ts';
-import { type AskEnd, type Asking, AskLimits, type Limit, sourceOf } from './failure-budget.ts';
+import { AskLimits, type Limit, sourceOf } from './failure-budget.ts';
 
 export interface DecideConfig {
   /** The audience of internal tokens when the route names none. */
@@ -131,16 +131,18 @@ interface PresentedCredential extends Credential {
   readonly presented: Presentation;
 }
 
-/** What a request is told, and what became of its credential, which may be good and its conditions not met. */
-interface Finding {
-  readonly decision: Decision;
-  readonly end: AskEnd;
+/** One that nothing is known of here. */
+interface AskedCredential extends PresentedCredential {
+  /** Whose budget it is of. */
+  readonly issuer: string;
 }
 
 interface Flight {
   /** What was known when it was asked; moved on when it had to wait for room, since then it has not asked before. */
   readonly asked: () => Asked;
   readonly result: Promise<ExchangeResult>;
+  /** Whom those come from who wait for it. */
+  readonly sources: Set<string | null>;
 }
 
 /** What refusals, and the list of those in good standing, may take beside the grants: garbage pushes out no grant. */
@@ -187,9 +189,7 @@ export class DecisionCore {
   /** Credentials accepted lately with their tenants' bounds, whatever became of their entries. */
   readonly #standing: LRUCache<string, number>;
   readonly #flights = new Map<string, Flight>();
-  readonly #limits = new AskLimits();
-  /** What is asked about, by whoever came first with it. */
-  readonly #askings = new Map<string, Asking>();
+  readonly #limits: AskLimits;
   readonly #reads = new Map<string, Promise<Grant | null>>();
   #largestMaxStalenessMs = refusalMaxStalenessMs;
 
@@ -197,6 +197,8 @@ export class DecisionCore {
     this.#deps = deps;
     this.#config = config;
     this.#gate = new ExchangeGate(deps.clock, config.gate);
+    // A grant in use is renewed within one life of it.
+    this.#limits = new AskLimits(2 * config.longestLifeMs);
     this.#sealer = new Sealer(config.fleetSecret);
     this.#grants = new GrantCache(config.cacheBytes);
     const besideBytes = Math.ceil(config.cacheBytes * besideShare);
@@ -339,44 +341,40 @@ export class DecisionCore {
       const { code, subjects } = refusal;
       return this.#report('negative', { outcome: 'deny', code, subjects });
     }
-    return this.#ask(credential, structure.issuer, now);
+    return this.#ask({ ...credential, issuer: structure.issuer }, now);
   }
 
-  /** Counted once for all who come with it at the same time, and for who came first. */
-  #ask(credential: PresentedCredential, issuer: string, { monotonicMs }: Instant): Decision | Promise<Decision> {
-    const { source, cacheKey } = credential;
-    const known = this.#askings.get(cacheKey);
-    if (known !== undefined) {
-      known.join(source);
-      return this.#askWith(known, credential, () => undefined);
-    }
-    if (this.#limits.isIssuerSpent(issuer, source, monotonicMs) && !this.#standing.has(cacheKey))
+  /** Who comes with what is asked about already costs nobody anything. */
+  #ask(credential: AskedCredential, now: Instant): Decision | Promise<Decision> {
+    const { source, issuer, cacheKey } = credential;
+    if (this.#isUnderWay(cacheKey, now)) return this.#answer(credential);
+    if (!this.#limits.isIssuerLeft(issuer, source, now.monotonicMs) && !this.#standing.has(cacheKey))
       return this.#notAsked('issuer');
-    const asking = this.#limits.ask(source, issuer, monotonicMs);
-    this.#askings.set(cacheKey, asking);
-    return this.#askWith(asking, credential, (end) => {
-      this.#askings.delete(cacheKey);
-      asking.settle(end, this.#deps.clock.now().monotonicMs);
-    });
+    const end = this.#limits.ask(source, issuer, now.monotonicMs);
+    return this.#answerOf(credential).finally(end);
+  }
+
+  async #answerOf(credential: AskedCredential): Promise<Decision> {
+    const decision = await this.#answer(credential);
+    if (decision.outcome === 'allow') this.#limits.trust(credential.source, this.#deps.clock.now().monotonicMs);
+    return decision;
   }
 
   /** Whoever knows of it. */
-  async #askWith(asking: Asking, credential: PresentedCredential, settle: (end: AskEnd) => void): Promise<Decision> {
-    let end: AskEnd = 'unknown';
-    try {
-      const fromL2 = await this.#fromL2(credential);
-      const finding = fromL2 ?? (await this.#fromExchange(credential, asking));
-      end = finding.end;
-      if (end === 'accepted') this.#limits.trust(credential.source, this.#deps.clock.now().monotonicMs);
-      return this.#report(fromL2 === null ? 'exchange' : 'l2', finding.decision);
-    } finally {
-      settle(end);
-    }
+  async #answer(credential: AskedCredential): Promise<Decision> {
+    const isInFlight = this.#flightOf(credential.cacheKey, this.#deps.clock.now()) !== null;
+    const fromL2 = isInFlight ? null : await this.#fromL2(credential);
+    const decision = fromL2 ?? (await this.#fromExchange(credential));
+    return this.#report(fromL2 === null ? 'exchange' : 'l2', decision);
   }
 
-  #isSourceSpent(source: string | null, cacheKey: string, { monotonicMs }: Instant): boolean {
-    if (!this.#limits.isSourceSpent(source, monotonicMs)) return false;
-    return !this.#standing.has(cacheKey) && !this.#askings.has(cacheKey);
+  #isUnderWay(cacheKey: string, now: Instant): boolean {
+    return this.#reads.has(cacheKey) || this.#flightOf(cacheKey, now) !== null;
+  }
+
+  #isSourceSpent(source: string | null, cacheKey: string, now: Instant): boolean {
+    if (this.#limits.isSourceLeft(source, now.monotonicMs)) return false;
+    return !this.#standing.has(cacheKey) && !this.#isUnderWay(cacheKey, now);
   }
 
   #notAsked(limit: Limit): Decision {
@@ -406,7 +404,7 @@ export class DecisionCore {
     return this.#deps.providers.isCurrent && this.#deps.view.freshnessAgeMs(now) < refusalMaxStalenessMs;
   }
 
-  async #fromL2(credential: PresentedCredential): Promise<Finding | null> {
+  async #fromL2(credential: PresentedCredential): Promise<Decision | null> {
     const { view, clock } = this.#deps;
     if (view.freshnessAgeMs(clock.now()) > this.#largestMaxStalenessMs) return null;
     const read = await this.#readL2(credential);
@@ -421,21 +419,21 @@ export class DecisionCore {
     if (grant === null) return null;
     this.#standing.set(credential.cacheKey, grant.maxStalenessMs);
     // What was filled meanwhile may have other conditions.
-    return findingOf(grant.decision, unmet ?? credential.presented.unmet(grant.conditions, now));
+    return unmet ?? credential.presented.unmet(grant.conditions, now) ?? grant.decision;
   }
 
   /** A result that something overtook, or that came too late, is asked for once more. */
-  async #fromExchange(credential: PresentedCredential, asking: Asking): Promise<Finding> {
+  async #fromExchange(credential: AskedCredential): Promise<Decision> {
     for (let attempt = 1; attempt <= 2; attempt++) {
-      const flight = this.#join(credential, asking);
+      const flight = this.#join(credential);
       const result = await flight.result;
       const meeting = result.outcome === 'granted' ? this.#meet(credential, result.conditions) : null;
       const unmet = meeting instanceof Promise ? await meeting : meeting;
       const decision = this.#settle(credential, flight, result);
-      if (decision !== null) return findingOf(decision, unmet);
+      if (decision?.outcome === 'allow' && unmet !== null) return unmet;
+      if (decision !== null) return decision;
     }
-    const error = new ServiceError('decision_unavailable', { detail: 'twice overtaken, or too late' });
-    return { decision: this.#unavailable(error), end: 'unknown' };
+    return this.#unavailable(new ServiceError('decision_unavailable', { detail: 'twice overtaken, or too late' }));
   }
 
   /** One read for all that ask at the same time; what comes too late is a miss. */
@@ -475,19 +473,58 @@ export class DecisionCore {
     };
   }
 
-  #join(credential: PresentedCredential, asking: Asking): Flight {
-    const known = this.#flights.get(credential.cacheKey);
+  #join(credential: AskedCredential): Flight {
+    const { source, issuer, cacheKey, isAgain } = credential;
     const { clock } = this.#deps;
-    if (known !== undefined && ageMs(known.asked().askedAt, clock.now()) < this.#joinWithinMs(credential)) return known;
-    const isInGoodStanding = () => this.#standing.has(credential.cacheKey);
+    const known = this.#flightOf(cacheKey, clock.now());
+    if (known !== null) {
+      known.sources.add(source);
+      return known;
+    }
+    const sources = new Set([source]);
+    const isGivenUp = () => this.#isGivenUp(cacheKey, issuer, sources);
+    if (isGivenUp()) throw new ServiceError('overloaded');
+    const isInGoodStanding = this.#standing.has(cacheKey);
     const { asked, task } = this.#question(credential);
-    const isGivenUp = () => !isInGoodStanding() && asking.isSpent(clock.now().monotonicMs);
-    const answer = credential.isAgain
-      ? this.#gate.runInSpareRoom(task)
-      : this.#gate.run(isInGoodStanding(), task, isGivenUp);
+    const answer = isAgain ? this.#gate.runInSpareRoom(task) : this.#gate.run(isInGoodStanding, task, isGivenUp);
     // An open request can wait, and there may be many.
     if (answer === null) throw new ServiceError('overloaded');
-    return this.#fly(credential, asked, answer);
+    const charge = (result: ExchangeResult) => {
+      // What was good until now is not made up.
+      if (!isInGoodStanding && this.#isNone(result, asked()))
+        this.#limits.charge(source, issuer, clock.now().monotonicMs);
+    };
+    answer.then(charge, () => undefined);
+    return this.#fly(credential, asked, answer, sources);
+  }
+
+  /** One that can be joined: half of the age bound of what is known of the credential, so that a waiter still has the other half. */
+  #flightOf(cacheKey: string, now: Instant): Flight | null {
+    const flight = this.#flights.get(cacheKey);
+    if (flight === undefined) return null;
+    const maxStalenessMs = this.#standing.get(cacheKey);
+    const withinMs = maxStalenessMs === undefined ? joinWithinMs : exchangeAgeBoundMs(maxStalenessMs) / 2;
+    return ageMs(flight.asked().askedAt, now) < withinMs ? flight : null;
+  }
+
+  /** Whether so much of the like was none meanwhile that nobody who waits for it should have it asked about. */
+  #isGivenUp(cacheKey: string, issuer: string, sources: ReadonlySet<string | null>): boolean {
+    if (this.#standing.has(cacheKey)) return false;
+    const { monotonicMs } = this.#deps.clock.now();
+    let spent: Limit | null = null;
+    for (const source of sources) {
+      spent = this.#limits.spent(source, issuer, monotonicMs);
+      if (spent === null) return false;
+    }
+    if (spent !== null) this.#deps.onLimit(spent);
+    return true;
+  }
+
+  /** Whether an answer says that a credential is none, and nothing has overtaken it. */
+  #isNone(result: ExchangeResult, asked: Asked): boolean {
+    // A good one may have a condition that is not known here.
+    if (result.outcome === 'granted' || result.code === 'condition_unknown') return false;
+    return result.facts === null || !this.#deps.view.isOvertaken(result.facts, asked);
   }
 
   #question({ kind, value, audience }: Credential) {
@@ -500,8 +537,13 @@ export class DecisionCore {
     return { asked: () => asked, task };
   }
 
-  #fly(credential: Credential, asked: () => Asked, result: Promise<ExchangeResult>): Flight {
-    const flight = { asked, result };
+  #fly(
+    credential: Credential,
+    asked: () => Asked,
+    result: Promise<ExchangeResult>,
+    sources = new Set<string | null>(),
+  ): Flight {
+    const flight = { asked, result, sources };
     const land = () => this.#land(credential, flight);
     result.then(land, land);
     this.#flights.set(credential.cacheKey, flight);
@@ -514,7 +556,8 @@ export class DecisionCore {
    */
   #renew(credential: Credential, grant: Grant, now: Instant): void {
     const { random, onRenewal } = this.#deps;
-    this.#limits.trust(sourceOf(credential.sourceAddress), now.monotonicMs);
+    // Anybody may come without a credential.
+    if (credential.kind !== 'anonymous') this.#limits.trust(sourceOf(credential.sourceAddress), now.monotonicMs);
     grant.renewAtMs = now.monotonicMs + renewAgainMs * (1 + random());
     this.#renewed(credential, grant).then(onRenewal, () => onRenewal('failed'));
   }
@@ -554,12 +597,6 @@ export class DecisionCore {
     this.#grants.delete(cacheKey);
     const own = subjects.filter((subject) => subject.startsWith('key:') || subject.startsWith('credential:'));
     this.#deps.tokenCache?.removeBySubjects(own).catch(() => undefined);
-  }
-
-  /** Half of the age bound of what is known of the credential, so that a waiter still has the other half. */
-  #joinWithinMs({ cacheKey }: Credential): number {
-    const maxStalenessMs = this.#standing.get(cacheKey);
-    return maxStalenessMs === undefined ? joinWithinMs : exchangeAgeBoundMs(maxStalenessMs) / 2;
   }
 
   /** Nobody joins what has an answer. */
@@ -669,11 +706,6 @@ export class DecisionCore {
     this.#deps.onDecision(source, decision);
     return decision;
   }
-}
-
-function findingOf(decision: Decision, unmet: Unmet | null): Finding {
-  if (decision.outcome !== 'allow') return { decision, end: 'failed' };
-  return unmet === null ? { decision, end: 'accepted' } : { decision: unmet, end: 'unknown' };
 }
 
 function sealContext({ value, cacheKey }: Credential) {

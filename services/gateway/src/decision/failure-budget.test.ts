@@ -5,7 +5,7 @@ import { AskLimits, FailureBudget, sourceOf } from './failure-budget.ts';
 const config = { burst: 10, perSecond: 2, keysMax: 3 };
 
 function fail(budget: FailureBudget, key: string, count: number, nowMs: number): void {
-  for (let failure = 0; failure < count; failure += 1) budget.ask(key, nowMs)('failed', nowMs);
+  for (let failure = 0; failure < count; failure += 1) budget.charge(key, nowMs);
 }
 
 describe('a budget for failures', () => {
@@ -22,35 +22,23 @@ describe('a budget for failures', () => {
     assert.equal(budget.isLeft('a', 999), false);
   });
 
-  it('is not used by what succeeds, however much of it there is', () => {
+  it('is not used by what is asked about, however much of it there is', () => {
     const budget = new FailureBudget(config);
-    for (let count = 0; count < 1000; count += 1) budget.ask('a', 0)('accepted', 0);
+    for (let count = 0; count < 1000; count += 1) budget.ask('a', 0)();
     assert.equal(budget.isLeft('a', 0), true);
-    const settle = Array.from({ length: 100 }, () => budget.ask('a', 0));
+    for (let count = 0; count < 100; count += 1) budget.ask('a', 0);
     assert.equal(budget.isLeft('a', 0), true);
-    for (const settled of settle) settled('accepted', 0);
   });
 
-  it('leaves who has failed no more on the way than may fail', () => {
+  it('leaves who has used up half of it no more on the way than may fail', () => {
     const budget = new FailureBudget(config);
     fail(budget, 'a', 8, 0);
-    const first = budget.ask('a', 0);
+    const end = budget.ask('a', 0);
     assert.equal(budget.isLeft('a', 0), true);
     budget.ask('a', 0);
     assert.equal(budget.isLeft('a', 0), false);
-    first('accepted', 0);
+    end();
     assert.equal(budget.isLeft('a', 0), true);
-  });
-
-  it('is charged with what failed also where its key was forgotten meanwhile, or has begun anew', () => {
-    for (const isAnew of [false, true]) {
-      const budget = new FailureBudget(config);
-      const settle = Array.from({ length: 10 }, () => budget.ask('a', 0));
-      for (const key of ['b', 'c', 'd']) fail(budget, key, 1, 0);
-      if (isAnew) budget.ask('a', 0)('unknown', 0);
-      for (const settled of settle) settled('failed', 0);
-      assert.equal(budget.isSpent('a', 0), true);
-    }
   });
 
   it('is spent by what failed alone, not by what is on the way', () => {
@@ -84,29 +72,33 @@ describe('a budget for failures', () => {
 describe('what is asked about', () => {
   const [source, issuer] = ['192.0.2.1', 'keys'];
 
-  it('is given up when so much from its address, or of its issuer, failed meanwhile', () => {
-    for (const [ofOther, failures] of [
-      [{ source, issuer: 'iss a' }, 50],
-      [{ source: '192.0.2.2', issuer }, 100],
+  it('is 50 that fail of an address and 10 more with each second, 100 of an issuer and 20', () => {
+    for (const [limit, failures, perSecond] of [
+      ['address', 50, 10],
+      ['issuer', 100, 20],
     ] as const) {
-      const limits = new AskLimits();
-      const waiting = limits.ask(source, issuer, 0);
+      const limits = new AskLimits(1000);
+      const isLeft = (nowMs: number) =>
+        limits.isSourceLeft(source, nowMs) && limits.isIssuerLeft(issuer, source, nowMs);
       for (let failure = 1; failure <= failures; failure += 1) {
-        assert.equal(waiting.isSpent(0), false);
-        limits.ask(failures === 50 ? ofOther.source : `10.0.0.${failure}`, ofOther.issuer, 0).settle('failed', 0);
+        assert.deepEqual([isLeft(0), limits.spent(source, issuer, 0)], [true, null]);
+        if (limit === 'address') limits.charge(source, `iss ${failure}`, 0);
+        else limits.charge(`10.0.0.${failure}`, issuer, 0);
       }
-      assert.equal(waiting.isSpent(0), true);
-      assert.equal(waiting.isSpent(99), failures === 50);
-      assert.equal(waiting.isSpent(100), false);
+      const nextMs = 1000 / perSecond;
+      assert.deepEqual([isLeft(nextMs - 1), limits.spent(source, issuer, nextMs - 1)], [false, limit]);
+      assert.deepEqual([isLeft(nextMs), limits.spent(source, issuer, nextMs)], [true, null]);
     }
   });
 
-  it('is not given up for its issuer where somebody of that address was let in', () => {
-    const limits = new AskLimits();
+  it('from where somebody was let in is not held up for its issuer, for as long as that is trusted', () => {
+    const limits = new AskLimits(1000);
+    for (let failure = 1; failure <= 200; failure += 1) limits.charge(null, issuer, 0);
     limits.trust(source, 0);
-    const waiting = limits.ask(source, issuer, 0);
-    for (let failure = 1; failure <= 100; failure += 1) limits.ask(null, issuer, 0).settle('failed', 0);
-    assert.deepEqual([waiting.isSpent(0), limits.ask(null, issuer, 0).isSpent(0)], [false, true]);
+    const heldUp = (nowMs: number) => [limits.isIssuerLeft(issuer, source, nowMs), limits.spent(source, issuer, nowMs)];
+    assert.deepEqual(heldUp(999), [true, null]);
+    assert.deepEqual(heldUp(1000), [false, 'issuer']);
+    assert.deepEqual([limits.isIssuerLeft(issuer, null, 0), limits.spent(null, issuer, 0)], [false, 'issuer']);
   });
 });
 

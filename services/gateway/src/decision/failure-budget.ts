@@ -19,12 +19,9 @@ interface Account {
   /** Failures that are left; may be negative, down to as many as a burst. */
   left: number;
   atMs: number;
-  /** Asked about, and not known to have failed or not. */
+  /** Asked about now. */
   pending: number;
 }
-
-/** What became of one that was asked about; `unknown`: nobody could say, or not more than that it is not made up. */
-export type AskEnd = 'accepted' | 'failed' | 'unknown';
 
 /** Of each key as much. All times are monotonic, in milliseconds. */
 export class FailureBudget {
@@ -50,18 +47,17 @@ export class FailureBudget {
     return account !== undefined && account.left < 1;
   }
 
-  /** One is asked about. Returns what has to be called when it is known what became of it, once. */
-  ask(key: string, nowMs: number): (end: AskEnd, nowMs: number) => void {
+  /** One is asked about. Returns what has to be called when it no longer is, once. */
+  ask(key: string, nowMs: number): () => void {
     const account = this.#accountOf(key, nowMs);
     account.pending += 1;
-    return (end, laterMs) => {
+    return () => {
       account.pending -= 1;
-      if (end === 'failed') this.#charge(key, laterMs);
     };
   }
 
-  #charge(key: string, nowMs: number): void {
-    // It may have been forgotten meanwhile.
+  /** One was none. */
+  charge(key: string, nowMs: number): void {
     const account = this.#accountOf(key, nowMs);
     this.#refill(account, nowMs);
     account.left = Math.max(-this.#config.burst, account.left - 1);
@@ -89,64 +85,60 @@ export class FailureBudget {
 /** What one address, or network, may have asked about in vain; and all together of one issuer. */
 const bySource: BudgetConfig = { burst: 50, perSecond: 10, keysMax: 5000 };
 const byIssuer: BudgetConfig = { burst: 100, perSecond: 20, keysMax: 500 };
-/** Whoever had a credential accepted from an address in this time is not held up by what others do to its issuer. */
-const trustedForMs = 600_000;
 const trustedMax = 10_000;
 
 export type Limit = 'address' | 'issuer';
 
-/** One credential that is asked about, by all who came with it meanwhile. */
-export interface Asking {
-  /** Somebody else came with it. */
-  join(source: string | null): void;
-  /** Whether so much of the like has failed meanwhile that none of them should have it asked about any more. */
-  isSpent(nowMs: number): boolean;
-  /** Has to be called once. */
-  settle(end: AskEnd, nowMs: number): void;
-}
-
 /**
  * Whether the auth server, and L2, are asked about a credential that nothing is known of. Not being asked about is no
- * refusal: whoever is held up may come again.
+ * refusal: whoever is held up may come again. `source` is null where nobody knows it.
  */
 export class AskLimits {
   readonly #sources = new FailureBudget(bySource);
   readonly #issuers = new FailureBudget(byIssuer);
+  readonly #trustedForMs: number;
   /** Sources, and until when they are trusted. */
   readonly #trusted = new LRUCache<string, number>({ max: trustedMax });
 
-  /** Whether nothing from there is asked about, whatever it is. `source` is null where nobody knows it. */
-  isSourceSpent(source: string | null, nowMs: number): boolean {
-    return source !== null && !this.#sources.isLeft(source, nowMs);
+  /** @param trustedForMs So long an address from where a credential was accepted is not held up by what others do to an issuer. */
+  constructor(trustedForMs: number) {
+    this.#trustedForMs = trustedForMs;
   }
 
-  /** Whether nothing of the issuer is asked about that comes from there. */
-  isIssuerSpent(issuer: string, source: string | null, nowMs: number): boolean {
-    return !this.#isTrusted(source, nowMs) && !this.#issuers.isLeft(issuer, nowMs);
+  /** Whether one more from there may be asked about, whatever it is. */
+  isSourceLeft(source: string | null, nowMs: number): boolean {
+    return source === null || this.#sources.isLeft(source, nowMs);
   }
 
-  ask(source: string | null, issuer: string, nowMs: number): Asking {
-    const settleIssuer = this.#issuers.ask(issuer, nowMs);
-    const settleSource = source === null ? null : this.#sources.ask(source, nowMs);
-    const sources = new Set([source]);
-    return {
-      join: (other) => sources.add(other),
-      isSpent: (laterMs) => [...sources].every((each) => this.#isSpent(each, issuer, laterMs)),
-      settle: (end, laterMs) => {
-        settleIssuer(end, laterMs);
-        settleSource?.(end, laterMs);
-      },
+  /** Whether one more of the issuer may be asked about that comes from there. */
+  isIssuerLeft(issuer: string, source: string | null, nowMs: number): boolean {
+    return this.#isTrusted(source, nowMs) || this.#issuers.isLeft(issuer, nowMs);
+  }
+
+  /** One is asked about. Returns what has to be called when it no longer is, once. */
+  ask(source: string | null, issuer: string, nowMs: number): () => void {
+    const ends = [this.#issuers.ask(issuer, nowMs)];
+    if (source !== null) ends.push(this.#sources.ask(source, nowMs));
+    return () => {
+      for (const end of ends) end();
     };
+  }
+
+  /** One was none. */
+  charge(source: string | null, issuer: string, nowMs: number): void {
+    this.#issuers.charge(issuer, nowMs);
+    if (source !== null) this.#sources.charge(source, nowMs);
   }
 
   /** A credential from there was accepted. */
   trust(source: string | null, nowMs: number): void {
-    if (source !== null) this.#trusted.set(source, nowMs + trustedForMs);
+    if (source !== null) this.#trusted.set(source, nowMs + this.#trustedForMs);
   }
 
-  #isSpent(source: string | null, issuer: string, nowMs: number): boolean {
-    if (source !== null && this.#sources.isSpent(source, nowMs)) return true;
-    return !this.#isTrusted(source, nowMs) && this.#issuers.isSpent(issuer, nowMs);
+  /** Which budget has nothing left that may fail, whatever is on the way; null = none of them. */
+  spent(source: string | null, issuer: string, nowMs: number): Limit | null {
+    if (source !== null && this.#sources.isSpent(source, nowMs)) return 'address';
+    return !this.#isTrusted(source, nowMs) && this.#issuers.isSpent(issuer, nowMs) ? 'issuer' : null;
   }
 
   #isTrusted(source: string | null, nowMs: number): boolean {
