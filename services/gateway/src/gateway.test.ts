@@ -90,6 +90,17 @@ async function askFrom(gateway: Gateway, key: string, sourceAddress: string): Pr
   return outcomeOf(await gateway.decide({ ...requestWith({ authorization: [`Token ${key}`] }), sourceAddress }));
 }
 
+/** Asks with many keys at once that are none. */
+async function floodFrom(
+  { authority, gateway }: { authority: Authority; gateway: Gateway },
+  sourceOf: (at: number) => string,
+): Promise<void> {
+  const bad = Array.from({ length: 250 }, newKey);
+  for (const { id } of bad) authority.disabled.add(id);
+  const outcomes = await Promise.all(bad.map(({ key }, at) => askFrom(gateway, key, sourceOf(at))));
+  assert.ok(outcomes.includes('overloaded'));
+}
+
 /** By its form a token; the authority under test looks no further. */
 function tokenOf(claims: Readonly<Record<string, unknown>>): string {
   const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -376,18 +387,20 @@ describe('a gateway', () => {
     await gateway.close();
   });
 
-  it('holds nobody up while fewer are none than its budgets bring back, however many are asked about at once', async () => {
+  it('holds nobody up while fewer are none than the budgets bring back, however many are asked about at once', async () => {
     const { authority, gateway, clock } = await started();
     const bad = newKey();
     authority.disabled.add(bad.id);
     await Promise.all(Array.from({ length: 10 }, () => askFrom(gateway, bad.key, '192.0.2.1')));
-    for (let wave = 0; wave < 20; wave += 1) {
-      const keys = Array.from({ length: 100 }, newKey);
-      for (const { id } of keys.slice(0, 4)) authority.disabled.add(id);
-      const outcomes = await Promise.all(keys.map(({ key }, caller) => askFrom(gateway, key, `10.0.0.${caller}`)));
+    for (let wave = 0; wave < 200; wave += 1) {
+      const keys = Array.from({ length: 20 }, newKey);
+      authority.disabled.add(keys[0]?.id ?? '');
+      const outcomes = await Promise.all(
+        keys.map(({ key }, caller) => askFrom(gateway, key, `10.0.${wave}.${caller}`)),
+      );
       assert.deepEqual(
         outcomes.filter((outcome) => outcome !== 'allow'),
-        ['user_disabled', 'user_disabled', 'user_disabled', 'user_disabled'],
+        ['user_disabled'],
       );
       await clock.advance(100);
     }
@@ -445,14 +458,28 @@ describe('a gateway', () => {
       assert.equal(outcomeOf(anonymous), 'allow');
       await clock.advance(10_000);
     }
-    for (let count = 0; count < 100; count += 1) {
-      const bad = newKey();
-      authority.disabled.add(bad.id);
-      assert.equal(await askFrom(gateway, bad.key, `10.0.0.${count}`), 'user_disabled');
-    }
+    await floodFrom({ authority, gateway }, (at) => `10.0.0.${at}`);
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.2'), 'overloaded');
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.3'), 'overloaded');
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
+    await clock.advance(600_000);
+    await floodFrom({ authority, gateway }, (at) => `10.0.0.${at}`);
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'overloaded', 'two lives of a grant later');
+    await gateway.close();
+  });
+
+  it('trusts no address for a renewal that brought nothing', async () => {
+    const { authority, gateway, clock } = await started();
+    const { key } = newKey();
+    await askFrom(gateway, key, '192.0.2.1');
+    await clock.advance(260_000);
+    authority.alter = () => ({ outcome: 'refused', code: 'key_revoked', facts: null });
+    assert.equal(await askFrom(gateway, key, '192.0.2.2'), 'allow');
+    await clock.advance(0);
+    assert.equal(authority.exchangeCount, 2);
+    authority.alter = (result) => result;
+    await floodFrom({ authority, gateway }, (at) => `10.0.0.${at}`);
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.2'), 'overloaded');
     await gateway.close();
   });
 
@@ -474,11 +501,12 @@ describe('a gateway', () => {
     await gateway.close();
   });
 
-  it('charges none that may be good: with a condition it does not know, or refused by what is overtaken', async () => {
+  it('charges none that is good and gives no access to this, nor one whose refusal is overtaken', async () => {
     const { authority, gateway, clock, signal } = await started();
-    authority.alter = () => ({ outcome: 'refused', code: 'condition_unknown', facts: null });
-    for (let count = 0; count < 60; count += 1)
-      assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'condition_unknown');
+    for (const code of ['condition_unknown', 'audience_not_allowed', 'client_not_allowed'] as const) {
+      authority.alter = () => ({ outcome: 'refused', code, facts: null });
+      for (let count = 0; count < 60; count += 1) assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), code);
+    }
     authority.alter = (result) => result;
     for (let count = 0; count < 60; count += 1) {
       const { id, key } = newKey();
@@ -490,11 +518,11 @@ describe('a gateway', () => {
       authority.exchangeValve.open();
       assert.equal(await asking, 'allow');
     }
-    assert.equal(authority.exchangeCount, 180);
+    assert.equal(authority.exchangeCount, 300);
     await gateway.close();
   });
 
-  it('charges none that was good until now, and asks about one that is, whatever else is spent', async () => {
+  it('charges none that was good until now, and asks about one that is, whatever is spent', async () => {
     const { authority, gateway, signal } = await started();
     const keys = Array.from({ length: 60 }, newKey);
     for (const { key } of keys) assert.equal(await askFrom(gateway, key, '192.0.2.1'), 'allow');
@@ -509,32 +537,68 @@ describe('a gateway', () => {
       assert.equal(await askFrom(gateway, bad.key, '192.0.2.1'), 'user_disabled');
     }
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'overloaded');
+    for (let count = 0; count < 50; count += 1) {
+      const bad = newKey();
+      authority.disabled.add(bad.id);
+      assert.equal(await askFrom(gateway, bad.key, `10.0.0.${count}`), 'user_disabled');
+    }
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.2'), 'overloaded');
     signal.onChange(authority.log.append([]));
-    assert.equal(await askFrom(gateway, keys[0]?.key ?? '', '192.0.2.1'), 'allow');
+    assert.equal(await askFrom(gateway, keys[0]?.key ?? '', '192.0.2.1'), 'allow', 'at a spent address');
+    signal.onChange(authority.log.append([]));
+    assert.equal(await askFrom(gateway, keys[0]?.key ?? '', '192.0.2.2'), 'allow', 'of a spent issuer');
     await gateway.close();
   });
 
   it('lets who is held up wait for what others have asked about, without any trust in where that comes from', async () => {
     const { authority, gateway, clock } = await started();
-    const fail = async (count: number, sourceOf: (at: number) => string) => {
-      for (let at = 0; at < count; at += 1) {
-        const { id, key } = newKey();
-        authority.disabled.add(id);
-        assert.equal(await askFrom(gateway, key, sourceOf(at)), 'user_disabled');
-      }
-    };
-    await fail(50, () => '192.0.2.1');
+    await floodFrom({ authority, gateway }, () => '192.0.2.1');
+    const before = authority.exchangeCount;
     authority.exchangeValve.hold();
     const { key } = newKey();
     const asking = [askFrom(gateway, key, '192.0.2.2')];
     await clock.advance(0);
     asking.push(askFrom(gateway, key, '192.0.2.1'), askFrom(gateway, key, '192.0.2.3'));
+    await clock.advance(501);
+    assert.equal(await askFrom(gateway, key, '192.0.2.1'), 'overloaded', 'it would be another exchange');
     authority.exchangeValve.open();
     assert.deepEqual(await Promise.all(asking), ['allow', 'allow', 'allow']);
-    assert.equal(authority.exchangeCount, 51);
-    await fail(50, (at) => `10.0.0.${at}`);
+    assert.equal(authority.exchangeCount, before + 1);
+    await floodFrom({ authority, gateway }, (at) => `10.0.0.${at}`);
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.2'), 'allow');
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.3'), 'overloaded');
+    await gateway.close();
+  });
+
+  it('lets who is held up wait for a read of L2 that others wait for', async () => {
+    const slow = Promise.withResolvers<null>();
+    let isSlow = false;
+    const memory = createMemoryTokenCache({ clock: createTestClock() });
+    const tokenCache: TokenCache = { ...memory, get: async () => (isSlow ? slow.promise : null) };
+    const { authority, gateway } = await started({ tokenCache });
+    await floodFrom({ authority, gateway }, () => '192.0.2.1');
+    isSlow = true;
+    const { key } = newKey();
+    const asking = ['192.0.2.2', '192.0.2.1'].map((address) => askFrom(gateway, key, address));
+    slow.resolve(null);
+    assert.deepEqual(await Promise.all(asking), ['allow', 'allow']);
+    await gateway.close();
+  });
+
+  it('charges who keeps an exchange from being given up', async () => {
+    const { authority, gateway, clock } = await started();
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
+    const bad = Array.from({ length: 500 }, newKey);
+    for (const { id } of bad) authority.disabled.add(id);
+    authority.exchangeValve.hold();
+    const flood = bad.map(({ key }) => askFrom(gateway, key, '192.0.2.2'));
+    await clock.advance(0);
+    flood.push(...bad.map(({ key }) => askFrom(gateway, key, '192.0.2.1')));
+    await clock.advance(0);
+    authority.exchangeValve.open();
+    assert.ok((await Promise.all(flood)).includes('overloaded'));
+    assert.ok(authority.exchangeCount < 200, `${authority.exchangeCount} exchanges`);
+    assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'overloaded');
     await gateway.close();
   });
 

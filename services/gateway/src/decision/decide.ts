@@ -14,6 +14,7 @@
 import {
   type Clock,
   type ErrorCode,
+  errorEntry,
   inTime,
   type Logger,
   ServiceError,
@@ -197,7 +198,7 @@ export class DecisionCore {
     this.#deps = deps;
     this.#config = config;
     this.#gate = new ExchangeGate(deps.clock, config.gate);
-    // A grant in use is renewed within one life of it.
+    // A grant in use is renewed once in a life of it.
     this.#limits = new AskLimits(2 * config.longestLifeMs);
     this.#sealer = new Sealer(config.fleetSecret);
     this.#grants = new GrantCache(config.cacheBytes);
@@ -362,8 +363,7 @@ export class DecisionCore {
 
   /** Whoever knows of it. */
   async #answer(credential: AskedCredential): Promise<Decision> {
-    const isInFlight = this.#flightOf(credential.cacheKey, this.#deps.clock.now()) !== null;
-    const fromL2 = isInFlight ? null : await this.#fromL2(credential);
+    const fromL2 = await this.#fromL2(credential);
     const decision = fromL2 ?? (await this.#fromExchange(credential));
     return this.#report(fromL2 === null ? 'exchange' : 'l2', decision);
   }
@@ -491,8 +491,11 @@ export class DecisionCore {
     if (answer === null) throw new ServiceError('overloaded');
     const charge = (result: ExchangeResult) => {
       // What was good until now is not made up.
-      if (!isInGoodStanding && this.#isNone(result, asked()))
-        this.#limits.charge(source, issuer, clock.now().monotonicMs);
+      if (isInGoodStanding || !this.#isNone(result, asked())) return;
+      const { monotonicMs } = clock.now();
+      // Where it is spent itself, the exchange was made for another.
+      const payer = [...sources].find((each) => this.#limits.spent(each, issuer, monotonicMs) === null) ?? source;
+      this.#limits.charge(payer, issuer, monotonicMs);
     };
     answer.then(charge, () => undefined);
     return this.#fly(credential, asked, answer, sources);
@@ -522,8 +525,8 @@ export class DecisionCore {
 
   /** Whether an answer says that a credential is none, and nothing has overtaken it. */
   #isNone(result: ExchangeResult, asked: Asked): boolean {
-    // A good one may have a condition that is not known here.
-    if (result.outcome === 'granted' || result.code === 'condition_unknown') return false;
+    // A good one may give no access to this.
+    if (result.outcome === 'granted' || errorEntry(result.code).http === 403) return false;
     return result.facts === null || !this.#deps.view.isOvertaken(result.facts, asked);
   }
 
@@ -556,10 +559,14 @@ export class DecisionCore {
    */
   #renew(credential: Credential, grant: Grant, now: Instant): void {
     const { random, onRenewal } = this.#deps;
-    // Anybody may come without a credential.
-    if (credential.kind !== 'anonymous') this.#limits.trust(sourceOf(credential.sourceAddress), now.monotonicMs);
     grant.renewAtMs = now.monotonicMs + renewAgainMs * (1 + random());
-    this.#renewed(credential, grant).then(onRenewal, () => onRenewal('failed'));
+    const renewed = (renewal: Renewal) => {
+      // Anybody may come without a credential.
+      const isGood = credential.kind !== 'anonymous' && (renewal === 'exchange' || renewal === 'l2');
+      if (isGood) this.#limits.trust(sourceOf(credential.sourceAddress), this.#deps.clock.now().monotonicMs);
+      onRenewal(renewal);
+    };
+    this.#renewed(credential, grant).then(renewed, () => onRenewal('failed'));
   }
 
   async #renewed(credential: Credential, grant: Grant): Promise<Renewal> {

@@ -91,6 +91,24 @@ describe('what is asked about', () => {
     }
   });
 
+  it('is of an address, and of an issuer, no more on the way than are left, once half are used up', () => {
+    for (const [failures, isLeft] of [
+      [40, (limits: AskLimits) => limits.isSourceLeft(source, 0)],
+      [90, (limits: AskLimits) => limits.isIssuerLeft(issuer, source, 0)],
+    ] as const) {
+      const limits = new AskLimits(1000);
+      for (let failure = 1; failure <= failures; failure += 1)
+        limits.charge(failures === 40 ? source : null, failures === 40 ? 'iss other' : issuer, 0);
+      const ends = Array.from({ length: 10 }, () => {
+        assert.equal(isLeft(limits), true);
+        return limits.ask(source, issuer, 0);
+      });
+      assert.equal(isLeft(limits), false);
+      ends[0]?.();
+      assert.equal(isLeft(limits), true);
+    }
+  });
+
   it('from where somebody was let in is not held up for its issuer, for as long as that is trusted', () => {
     const limits = new AskLimits(1000);
     for (let failure = 1; failure <= 200; failure += 1) limits.charge(null, issuer, 0);
