@@ -54,6 +54,18 @@ await partsSuite('event log', ['kafka'], (parts) => {
     const groupIds = async (admin: Admin): Promise<string[]> =>
       (await admin.listGroups()).groups.map(({ groupId }) => groupId);
 
+    it('has begun to read when it says so', async (test) => {
+      const { log, admin, topic } = await open(test);
+      const before = await groupIds(admin);
+      await reading(log, { topic, from: 'newest' });
+      const own = (await groupIds(admin)).filter((id) => !before.includes(id));
+      const { groups } = await admin.describeGroups(own);
+      assert.deepEqual(
+        groups.map(({ state, members }) => [state, members.length]),
+        [['Stable', 1]],
+      );
+    });
+
     it('shows tools how far a consumer is, and forgets the group of one that was stopped', async (test) => {
       const { log, admin, topic } = await open(test);
       const before = await groupIds(admin);

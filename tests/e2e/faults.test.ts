@@ -181,7 +181,8 @@ async function flushRedis(system: System): Promise<void> {
   redis.disconnect();
 }
 
-const heardSignals = /^tg_gateway_signals_total\{.*result="extended".*\} (\d+)$/gm;
+/** Also of what a watermark told of just before. */
+const heardSignals = /^tg_gateway_signals_total\{.*result="(?:extended|known)".*\} (\d+)$/gm;
 const answeredWatermarks = /^tg_gateway_watermarks_total\{.*outcome="(?:fresh|reset)".*\} (\d+)$/gm;
 
 /** What each gateway has counted in the series of that pattern. */

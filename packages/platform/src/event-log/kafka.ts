@@ -224,6 +224,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog & K
     const first = await persist(() => firstOffset(topic, from));
     if (first === undefined) throw new Error('the event log was closed');
     let next = first;
+    const begun = Promise.withResolvers<void>();
 
     async function handle(batch: EachBatchPayload, signal: AbortSignal, onHandled: () => void): Promise<void> {
       const { messages } = batch.batch;
@@ -276,6 +277,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog & K
       consumer.on(DISCONNECT, () => void setImmediate(() => crash.reject(new Error('disconnected'))));
       consumer.on(FETCH, () => {
         alive();
+        begun.resolve();
         if (isFailing) logger.info({ topic }, 'reading from Kafka goes on');
         isFailing = false;
       });
@@ -354,6 +356,7 @@ export function createKafkaEventLog(options: KafkaEventLogOptions): EventLog & K
       },
     };
     consumers.add(consumer);
+    await Promise.race([begun.promise, running]);
     return consumer;
   }
 
