@@ -68,6 +68,11 @@ export function createExtAuthzClient(address: string): ExtAuthzClient {
   };
 }
 
+/** Only a grant has a token in it, which makes it long: to be asked of every answer without decoding it. */
+export function isGranted(answer: Buffer): boolean {
+  return answer.length > 400;
+}
+
 /** A client for which what is accepted ends when the gateway answers anything else than now, such as another token. */
 export async function whileTheSame(client: ExtAuthzClient, request: Buffer): Promise<ExtAuthzClient> {
   const now = JSON.stringify(await client.ask(request));

@@ -10,7 +10,7 @@ import { once } from 'node:events';
 import { setPriority } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import type { System } from '../tests/system/system.ts';
-import { checkRequest } from './ext-authz-client.ts';
+import { checkRequest, isGranted } from './ext-authz-client.ts';
 import { memoryOf, pin, pinHelpers, runBeforeOthers, startCallers, startGateway } from './gateway-process.ts';
 import { numberOf } from './options.ts';
 import { formatTable, type Summary, summarize } from './statistics.ts';
@@ -31,7 +31,6 @@ const quietCalls = 10_000;
 const pauseMs = 1;
 const callsBetweenNew = 300;
 const knownAddress = '192.0.2.7';
-const isGranted = (answer: Buffer) => answer.length > 400;
 
 interface Row {
   readonly name: string;
@@ -85,14 +84,15 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
     // What a process grows by under any load is not the flood's.
     await valid.run(64, 5000);
     for (let round = 0; round < rounds; round += 1) {
-      const newcomers = await Promise.all(
-        [() => knownAddress, (at: number) => `198.51.${round}.${at}`].map(async (addressOf) => {
-          const count = Math.ceil((seconds * 1000) / callsBetweenNew) + 1;
-          const credentials = await Promise.all(Array.from({ length: count }, () => newCredential(kind)));
-          return newcomer(port, addressOf, credentials);
-        }),
-      );
-      for (const { load } of newcomers) turn.defer(() => load.close());
+      const newcomer = async (addressOf: (at: number) => string) => {
+        const count = Math.ceil((seconds * 1000) / callsBetweenNew) + 1;
+        const credentials = await Promise.all(Array.from({ length: count }, () => newCredential(kind)));
+        const opened = await openNewcomer(port, addressOf, credentials);
+        turn.defer(() => opened.load.close());
+        return opened;
+      };
+      const known = await newcomer(() => knownAddress);
+      const strange = await newcomer((at) => `198.51.${round}.${at}`);
       // Just before, since these machines are not as fast at all times.
       const quiet = summarize(await valid.runSerially(quietCalls, pauseMs));
       const sender = fork(fileURLToPath(new URL('flood-sender.ts', import.meta.url)), [
@@ -116,14 +116,12 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
       });
       while (!isOver) {
         tookMs.push(...(await valid.runSerially(callsBetweenNew, pauseMs)));
-        for (const { load } of newcomers) await load.runSerially(1);
+        for (const { load } of [known, strange]) await load.runSerially(1);
         if (performance.now() - begin < 1000) early = tookMs.length;
       }
       const [{ count, letIn }] = await ended;
-      const [newFromKnown = { asked: 0, granted: 0 }, newFromStrange = { asked: 0, granted: 0 }] = newcomers.map(
-        ({ tally }) => tally,
-      );
-      const asked = (await exchangesOf(system)) - exchangesBefore - newFromKnown.granted - newFromStrange.granted;
+      const ofNewcomers = known.tally.granted + strange.tally.granted;
+      const asked = (await exchangesOf(system)) - exchangesBefore - ofNewcomers;
       rows.push({
         name,
         isFirst: round === 0,
@@ -135,8 +133,8 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
         quiet,
         valid: summarize(tookMs),
         atFirst: summarize(tookMs.slice(0, early)),
-        newFromKnown,
-        newFromStrange,
+        newFromKnown: known.tally,
+        newFromStrange: strange.tally,
       });
     }
   }
@@ -184,7 +182,7 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
 }
 
 /** Asks with one credential after the other, and counts those that were let in; with the first when it is opened. */
-async function newcomer(port: number, addressOf: (at: number) => string, credentials: readonly string[]) {
+async function openNewcomer(port: number, addressOf: (at: number) => string, credentials: readonly string[]) {
   const tally: Tally = { asked: -1, granted: -1 };
   let next = 0;
   const load = await TransportLoad.open(

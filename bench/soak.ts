@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { metricOf } from './cpu.ts';
 import { grantedAnswer } from './decision.ts';
-import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
+import { checkRequest, createExtAuthzClient, isGranted } from './ext-authz-client.ts';
 import {
   cpuOf,
   filesOf,
@@ -21,8 +21,6 @@ import { numberOf } from './options.ts';
 import { formatTable, summarize } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
 
-/** Only a grant has a token in it. */
-const isGranted = (answer: Buffer) => answer.length > 400;
 const boundMs = 1000;
 const sampleEveryMs = 10_000;
 

@@ -95,9 +95,7 @@ async function floodFrom(
   { authority, gateway }: { authority: Authority; gateway: Gateway },
   sourceOf: (at: number) => string,
 ): Promise<void> {
-  const bad = Array.from({ length: 250 }, newKey);
-  for (const { id } of bad) authority.disabled.add(id);
-  const outcomes = await Promise.all(bad.map(({ key }, at) => askFrom(gateway, key, sourceOf(at))));
+  const outcomes = await Promise.all(badKeys(authority, 250).map((key, at) => askFrom(gateway, key, sourceOf(at))));
   assert.ok(outcomes.includes('overloaded'));
 }
 
@@ -110,6 +108,29 @@ function tokenOf(claims: Readonly<Record<string, unknown>>): string {
 function newKey(): { id: string; key: string } {
   const { keyId, key } = createApiKey(randomBytes, Date.now());
   return { id: keyId, key };
+}
+
+/** Keys in the right form that the authority refuses. */
+function badKeys(authority: Authority, count: number): string[] {
+  return Array.from({ length: count }, () => {
+    const { id, key } = newKey();
+    authority.disabled.add(id);
+    return key;
+  });
+}
+
+/** An L2 that has nothing; while it is slow, reads of it end when it is told. */
+function emptyL2() {
+  const slow = Promise.withResolvers<null>();
+  const l2 = {
+    isSlow: false,
+    answer: () => slow.resolve(null),
+    tokenCache: {
+      ...createMemoryTokenCache({ clock: createTestClock() }),
+      get: async (): Promise<null> => (l2.isSlow ? slow.promise : null),
+    } satisfies TokenCache,
+  };
+  return l2;
 }
 
 const allowWith = (token: string, kind: GrantKind): RuledDecision => ({
@@ -302,16 +323,11 @@ describe('a gateway', () => {
   it('asks about no more unknown credentials of an address whose credentials were none, and answers for the others as ever', async () => {
     const { authority, gateway, clock, exports } = await started();
     const ask = (key: string, sourceAddress: string) => askFrom(gateway, key, sourceAddress);
-    const bad = () => {
-      const { id, key } = newKey();
-      authority.disabled.add(id);
-      return key;
-    };
     const good = newKey().key;
     assert.equal(await ask(good, '192.0.2.1'), 'allow');
-    for (let count = 0; count < 50; count += 1) assert.equal(await ask(bad(), '192.0.2.1'), 'user_disabled');
+    for (const key of badKeys(authority, 50)) assert.equal(await ask(key, '192.0.2.1'), 'user_disabled');
     const asked = authority.exchangeCount;
-    for (let count = 0; count < 100; count += 1) assert.equal(await ask(bad(), '192.0.2.1'), 'overloaded');
+    for (const key of badKeys(authority, 100)) assert.equal(await ask(key, '192.0.2.1'), 'overloaded');
     assert.equal(await ask(newKey().key, '::ffff:192.0.2.1'), 'overloaded', 'nobody knows that it is good');
     assert.equal(authority.exchangeCount, asked);
     assert.equal(await ask(good, '192.0.2.1'), 'allow');
@@ -328,7 +344,7 @@ describe('a gateway', () => {
         await gateway.decide({ ...requestWith({}), header, plainCredential, sourceAddress: '192.0.2.1' }),
       );
     };
-    assert.equal(await askOctets(bad()), 'overloaded');
+    for (const key of badKeys(authority, 1)) assert.equal(await askOctets(key), 'overloaded');
     assert.equal(await askOctets(good), 'allow');
     for (const text of [`Token  ${good}`, `Token ${good} `, `token ${good}`, `Token ${good}\u00a0`]) {
       assert.equal(await askOctets(good, text, (name) => (name === 'authorization' ? [text] : [])), 'allow', text);
@@ -343,11 +359,8 @@ describe('a gateway', () => {
     const { authority, gateway, exports } = await started();
     const ask = (key: string, sourceAddress: string) => askFrom(gateway, key, sourceAddress);
     assert.equal(await ask(newKey().key, '192.0.2.1'), 'allow');
-    for (let count = 0; count < 100; count += 1) {
-      const { id, key } = newKey();
-      authority.disabled.add(id);
-      assert.equal(await ask(key, `10.0.${count >> 8}.${count & 0xff}`), 'user_disabled');
-    }
+    for (const [caller, key] of badKeys(authority, 100).entries())
+      assert.equal(await ask(key, `10.0.0.${caller}`), 'user_disabled');
     assert.equal(await ask(newKey().key, '192.0.2.2'), 'overloaded');
     assert.equal(await ask(newKey().key, ''), 'overloaded');
     assert.equal(await ask(newKey().key, '192.0.2.1'), 'allow');
@@ -357,8 +370,7 @@ describe('a gateway', () => {
 
   it('counts one that was none once, however many ask about it at once and from wherever', async () => {
     const { authority, gateway } = await started();
-    const { id, key } = newKey();
-    authority.disabled.add(id);
+    const [key = ''] = badKeys(authority, 1);
     authority.exchangeValve.hold();
     const asking = Array.from({ length: 250 }, (_, caller) => askFrom(gateway, key, `10.0.0.${caller}`));
     authority.exchangeValve.open();
@@ -375,11 +387,8 @@ describe('a gateway', () => {
       result.outcome === 'granted' ? { ...result, conditions: { cidrs: ['10.0.0.0/8'] } } : result;
     for (let count = 0; count < 300; count += 1)
       assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'address_not_allowed');
-    const spent = Array.from({ length: 100 }, newKey);
-    for (const [caller, { id, key }] of spent.entries()) {
-      authority.disabled.add(id);
+    for (const [caller, key] of badKeys(authority, 100).entries())
       assert.equal(await askFrom(gateway, key, `10.0.0.${caller}`), 'user_disabled');
-    }
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'overloaded', 'nor does it make anybody trusted');
     await clock.advance(50);
     authority.alter = (result) => result;
@@ -389,15 +398,11 @@ describe('a gateway', () => {
 
   it('holds nobody up while fewer are none than the budgets bring back, however many are asked about at once', async () => {
     const { authority, gateway, clock } = await started();
-    const bad = newKey();
-    authority.disabled.add(bad.id);
-    await Promise.all(Array.from({ length: 10 }, () => askFrom(gateway, bad.key, '192.0.2.1')));
+    const [bad = ''] = badKeys(authority, 1);
+    await Promise.all(Array.from({ length: 10 }, () => askFrom(gateway, bad, '192.0.2.1')));
     for (let wave = 0; wave < 200; wave += 1) {
-      const keys = Array.from({ length: 20 }, newKey);
-      authority.disabled.add(keys[0]?.id ?? '');
-      const outcomes = await Promise.all(
-        keys.map(({ key }, caller) => askFrom(gateway, key, `10.0.${wave}.${caller}`)),
-      );
+      const keys = [...badKeys(authority, 1), ...Array.from({ length: 19 }, () => newKey().key)];
+      const outcomes = await Promise.all(keys.map((key, caller) => askFrom(gateway, key, `10.0.${wave}.${caller}`)));
       assert.deepEqual(
         outcomes.filter((outcome) => outcome !== 'allow'),
         ['user_disabled'],
@@ -411,9 +416,7 @@ describe('a gateway', () => {
     const { authority, gateway, clock, exports } = await started();
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
     authority.exchangeValve.hold();
-    const bad = Array.from({ length: 250 }, newKey);
-    for (const { id } of bad) authority.disabled.add(id);
-    const flood = bad.map(({ key }, caller) => askFrom(gateway, key, `10.0.0.${caller}`));
+    const flood = badKeys(authority, 250).map((key, caller) => askFrom(gateway, key, `10.0.0.${caller}`));
     const [joined, alone] = [newKey(), newKey()];
     const asking = [
       askFrom(gateway, joined.key, '192.0.2.2'),
@@ -431,18 +434,14 @@ describe('a gateway', () => {
   });
 
   it('has nothing exchanged for whom a budget was spent while L2 was asked', async () => {
-    const slow = Promise.withResolvers<null>();
-    let isSlow = true;
-    const memory = createMemoryTokenCache({ clock: createTestClock() });
-    const tokenCache: TokenCache = { ...memory, get: async () => (isSlow ? slow.promise : null) };
-    const { authority, gateway } = await started({ tokenCache });
+    const l2 = emptyL2();
+    const { authority, gateway } = await started(l2);
+    l2.isSlow = true;
     const asking = askFrom(gateway, newKey().key, '192.0.2.1');
-    isSlow = false;
-    const bad = Array.from({ length: 80 }, newKey);
-    for (const { id } of bad) authority.disabled.add(id);
-    await Promise.all(bad.map(({ key }) => askFrom(gateway, key, '192.0.2.1')));
+    l2.isSlow = false;
+    await Promise.all(badKeys(authority, 80).map((key) => askFrom(gateway, key, '192.0.2.1')));
     const { exchangeCount } = authority;
-    slow.resolve(null);
+    l2.answer();
     assert.equal(await asking, 'overloaded');
     assert.equal(authority.exchangeCount, exchangeCount);
     await gateway.close();
@@ -486,9 +485,8 @@ describe('a gateway', () => {
   it('charges every exchange that finds none, also one for who came too late to wait for another', async () => {
     const { authority, gateway, clock } = await started();
     authority.exchangeValve.hold();
-    const bad = Array.from({ length: 26 }, newKey);
-    for (const { id } of bad) authority.disabled.add(id);
-    const ask = () => bad.map(({ key }) => askFrom(gateway, key, '192.0.2.1'));
+    const bad = badKeys(authority, 26);
+    const ask = () => bad.map((key) => askFrom(gateway, key, '192.0.2.1'));
     const first = ask();
     await clock.advance(501);
     const late = ask();
@@ -531,17 +529,10 @@ describe('a gateway', () => {
       assert.equal(await askFrom(gateway, key, '192.0.2.1'), 'user_disabled');
     }
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
-    for (let count = 0; count < 50; count += 1) {
-      const bad = newKey();
-      authority.disabled.add(bad.id);
-      assert.equal(await askFrom(gateway, bad.key, '192.0.2.1'), 'user_disabled');
-    }
+    for (const key of badKeys(authority, 50)) assert.equal(await askFrom(gateway, key, '192.0.2.1'), 'user_disabled');
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'overloaded');
-    for (let count = 0; count < 50; count += 1) {
-      const bad = newKey();
-      authority.disabled.add(bad.id);
-      assert.equal(await askFrom(gateway, bad.key, `10.0.0.${count}`), 'user_disabled');
-    }
+    for (const [caller, key] of badKeys(authority, 50).entries())
+      assert.equal(await askFrom(gateway, key, `10.0.0.${caller}`), 'user_disabled');
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.2'), 'overloaded');
     signal.onChange(authority.log.append([]));
     assert.equal(await askFrom(gateway, keys[0]?.key ?? '', '192.0.2.1'), 'allow', 'at a spent address');
@@ -571,16 +562,13 @@ describe('a gateway', () => {
   });
 
   it('lets who is held up wait for a read of L2 that others wait for', async () => {
-    const slow = Promise.withResolvers<null>();
-    let isSlow = false;
-    const memory = createMemoryTokenCache({ clock: createTestClock() });
-    const tokenCache: TokenCache = { ...memory, get: async () => (isSlow ? slow.promise : null) };
-    const { authority, gateway } = await started({ tokenCache });
+    const l2 = emptyL2();
+    const { authority, gateway } = await started(l2);
     await floodFrom({ authority, gateway }, () => '192.0.2.1');
-    isSlow = true;
+    l2.isSlow = true;
     const { key } = newKey();
     const asking = ['192.0.2.2', '192.0.2.1'].map((address) => askFrom(gateway, key, address));
-    slow.resolve(null);
+    l2.answer();
     assert.deepEqual(await Promise.all(asking), ['allow', 'allow']);
     await gateway.close();
   });
@@ -588,12 +576,11 @@ describe('a gateway', () => {
   it('charges who keeps an exchange from being given up', async () => {
     const { authority, gateway, clock } = await started();
     assert.equal(await askFrom(gateway, newKey().key, '192.0.2.1'), 'allow');
-    const bad = Array.from({ length: 500 }, newKey);
-    for (const { id } of bad) authority.disabled.add(id);
+    const bad = badKeys(authority, 500);
     authority.exchangeValve.hold();
-    const flood = bad.map(({ key }) => askFrom(gateway, key, '192.0.2.2'));
+    const flood = bad.map((key) => askFrom(gateway, key, '192.0.2.2'));
     await clock.advance(0);
-    flood.push(...bad.map(({ key }) => askFrom(gateway, key, '192.0.2.1')));
+    flood.push(...bad.map((key) => askFrom(gateway, key, '192.0.2.1')));
     await clock.advance(0);
     authority.exchangeValve.open();
     assert.ok((await Promise.all(flood)).includes('overloaded'));

@@ -59,12 +59,13 @@ export class FailureBudget {
   /** One was none. */
   charge(key: string, nowMs: number): void {
     const account = this.#accountOf(key, nowMs);
-    this.#refill(account, nowMs);
     account.left = Math.max(-this.#config.burst, account.left - 1);
   }
 
   #accountOf(key: string, nowMs: number): Account {
-    const account = this.#accounts.get(key) ?? { left: this.#config.burst, atMs: nowMs, pending: 0 };
+    const known = this.#refilled(key, nowMs);
+    if (known !== undefined) return known;
+    const account = { left: this.#config.burst, atMs: nowMs, pending: 0 };
     this.#accounts.set(key, account);
     return account;
   }
