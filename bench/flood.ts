@@ -2,7 +2,8 @@
  * What valid callers notice of a flood of credentials that nobody has, and what the auth server does: as many as one core can
  * send, checksum-valid keys and well-formed tokens of a known issuer, from one address and from many, at one gateway on the
  * other core. Each kind of flood meets a gateway of its own that has never seen any, and then the same one again, with its
- * budgets whole. A valid caller asks once in a millisecond with what is known; new credentials come from its address and
+ * budgets whole. A valid caller asks once in a millisecond with keys and tokens
+ * that are known; new credentials come from its address and
  * from others that nobody has been let in from.
  */
 import { fork } from 'node:child_process';
@@ -16,7 +17,8 @@ import { numberOf } from './options.ts';
 import { formatTable, type Summary, summarize } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
 
-type Kind = 'key' | 'token';
+const kinds = ['key', 'token'] as const;
+type Kind = (typeof kinds)[number];
 
 const floods = [
   { name: 'keys, one address', kind: 'key', sources: 1 },
@@ -61,13 +63,13 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
   // With all that it starts; of the parts, those that are native (`TG_PARTS=native`).
   await pin(process.pid, 0);
   const { issuer, system, userId } = await startCallers(stack);
-  const keys = await Promise.all(Array.from({ length: 50 }, () => system.admin.createKey(userId)));
   await runBeforeOthers(process.pid);
   /** The header of a credential that the gateway has not seen. */
   const newCredential = async (kind: Kind): Promise<string> =>
     kind === 'key'
       ? `Token ${(await system.admin.createKey(userId)).key}`
       : `Bearer ${await issuer.sign({ exp: Math.floor(Date.now() / 1000) + 3600, jti: crypto.randomUUID() })}`;
+  const credentials = await Promise.all(Array.from({ length: 50 }, (_, at) => newCredential(kinds[at % 2] ?? 'key')));
 
   const rows: Row[] = [];
   for (const { name, kind, sources } of floods) {
@@ -77,7 +79,7 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
     await pinHelpers(pid, 0);
     const valid = await TransportLoad.open(
       port,
-      keys.map(({ key }) => checkRequest(`Token ${key}`, knownAddress)),
+      credentials.map((credential) => checkRequest(credential, knownAddress)),
       isGranted,
     );
     turn.defer(() => valid.close());

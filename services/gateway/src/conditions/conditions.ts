@@ -30,6 +30,14 @@ export const heededConditions = Object.keys(ConditionsSchema.properties) as read
 
 export type Conditions = Static<typeof ConditionsSchema>;
 
+/** Whether a use has to show something beside the credential. What it is counted against is no such thing: that comes later. */
+export function isBound(conditions: Conditions | null): boolean {
+  if (conditions === null) return false;
+  // Whatever is added to them binds, until somebody says here that it does not.
+  for (const name in conditions) if (name !== 'quotas') return true;
+  return false;
+}
+
 const form = Compile(ConditionsSchema);
 
 /** Null = a use needs nothing beside the credential; undefined = not understood. */

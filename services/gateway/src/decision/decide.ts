@@ -40,7 +40,7 @@ import { allowedBy, type Grant } from '../cache/grant.ts';
 import { GrantCache } from '../cache/grant-cache.ts';
 import { renewAtMs } from '../cache/renewal.ts';
 import { Sealer } from '../cache/sealed.ts';
-import { type Conditions, ConditionsSchema } from '../conditions/conditions.ts';
+import { type Conditions, ConditionsSchema, isBound } from '../conditions/conditions.ts';
 import type { ConditionsChecker, Presentation, Unmet } from '../conditions/presentation.ts';
 import type { ExchangeClient, ExchangeResult } from '../exchange-client/port.ts';
 import type { ProviderDirectory } from '../view/provider-directory.ts';
@@ -256,7 +256,7 @@ export class DecisionCore {
       const source = sourceOf(request.sourceAddress ?? '');
       return this.#isSourceSpent(source, cacheKey, now) ? this.#notAsked('address') : null;
     }
-    if (grant.conditions !== null) return null;
+    if (isBound(grant.conditions)) return null;
     if (now.monotonicMs >= grant.renewAtMs || this.#deps.view.check(grant, now) !== 'usable') return null;
     return this.#report('l1', grant.decision);
   }
@@ -272,7 +272,7 @@ export class DecisionCore {
     const { kind, value, scheme } = found;
     const { isAgain = false, sourceAddress = '' } = request;
     const plain = { kind, value, audience, cacheKey, isAgain, sourceAddress };
-    if (grant?.conditions === null && scheme !== 'dpop') return this.#use(plain, grant, now);
+    if (grant !== null && scheme !== 'dpop' && !isBound(grant.conditions)) return this.#use(plain, grant, now);
     const isAnonymous = kind === 'anonymous';
     if (grant === null && !isAnonymous && !isWellFormed(value))
       return this.#report('request', { outcome: 'deny', code: 'credential_malformed' });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { describe, it, type TestContext } from 'node:test';
 import { systemClock as clock, ServiceError } from '@token-gateway/platform';
@@ -85,6 +85,42 @@ describe('an exchange', () => {
       [redirects, good, elsewhere].map(({ bodies }) => bodies.length),
       [1, 1, 0],
     );
+  });
+
+  const noAnswers: readonly (readonly [string, RequestListener])[] = [
+    [
+      'ends in the middle',
+      (_message, response) => void response.writeHead(400).write('{"error"', () => response.destroy()),
+    ],
+    ['is no JSON', (_message, response) => void response.writeHead(400).end('{"error":')],
+    [
+      'is too large',
+      (_message, response) => void response.writeHead(400).end('{"error":"invalid_grant"}'.padEnd(2 << 20)),
+    ],
+    ['stays away after its head', (_message, response) => response.writeHead(400).flushHeaders()],
+  ];
+  for (const [what, listener] of noAnswers) {
+    it(`passes over a replica whose answer ${what}`, async (test) => {
+      const [one, good] = [await replica(test, listener), await replica(test, refuses)];
+      const client = await clientOf([one.url, good.url]);
+      const answer = await client.exchange(request, { timeoutMs: 600 });
+      assert.deepEqual([one.bodies.length, good.bodies.length, answer.outcome], [1, 1, 'refused']);
+    });
+  }
+
+  it('keeps its connection for the next, until it is closed', async (test) => {
+    const sockets = new Set<Socket>();
+    const { url } = await replica(test, (message, response) => {
+      sockets.add(message.socket);
+      refuses(message, response);
+    });
+    const client = await clientOf([url]);
+    for (let count = 0; count < 3; count += 1) await client.exchange(request, { timeoutMs: 5000 });
+    assert.equal(sockets.size, 1);
+    const [socket] = sockets;
+    const closed = once(socket ?? assert.fail(), 'close');
+    await client.close();
+    await closed;
   });
 
   it('leaves time for another replica when the first is silent', async (test) => {

@@ -3,6 +3,7 @@ import { type Clock, isObject, ServiceError } from '@token-gateway/platform';
 import { importJWK, type JWK, SignJWT } from 'jose';
 import { heededConditions } from '../conditions/conditions.ts';
 import { readExchangeAnswer } from './answer.ts';
+import { FormPost } from './form-post.ts';
 import type { ExchangeClient, ExchangeRequest } from './port.ts';
 
 export interface HttpExchangeClientConfig {
@@ -26,10 +27,11 @@ export async function createHttpExchangeClient(
   { clock }: { clock: Clock },
   config: HttpExchangeClientConfig,
 ): Promise<ExchangeClient> {
-  const endpoints = config.urls.map((url) => new URL('/oauth2/token', url));
+  const urls = config.urls.map((url) => new URL('/oauth2/token', url));
+  const endpoints = urls.map((url) => new FormPost(clock, url));
   const [first] = endpoints;
   if (first === undefined) throw new Error('no auth server');
-  const audience = config.issuer ?? first.href;
+  const audience = config.issuer ?? urls[0]?.href ?? '';
   let preferred = 0;
   const algorithm = config.clientKey.alg ?? 'ES256';
   const key = await importJWK(config.clientKey, algorithm);
@@ -51,17 +53,11 @@ export async function createHttpExchangeClient(
   }
 
   /** An error where there is no answer. */
-  async function post(endpoint: URL, request: ExchangeRequest, timeoutMs: number): Promise<[number, unknown] | Error> {
-    const body = requestBody(request);
-    body.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
-    body.set('client_assertion', await assertion());
-    try {
-      const signal = AbortSignal.timeout(Math.ceil(timeoutMs));
-      const response = await fetch(endpoint, { method: 'POST', body, redirect: 'error', signal });
-      return [response.status, await response.json()];
-    } catch (error) {
-      return error instanceof Error ? error : new Error('no answer', { cause: error });
-    }
+  async function post(to: FormPost, request: ExchangeRequest, timeoutMs: number): Promise<[number, unknown] | Error> {
+    const form = requestForm(request);
+    form.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
+    form.set('client_assertion', await assertion());
+    return to.send(form, timeoutMs).catch((error: Error) => error);
   }
 
   return {
@@ -91,7 +87,9 @@ export async function createHttpExchangeClient(
       }
       throw new ServiceError('auth_server_unavailable', { cause });
     },
-    async close() {},
+    async close() {
+      for (const endpoint of endpoints) endpoint.close();
+    },
   };
 }
 
@@ -103,7 +101,7 @@ function whyUnfitForNobody({ scope = '', error }: Readonly<Record<string, unknow
 }
 
 /** The form of the grant for a credential, without client authentication. */
-function requestBody(request: ExchangeRequest): URLSearchParams {
+function requestForm(request: ExchangeRequest): URLSearchParams {
   const { audience } = request;
   return new URLSearchParams({ ...grantOf(request), audience, conditions: heededConditions.join(' ') });
 }

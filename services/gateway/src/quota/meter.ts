@@ -48,12 +48,15 @@ export class QuotaMeter {
   /** Counts one request against all of them, or against none where one of them is used up. */
   charge({ quotas }: Quotas): Charge {
     const nowMs = this.#deps.clock.now().monotonicMs;
-    const counters = quotas.map((quota) => this.#counterOf(quota));
-    const isLeft = ({ quota, arrival }: Counter) => remaining(quota.requests, arrival, nowMs / quota.intervalMs) >= 1;
-    if (!counters.every(isLeft)) {
-      const waits = counters.filter((counter) => !isLeft(counter)).map((counter) => secondsUntilMore(counter, nowMs));
-      return { outcome: 'refused', limits: limitsOf(counters, nowMs), retryAfterSeconds: Math.max(1, ...waits) };
+    const counters: Counter[] = [];
+    let retryAfterSeconds = 0;
+    for (const quota of quotas) {
+      const counter = this.#counterOf(quota);
+      counters.push(counter);
+      if (remaining(quota.requests, counter.arrival, nowMs / quota.intervalMs) >= 1) continue;
+      retryAfterSeconds = Math.max(1, retryAfterSeconds, secondsUntilMore(counter, nowMs));
     }
+    if (retryAfterSeconds > 0) return { outcome: 'refused', limits: limitsOf(counters, nowMs), retryAfterSeconds };
     for (const counter of counters) this.#count(counter, nowMs);
     return { outcome: 'allowed', limits: limitsOf(counters, nowMs) };
   }
@@ -122,11 +125,12 @@ function secondsUntilMore({ quota, arrival }: Counter, nowMs: number): number {
 
 /** `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10 section 4). */
 function limitsOf(counters: readonly Counter[], nowMs: number): string {
-  return counters
-    .map((counter) => {
-      const { quota, arrival } = counter;
-      const left = Math.max(0, remaining(quota.requests, arrival, nowMs / quota.intervalMs));
-      return `"${quota.name}";r=${left};t=${secondsUntilMore(counter, nowMs)}`;
-    })
-    .join(', ');
+  let limits = '';
+  for (const counter of counters) {
+    const { quota, arrival } = counter;
+    const left = Math.max(0, remaining(quota.requests, arrival, nowMs / quota.intervalMs));
+    const separator = limits === '' ? '' : ', ';
+    limits += `${separator}"${quota.name}";r=${left};t=${secondsUntilMore(counter, nowMs)}`;
+  }
+  return limits;
 }

@@ -8,10 +8,7 @@ import { isSame, type Octets } from '../octets.ts';
 import type { RouteDemand } from '../rules/demand.ts';
 import { readRouteDemand } from '../rules/route-demand.ts';
 import type { RuledRequest } from '../rules/rules.ts';
-import { MalformedMessage, ProtobufReader } from './protobuf-reader.ts';
-
-/** Field number and the wire type of everything that is read here. */
-const tagOf = (field: number): number => field * 8 + 2;
+import { MalformedMessage, ProtobufReader, tagOf } from './protobuf-reader.ts';
 
 const ofCheckRequest = { attributes: tagOf(1) } as const;
 const ofAttributes = { source: tagOf(1), request: tagOf(4), contextExtensions: tagOf(10) } as const;

@@ -13,16 +13,18 @@ describe('an answer that lets in', () => {
     for (const length of [1, 60, 80, 100, 127, 128, 16_200, 16_300, 16_384, 70_000]) {
       const headers = [['authorization', 'a'.repeat(length)]] as const;
       const allowed = { outcome: 'allow', kind: 'jwt', token: '', headers } as const;
-      for (const told of [undefined, ['1', 'first'], ['2', 'second']] as const) {
-        const decision = told === undefined ? allowed : { ...allowed, answerHeaders: [told] };
+      const first = ['ratelimit-policy', '"key";q=1;w=60'] as const;
+      const second = ['ratelimit', 'é'.repeat(length)] as const;
+      for (const told of [undefined, [first], [second], [first, second]]) {
+        const decision = told === undefined ? allowed : { ...allowed, answerHeaders: told };
         const bytes = answers.of(decision, request);
         const read = CheckResponse.decode(bytes);
         assert.deepEqual(Buffer.from(CheckResponse.encode(read).finish()), Buffer.from(bytes));
         const ok = read.httpResponse?.$case === 'okResponse' ? read.httpResponse.value : assert.fail();
         assert.equal(ok.headers[0]?.header?.value.length, length);
         assert.deepEqual(
-          ok.responseHeadersToAdd.map(({ header }) => [header?.key, header?.value]),
-          told === undefined ? [] : [told],
+          ok.responseHeadersToAdd.map(({ header, append }) => [header?.key, header?.value, append]),
+          (told ?? []).map(([name, text]) => [name, text, true]),
         );
       }
     }

@@ -1,6 +1,11 @@
 /** What is no message of Protocol Buffers. */
 export class MalformedMessage extends Error {}
 
+/** Of a field that has a length: a text, octets or a message. */
+export function tagOf(field: number): number {
+  return field * 8 + 2;
+}
+
 const varint32Max = 0xffffffff;
 
 /**

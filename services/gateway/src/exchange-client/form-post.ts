@@ -1,0 +1,84 @@
+import { type ClientRequest, Agent as HttpAgent, type IncomingMessage, request as requestHttp } from 'node:http';
+import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
+import type { Clock } from '@token-gateway/platform';
+
+/** Far above any answer of a token endpoint: what is larger is none. */
+const answerOctetsMax = 1 << 20;
+/** Shorter than servers, and what lies between, keep a connection without a request. */
+const idleMs = 4000;
+
+/** Posts forms to one endpoint by HTTP/1.1, on connections that are kept; at a third of what `fetch` costs. */
+export class FormPost {
+  readonly #clock: Clock;
+  readonly #endpoint: URL;
+  readonly #agent: HttpAgent;
+
+  constructor(clock: Clock, endpoint: URL) {
+    this.#clock = clock;
+    this.#endpoint = endpoint;
+    const options = { keepAlive: true, timeout: idleMs };
+    this.#agent = endpoint.protocol === 'https:' ? new HttpsAgent(options) : new HttpAgent(options);
+  }
+
+  /**
+   * Resolves with status and JSON body of the answer. Rejects where there is none in time, or no whole one: a redirect is
+   * none either, since nothing else may be told a credential.
+   */
+  send(form: URLSearchParams, timeoutMs: number): Promise<[status: number, body: unknown]> {
+    return new Promise((resolve, reject) => {
+      const body = Buffer.from(form.toString());
+      const timer = this.#clock.setTimer(() => fail(new Error('no answer in time')), timeoutMs);
+      const request = this.#request({
+        'content-type': 'application/x-www-form-urlencoded',
+        'content-length': body.length,
+        accept: 'application/json',
+      });
+      const fail = (error: Error) => {
+        timer.cancel();
+        request.destroy();
+        reject(error);
+      };
+      request.on('error', fail);
+      request.on('response', (response) => {
+        const { statusCode = 0 } = response;
+        if (statusCode >= 300 && statusCode < 400) return fail(new Error('the answer is a redirect'));
+        readJson(response).then((answer) => {
+          timer.cancel();
+          resolve([statusCode, answer]);
+        }, fail);
+      });
+      request.end(body);
+    });
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+
+  #request(headers: Record<string, string | number>): ClientRequest {
+    const options = { method: 'POST', agent: this.#agent, headers };
+    return this.#endpoint.protocol === 'https:'
+      ? requestHttps(this.#endpoint, options)
+      : requestHttp(this.#endpoint, options);
+  }
+}
+
+function readJson(response: IncomingMessage): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let length = 0;
+    response.on('data', (chunk: Buffer) => {
+      chunks.push(chunk);
+      length += chunk.length;
+      if (length > answerOctetsMax) reject(new Error('the answer is too large'));
+    });
+    response.on('error', reject);
+    response.on('end', () => {
+      try {
+        resolve(JSON.parse(Buffer.concat(chunks).toString()));
+      } catch (error) {
+        reject(error);
+      }
+    });
+  });
+}
