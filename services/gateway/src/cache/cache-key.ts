@@ -13,7 +13,7 @@ export function cacheKeyOf(kind: GrantKind, audience: string, credential: string
   const before = beforeCredential(kind, audience);
   // A character is three octets at most.
   if ((before.length + credential.length) * 3 > scratch.length) return digest(before + credential);
-  const length = scratch.write(before);
+  const length = begin(before);
   return digest(scratch.subarray(0, length + scratch.write(credential, length)));
 }
 
@@ -23,7 +23,7 @@ export function cacheKeyOfOctets(
   audience: string,
   { bytes, start, end }: { readonly bytes: Buffer; readonly start: number; readonly end: number },
 ): string | null {
-  const length = scratch.write(beforeCredential(kind, audience));
+  const length = begin(beforeCredential(kind, audience));
   if (length + end - start > scratch.length) return null;
   bytes.copy(scratch, length, start, end);
   return digest(scratch.subarray(0, length + end - start));
@@ -42,6 +42,14 @@ function beforeCredential(kind: GrantKind, audience: string): string {
   const made = `token-gateway/1\0${kind}\0${audience}\0`;
   if (known[kind].size < knownMax) known[kind].set(audience, made);
   return made;
+}
+
+let begun = { before: '', length: 0 };
+
+/** Almost always the same as the last time, and still there. */
+function begin(before: string): number {
+  if (before !== begun.before) begun = { before, length: scratch.write(before) };
+  return begun.length;
 }
 
 function digest(input: string | Buffer): string {

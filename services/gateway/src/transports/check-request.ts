@@ -176,12 +176,12 @@ export class CheckRequestView implements RuledRequest {
     return findPlainCredential(config, this.#bytes, this.#reader.at, end);
   }
 
-  /** Shows the name of each header as it lies in the message, once for each time that it was sent. */
-  eachName(visit: (bytes: Buffer, start: number, end: number) => void): void {
+  /** Shows the name of each header as it lies in the message, in their order, once for each time that it was sent. */
+  eachName(visit: (bytes: Buffer, start: number, end: number, place: number) => void): void {
     this.#indexHeaders();
     for (let at = 0; at < headers.count; at += 1) {
       const { start, end } = headers.keys[at] as Span;
-      visit(this.#bytes, start, end);
+      visit(this.#bytes, start, end, at);
     }
   }
 

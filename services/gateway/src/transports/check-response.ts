@@ -54,8 +54,8 @@ export class OkAnswers {
   /** Null where there is nothing of it, as in almost every request. */
   #forgedIn(request: CheckRequestView): ReadonlySet<string> | null {
     let names: Set<string> | null = null;
-    request.eachName((bytes, start, end) => {
-      const name = this.#forgeable.matching(bytes, start, end);
+    request.eachName((bytes, start, end, place) => {
+      const name = this.#forgeable.matching(bytes, start, end, place);
       if (name === null) return;
       names ??= new Set();
       names.add(name);
