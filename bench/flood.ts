@@ -2,9 +2,8 @@
  * What valid callers notice of a flood of credentials that nobody has, and what the auth server does: as many as one core can
  * send, checksum-valid keys and well-formed tokens of a known issuer, from one address and from many, at one gateway on the
  * other core. Each kind of flood meets a gateway of its own that has never seen any, and then the same one again, with its
- * budgets whole. A valid caller asks once in a millisecond with keys and tokens
- * that are known; new credentials come from its address and
- * from others that nobody has been let in from.
+ * budgets whole. A valid caller asks once in a millisecond with keys and tokens that are known; new credentials come from its
+ * address and from others that nobody has been let in from.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';

@@ -83,13 +83,21 @@ describe('configuration', () => {
       'TG_NAME is required',
       'TG_ATTEMPTS must be an integer from 1 to 9',
       'TG_PORT must be an integer from 0 to 65535',
-      'TG_ISSUER must be a URL with http:// or https://',
+      'TG_ISSUER must be a URL with http:// or https://, without credentials',
       'TG_BROKERS must be values separated by commas, none of them empty',
       'TG_INSECURE must be true or false',
       'TG_MODE must be one of a, b',
       'TG_PASSWORD is required',
       'TG_NMAE is not known',
     ]);
+  });
+
+  it('takes no URL with credentials, which would stand in logs and be sent along', () => {
+    for (const issuer of ['https://user@issuer.example', 'https://:secret@issuer.example', 'https://a%ff:b@[::1]/']) {
+      assert.deepEqual(problemsOf({ ...required, TG_ISSUER: issuer }), [
+        'TG_ISSUER must be a URL with http:// or https://, without credentials',
+      ]);
+    }
   });
 
   it('takes a secret from a file, and refuses two sources of one value', (test) => {

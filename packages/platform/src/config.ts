@@ -146,14 +146,15 @@ export function url(
 ): Field<string> {
   const { schemes = httpSchemes } = options;
   return field(name, options.default, (value) =>
-    isUrl(value, schemes) ? value : new Invalid(`must be a URL with ${prefixesOf(schemes)}`),
+    isUrl(value, schemes) ? value : new Invalid(`must be a URL with ${prefixesOf(schemes)}, without credentials`),
   );
 }
 
 const httpSchemes = ['http', 'https'];
 
 function isUrl(value: string, schemes: readonly string[]): boolean {
-  return schemes.some((scheme) => value.startsWith(`${scheme}://`)) && URL.canParse(value);
+  const parsed = schemes.some((scheme) => value.startsWith(`${scheme}://`)) ? URL.parse(value) : null;
+  return parsed !== null && parsed.username === '' && parsed.password === '';
 }
 
 function prefixesOf(schemes: readonly string[]): string {
@@ -176,7 +177,7 @@ export function urls(name: string, options: { readonly default?: readonly string
     parse(value) {
       const found = items.parse(value);
       if (found instanceof Invalid || found.every((item) => isUrl(item, httpSchemes))) return found;
-      return new Invalid(`must be URLs with ${prefixesOf(httpSchemes)}`);
+      return new Invalid(`must be URLs with ${prefixesOf(httpSchemes)}, without credentials`);
     },
   };
 }

@@ -10,10 +10,12 @@ import {
 } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { tenantSubject } from '@token-gateway/revocation';
+import { CheckRequest } from '@token-gateway/schemas/ext-authz';
 import { Authority } from '../authority.testing.ts';
 import type { DecisionRequest } from '../decision/decision.ts';
 import { createGateway } from '../gateway.ts';
 import type { RuledDecision } from '../rules/rules.ts';
+import { readCheckRequest } from '../transports/check-request.ts';
 import type { Conditions } from './conditions.ts';
 import { type ConditionsConfig, defaultConditionsConfig, PresentedOnce, proofLifeMs } from './presentation.ts';
 import { createProofHolder } from './proof.testing.ts';
@@ -90,14 +92,27 @@ function ask(
 ): RuledDecision | Promise<RuledDecision> {
   const headers: Readonly<Record<string, readonly string[]>> = { authorization: [authorization], dpop };
   const { decide, decideAgain } = gateways[at];
-  return (more.isAgain === true ? decideAgain : decide)({
-    method: 'GET',
-    path: '/orders',
-    scheme: 'https',
-    host: 'api.example.com',
-    ...more,
-    header: (name) => headers[name] ?? [],
-  });
+  const request = { method: 'GET', path: '/orders', scheme: 'https', host: 'api.example.com', ...more };
+  const isOpen = more.presented !== undefined;
+  if (!isOpen) return decide(asEnvoySends({ ...request, headers }));
+  return (more.isAgain === true ? decideAgain : decide)({ ...request, header: (name) => headers[name] ?? [] });
+}
+
+/** As it is read of ext_authz, where a hit of what has no conditions makes no text of the credential. */
+function asEnvoySends({
+  headers,
+  sourceAddress = '',
+  peerCertificate = '',
+  ...http
+}: More & { readonly headers: Readonly<Record<string, readonly string[]>> }) {
+  const list = Object.entries(headers).flatMap(([key, values]) =>
+    values.map((text) => ({ key, rawValue: Buffer.from(text, 'latin1') })),
+  );
+  const source = { address: { socketAddress: { address: sourceAddress } }, certificate: peerCertificate };
+  const { method = '', path = '', scheme = '', host = '' } = http;
+  const request = { http: { method, path, scheme, host, headerMap: { headers: list } } };
+  const message = CheckRequest.encode(CheckRequest.fromPartial({ attributes: { source, request } })).finish();
+  return readCheckRequest(Buffer.from(message)) ?? assert.fail();
 }
 
 async function codeOf(decision: RuledDecision | Promise<RuledDecision>): Promise<string> {

@@ -27,21 +27,30 @@ export class FormPost {
   send(form: URLSearchParams, timeoutMs: number): Promise<[status: number, body: unknown]> {
     return new Promise((resolve, reject) => {
       const body = Buffer.from(form.toString());
-      const timer = this.#clock.setTimer(() => fail(new Error('no answer in time')), timeoutMs);
       const request = this.#request({
         'content-type': 'application/x-www-form-urlencoded',
         'content-length': body.length,
         accept: 'application/json',
+        'user-agent': 'token-gateway',
       });
       const fail = (error: Error) => {
         timer.cancel();
         request.destroy();
+        // Where one was kept in vain, others may be: who asks again gets a new one.
+        if (request.reusedSocket) this.#closeIdle();
         reject(error);
       };
+      const timer = this.#clock.setTimer(() => fail(new Error('no answer in time')), timeoutMs);
+      request.on('upgrade', (_response, socket) => {
+        socket.destroy();
+        fail(new Error('the answer is another protocol'));
+      });
       request.on('error', fail);
       request.on('response', (response) => {
         const { statusCode = 0 } = response;
-        if (statusCode >= 300 && statusCode < 400) return fail(new Error('the answer is a redirect'));
+        // Of one that only says what will come next, nobody knows where it ends.
+        if (statusCode < 200 || (statusCode >= 300 && statusCode < 400))
+          return fail(new Error(`status ${statusCode} is no answer`));
         readJson(response).then((answer) => {
           timer.cancel();
           resolve([statusCode, answer]);
@@ -53,6 +62,10 @@ export class FormPost {
 
   close(): void {
     this.#agent.destroy();
+  }
+
+  #closeIdle(): void {
+    for (const sockets of Object.values(this.#agent.freeSockets)) for (const socket of sockets ?? []) socket.destroy();
   }
 
   #request(headers: Record<string, string | number>): ClientRequest {

@@ -123,6 +123,47 @@ describe('an exchange', () => {
     await closed;
   });
 
+  for (const atOnce of [1, 8]) {
+    it(`is answered though all connections that were kept have gone without a word: ${atOnce} at once`, async (test) => {
+      const kept = new Set<Socket>();
+      const waiting: (() => void)[] = [];
+      let areKept = false;
+      const { url } = await replica(test, (message, response) => {
+        if (areKept && kept.has(message.socket)) message.socket.resetAndDestroy();
+        else if (areKept) refuses(message, response);
+        else {
+          kept.add(message.socket);
+          if (waiting.push(() => refuses(message, response)) === 8) for (const answer of waiting) answer();
+        }
+      });
+      const client = await clientOf([url]);
+      const exchanges = (count: number) =>
+        Promise.all(Array.from({ length: count }, () => client.exchange(request, { timeoutMs: 5000 })));
+      await exchanges(8);
+      areKept = true;
+      for (let count = 0; count < 8; count += atOnce) {
+        for (const { outcome } of await exchanges(atOnce)) assert.equal(outcome, 'refused');
+      }
+      assert.equal(kept.size, 8);
+    });
+  }
+
+  for (const upgrade of ['', 'upgrade: other\r\nconnection: upgrade\r\n']) {
+    it(`goes on by another connection where one changes its protocol ${upgrade === '' ? 'to none' : ''}`, async (test) => {
+      const sockets: Socket[] = [];
+      const { url } = await replica(test, (message, response) => {
+        const { socket } = message;
+        if (sockets.push(socket) === 1) socket.write(`HTTP/1.1 101 Switching Protocols\r\n${upgrade}\r\n`);
+        // Whatever comes there belongs to the first.
+        else if (sockets[0] === socket) socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}');
+        else refuses(message, response);
+      });
+      const client = await clientOf([url]);
+      assert.equal((await client.exchange(request, { timeoutMs: 5000 })).outcome, 'refused');
+      assert.equal(new Set(sockets).size, 2);
+    });
+  }
+
   it('leaves time for another replica when the first is silent', async (test) => {
     const silent = await replica(test, () => {});
     const good = await replica(test, refuses);

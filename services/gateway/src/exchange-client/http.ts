@@ -20,7 +20,7 @@ const assertionLifeSeconds = 60;
 
 /**
  * The token endpoint over HTTP, authenticated by `private_key_jwt` (RFC 7523 section 2.2). A replica that cannot be reached,
- * or whose connection ends without an answer, is passed over for the next: an exchange changes nothing that a second would
+ * or that gives no answer which can be read, is passed over for the next: an exchange changes nothing that a second would
  * not. An answer is an answer, whatever it says.
  */
 export async function createHttpExchangeClient(
@@ -28,10 +28,10 @@ export async function createHttpExchangeClient(
   config: HttpExchangeClientConfig,
 ): Promise<ExchangeClient> {
   const urls = config.urls.map((url) => new URL('/oauth2/token', url));
+  const [firstUrl] = urls;
+  if (firstUrl === undefined) throw new Error('no auth server');
+  const audience = config.issuer ?? firstUrl.href;
   const endpoints = urls.map((url) => new FormPost(clock, url));
-  const [first] = endpoints;
-  if (first === undefined) throw new Error('no auth server');
-  const audience = config.issuer ?? urls[0]?.href ?? '';
   let preferred = 0;
   const algorithm = config.clientKey.alg ?? 'ES256';
   const key = await importJWK(config.clientKey, algorithm);
@@ -65,7 +65,7 @@ export async function createHttpExchangeClient(
       // The lifetime in the answer counts from before the request: never longer than the token's own.
       const askedAtWallMs = clock.now().wallMs;
       const askedAtMs = clock.now().monotonicMs;
-      // Also the only replica gets a second attempt: it may have closed a connection that was about to be used.
+      // Also the only replica gets a second attempt: a connection that was kept may have ended meanwhile.
       const attempts = Math.max(2, endpoints.length);
       let cause: Error | undefined;
       for (let attempt = 0; attempt < attempts; attempt += 1) {
@@ -74,7 +74,7 @@ export async function createHttpExchangeClient(
         const index = preferred;
         // A silent replica leaves time for the others.
         const share = endpoints.length === 1 ? remainingMs : remainingMs / (attempts - attempt);
-        const answer = await post(endpoints[index] ?? first, request, share);
+        const answer = await post(endpoints[index] as FormPost, request, share);
         if (!(answer instanceof Error)) {
           const [, body] = answer;
           const unfit = request.kind === 'anonymous' && isObject(body) ? whyUnfitForNobody(body) : null;

@@ -164,6 +164,27 @@ describe('quotas across gateways', () => {
     assert.equal(admitted(meter, quotas, 1), 1);
   });
 
+  it('are counted by each for itself where a ledger says what is no number', async (test) => {
+    const clock = createTestClock();
+    const report: QuotaLedger['report'] = async (reports) => reports.map(() => Number.NaN);
+    const meter = open(test, clock, { report, close: async () => {} });
+    const quotas = ready(['key:a', 10], ['user:u', 100]);
+    assert.equal(admitted(meter, quotas, 4), 4);
+    await clock.advance(251);
+    assert.equal(admitted(meter, quotas, 10), 6);
+  });
+
+  it('ask nobody to come again at once, however short an interval is', async (test) => {
+    const clock = createTestClock();
+    const ledger: QuotaLedger = { report: async (reports) => reports.map(() => 1000), close: async () => {} };
+    const meter = open(test, clock, ledger);
+    const quotas = quotasOf([{ subject: 'key:a', requests: 10_000_000, window_seconds: 1 }]) ?? assert.fail();
+    assert.equal(admitted(meter, quotas, 1), 1);
+    await clock.advance(250);
+    const refused = meter.charge(quotas);
+    assert.ok(refused.outcome === 'refused' && refused.retryAfterSeconds === 1, JSON.stringify(refused));
+  });
+
   it('are counted by each for itself while the ledger is away, and together again afterwards', async (test) => {
     const clock = createTestClock();
     const memory = createMemoryQuotaLedger({ clock });

@@ -49,14 +49,16 @@ export class QuotaMeter {
   charge({ quotas }: Quotas): Charge {
     const nowMs = this.#deps.clock.now().monotonicMs;
     const counters: Counter[] = [];
-    let retryAfterSeconds = 0;
+    let isRefused = false;
+    let retryAfterSeconds = 1;
     for (const quota of quotas) {
       const counter = this.#counterOf(quota);
       counters.push(counter);
       if (remaining(quota.requests, counter.arrival, nowMs / quota.intervalMs) >= 1) continue;
-      retryAfterSeconds = Math.max(1, retryAfterSeconds, secondsUntilMore(counter, nowMs));
+      isRefused = true;
+      retryAfterSeconds = Math.max(retryAfterSeconds, secondsUntilMore(counter, nowMs));
     }
-    if (retryAfterSeconds > 0) return { outcome: 'refused', limits: limitsOf(counters, nowMs), retryAfterSeconds };
+    if (isRefused) return { outcome: 'refused', limits: limitsOf(counters, nowMs), retryAfterSeconds };
     for (const counter of counters) this.#count(counter, nowMs);
     return { outcome: 'allowed', limits: limitsOf(counters, nowMs) };
   }
@@ -104,6 +106,7 @@ export class QuotaMeter {
       for (const [index, counter] of counters.entries()) {
         // From when it was asked, so that it is never more than there is; what was let in meanwhile is not part of it.
         const told = (debtsMs[index] ?? 0) / counter.quota.intervalMs;
+        if (!Number.isFinite(told)) continue;
         const debt = Math.min(told, debtMaxQuotas * counter.quota.requests) + counter.unreported;
         counter.arrival = Math.max(counter.arrival, nowMs / counter.quota.intervalMs + debt);
       }

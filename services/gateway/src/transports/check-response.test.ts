@@ -1,11 +1,19 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { CheckResponse } from '@token-gateway/schemas/ext-authz';
-import type { CheckRequestView } from './check-request.ts';
+import { CheckRequest, CheckResponse } from '@token-gateway/schemas/ext-authz';
+import { type CheckRequestView, readCheckRequest } from './check-request.ts';
 import { OkAnswers } from './check-response.ts';
 
 /** One whose headers are the client's own. */
-const request = { eachName: () => undefined } as unknown as CheckRequestView;
+const request = requestWith([]);
+
+function requestWith(names: readonly string[]): CheckRequestView {
+  const headers = names.map((key) => ({ key, rawValue: Buffer.from('1') }));
+  const message = { attributes: { request: { http: { headerMap: { headers } } } } };
+  return (
+    readCheckRequest(Buffer.from(CheckRequest.encode(CheckRequest.fromPartial(message)).finish())) ?? assert.fail()
+  );
+}
 
 describe('an answer that lets in', () => {
   it('is one message as any encoder writes it, however long, and whatever it tells the caller', () => {
@@ -27,6 +35,24 @@ describe('an answer that lets in', () => {
           (told ?? []).map(([name, text]) => [name, text, true]),
         );
       }
+    }
+  });
+
+  it('takes off what is forged wherever it stands, whatever stood there before', () => {
+    const answers = new OkAnswers(['x-api-key'], (name) => name === 'x-user' || name === 'x-role');
+    const allowed = { outcome: 'allow', kind: 'jwt', token: '', headers: [] } as const;
+    const removed = (names: readonly string[]) => {
+      const { httpResponse } = CheckResponse.decode(answers.of(allowed, requestWith(names)));
+      return httpResponse?.$case === 'okResponse' ? httpResponse.value.headersToRemove.slice(1) : assert.fail();
+    };
+    const others = Array.from({ length: 70 }, (_, at) => `x-other-${at}`);
+    for (const before of [[], others]) {
+      const honest = [...before, 'x-usee', 'x-rolf', 'a-user'];
+      for (let count = 0; count < 3; count += 1) assert.deepEqual(removed(honest), []);
+      assert.deepEqual(removed([...before, 'x-user', 'x-role', 'a-user']), ['x-user', 'x-role']);
+      assert.deepEqual(removed([...before, 'x-role', 'X-User', 'x-user']), ['x-role', 'x-user']);
+      for (let count = 0; count < 3; count += 1) assert.deepEqual(removed([...before, 'X-USER']), ['x-user']);
+      assert.deepEqual(removed(honest), []);
     }
   });
 });

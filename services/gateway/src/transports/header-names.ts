@@ -22,7 +22,7 @@ const hashedOctets = 6;
 export class HeaderNames {
   readonly #matches: (name: string) => boolean;
   readonly #known = new Map<number, Known>();
-  /** Of the names that were asked last, by their places: a proxy sends them in one order, and most clients do. */
+  /** Of those, the last that stood in each of the first places: a proxy sends them in one order, and most clients do. */
   readonly #last: Known[] = [];
 
   constructor(matches: (name: string) => boolean) {
