@@ -8,8 +8,9 @@ import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { CheckResponse } from '@token-gateway/schemas/ext-authz';
-import { until } from '../tests/system/service-process.ts';
+import { freePorts, until } from '../tests/system/service-process.ts';
 import type { System } from '../tests/system/system.ts';
+import { AllocationProfiler } from './allocation.ts';
 import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
 import {
   cpuOfEach,
@@ -158,6 +159,9 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
     ]),
   );
   console.log(`a hit alone, there and back: p50 ${serial.p50.toFixed(3)} ms, p99 ${serial.p99.toFixed(3)} ms`);
+  const allocated = await measureAllocation(system, requests);
+  for (const { credential, octets } of allocated)
+    console.log(`a hit by ${credential} allocates ${octets.toFixed(0)} octets`);
   const once = await measureOnce(system, stack, userId, keys);
   console.log(
     formatTable([
@@ -165,7 +169,7 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
       ...once.map(({ name, cpuMicros }) => [name, cpuMicros.toFixed(0)]),
     ]),
   );
-  return { rows, differences, serial, once, rounds, seconds, concurrency };
+  return { rows, differences, serial, allocated, once, rounds, seconds, concurrency };
 }
 
 /** How long a hit takes there and back, ms, while nobody else asks. */
@@ -179,6 +183,26 @@ async function measureSerially(system: System, request: Buffer): Promise<Summary
   const tookMs = await load.runSerially(20_000);
   await runAsOthers(process.pid);
   return summarize(tookMs);
+}
+
+/** At a gateway of its own, since to watch it costs something. */
+async function measureAllocation(system: System, requests: Readonly<Record<(typeof credentials)[number], Buffer>>) {
+  await using stack = new AsyncDisposableStack();
+  const [inspector = 0] = await freePorts(1);
+  const { port } = await startGateway(system, stack, 'grpc-unary', {
+    NODE_OPTIONS: `--inspect=127.0.0.1:${inspector}`,
+  });
+  const profiler = await AllocationProfiler.open(inspector);
+  stack.defer(() => profiler.close());
+  const allocated: { readonly credential: string; readonly octets: number }[] = [];
+  for (const credential of credentials) {
+    const request = requests[credential];
+    const load = await TransportLoad.open(port, [request], await grantedAnswer(port, request));
+    stack.defer(() => load.close());
+    await load.run(32, warmUpMs);
+    allocated.push({ credential, octets: await profiler.octetsOfEach(() => load.run(32, 2000)) });
+  }
+  return allocated;
 }
 
 /**
