@@ -40,7 +40,7 @@ interface Contestant {
 }
 
 const warmUpMs = 2000;
-/** What grpc-js's floor cost on the machine on which the bounds of docs/performance.md were set. */
+/** What grpc-js's floor cost on the machine on which the bounds were set. */
 const yardstickMicros = 44;
 
 const floorName = (transport: string, credential: string) => `${transport}: floor, request with ${credential}`;

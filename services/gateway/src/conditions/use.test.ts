@@ -10,12 +10,11 @@ import {
 } from '@token-gateway/platform';
 import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/testing';
 import { tenantSubject } from '@token-gateway/revocation';
-import { CheckRequest } from '@token-gateway/schemas/ext-authz';
 import { Authority } from '../authority.testing.ts';
 import type { DecisionRequest } from '../decision/decision.ts';
 import { createGateway } from '../gateway.ts';
 import type { RuledDecision } from '../rules/rules.ts';
-import { readCheckRequest } from '../transports/check-request.ts';
+import { requestOfEnvoy } from '../transports/check-request.testing.ts';
 import type { Conditions } from './conditions.ts';
 import { type ConditionsConfig, defaultConditionsConfig, PresentedOnce, proofLifeMs } from './presentation.ts';
 import { createProofHolder } from './proof.testing.ts';
@@ -93,26 +92,18 @@ function ask(
   const headers: Readonly<Record<string, readonly string[]>> = { authorization: [authorization], dpop };
   const { decide, decideAgain } = gateways[at];
   const request = { method: 'GET', path: '/orders', scheme: 'https', host: 'api.example.com', ...more };
-  const isOpen = more.presented !== undefined;
-  if (!isOpen) return decide(asEnvoySends({ ...request, headers }));
+  if (more.presented === undefined) return decide(asEnvoySends(request, headers));
   return (more.isAgain === true ? decideAgain : decide)({ ...request, header: (name) => headers[name] ?? [] });
 }
 
 /** As it is read of ext_authz, where a hit of what has no conditions makes no text of the credential. */
-function asEnvoySends({
-  headers,
-  sourceAddress = '',
-  peerCertificate = '',
-  ...http
-}: More & { readonly headers: Readonly<Record<string, readonly string[]>> }) {
-  const list = Object.entries(headers).flatMap(([key, values]) =>
-    values.map((text) => ({ key, rawValue: Buffer.from(text, 'latin1') })),
-  );
+function asEnvoySends(
+  { method = '', path = '', scheme = '', host = '', sourceAddress = '', peerCertificate = '' }: More,
+  headers: Readonly<Record<string, readonly string[]>>,
+) {
+  const list = Object.entries(headers).flatMap(([name, values]) => values.map((value) => [name, value] as const));
   const source = { address: { socketAddress: { address: sourceAddress } }, certificate: peerCertificate };
-  const { method = '', path = '', scheme = '', host = '' } = http;
-  const request = { http: { method, path, scheme, host, headerMap: { headers: list } } };
-  const message = CheckRequest.encode(CheckRequest.fromPartial({ attributes: { source, request } })).finish();
-  return readCheckRequest(Buffer.from(message)) ?? assert.fail();
+  return requestOfEnvoy(list, { method, path, scheme, host }, source);
 }
 
 async function codeOf(decision: RuledDecision | Promise<RuledDecision>): Promise<string> {

@@ -1,4 +1,4 @@
-import { type ClientRequest, Agent as HttpAgent, type IncomingMessage, request as requestHttp } from 'node:http';
+import { Agent as HttpAgent, type IncomingMessage, request as requestHttp } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
 import type { Clock } from '@token-gateway/platform';
 
@@ -12,12 +12,15 @@ export class FormPost {
   readonly #clock: Clock;
   readonly #endpoint: URL;
   readonly #agent: HttpAgent;
+  readonly #request: typeof requestHttp;
 
   constructor(clock: Clock, endpoint: URL) {
     this.#clock = clock;
     this.#endpoint = endpoint;
     const options = { keepAlive: true, timeout: idleMs };
-    this.#agent = endpoint.protocol === 'https:' ? new HttpsAgent(options) : new HttpAgent(options);
+    const isHttps = endpoint.protocol === 'https:';
+    this.#agent = isHttps ? new HttpsAgent(options) : new HttpAgent(options);
+    this.#request = isHttps ? requestHttps : requestHttp;
   }
 
   /**
@@ -27,12 +30,13 @@ export class FormPost {
   send(form: URLSearchParams, timeoutMs: number): Promise<[status: number, body: unknown]> {
     return new Promise((resolve, reject) => {
       const body = Buffer.from(form.toString());
-      const request = this.#request({
+      const headers = {
         'content-type': 'application/x-www-form-urlencoded',
         'content-length': body.length,
         accept: 'application/json',
         'user-agent': 'token-gateway',
-      });
+      };
+      const request = this.#request(this.#endpoint, { method: 'POST', agent: this.#agent, headers });
       const fail = (error: Error) => {
         timer.cancel();
         request.destroy();
@@ -66,13 +70,6 @@ export class FormPost {
 
   #closeIdle(): void {
     for (const sockets of Object.values(this.#agent.freeSockets)) for (const socket of sockets ?? []) socket.destroy();
-  }
-
-  #request(headers: Record<string, string | number>): ClientRequest {
-    const options = { method: 'POST', agent: this.#agent, headers };
-    return this.#endpoint.protocol === 'https:'
-      ? requestHttps(this.#endpoint, options)
-      : requestHttp(this.#endpoint, options);
   }
 }
 

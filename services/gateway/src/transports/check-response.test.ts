@@ -1,18 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { CheckRequest, CheckResponse } from '@token-gateway/schemas/ext-authz';
-import { type CheckRequestView, readCheckRequest } from './check-request.ts';
+import { CheckResponse } from '@token-gateway/schemas/ext-authz';
+import { requestOfEnvoy } from './check-request.testing.ts';
 import { OkAnswers } from './check-response.ts';
 
 /** One whose headers are the client's own. */
 const request = requestWith([]);
 
-function requestWith(names: readonly string[]): CheckRequestView {
-  const headers = names.map((key) => ({ key, rawValue: Buffer.from('1') }));
-  const message = { attributes: { request: { http: { headerMap: { headers } } } } };
-  return (
-    readCheckRequest(Buffer.from(CheckRequest.encode(CheckRequest.fromPartial(message)).finish())) ?? assert.fail()
-  );
+function requestWith(names: readonly string[]) {
+  return requestOfEnvoy(names.map((name) => [name, '1']));
 }
 
 describe('an answer that lets in', () => {

@@ -1,0 +1,19 @@
+import { CheckRequest } from '@token-gateway/schemas/ext-authz';
+import { type CheckRequestView, readCheckRequest } from './check-request.ts';
+
+type Attributes = NonNullable<Parameters<typeof CheckRequest.fromPartial>[0]['attributes']>;
+type Http = NonNullable<NonNullable<Attributes['request']>['http']>;
+
+/** A request as Envoy sends it with `encode_raw_headers`, and as it is read here. */
+export function requestOfEnvoy(
+  headers: readonly (readonly [name: string, value: string])[],
+  http: Http = {},
+  source: NonNullable<Attributes['source']> = {},
+): CheckRequestView {
+  const list = headers.map(([key, value]) => ({ key, rawValue: Buffer.from(value, 'latin1') }));
+  const request = { http: { ...http, headerMap: { headers: list } } };
+  const message = CheckRequest.fromPartial({ attributes: { source, request } });
+  const read = readCheckRequest(Buffer.from(CheckRequest.encode(message).finish()));
+  if (read === null) throw new Error('it is no request');
+  return read;
+}
