@@ -2,7 +2,8 @@
  * What a decision costs at the gateway as it runs in production, one process on one core, by each transport: hits of L1, hits
  * of L2, and misses; beside it the floor, which is the same transport with a handler that only has the answer, and a server in
  * Go that only hashes the credential and looks it up; and gateways of others by their programs (`--heimdall PATH`,
- * `--opa-envoy PATH`). In turns within one run; every answer is compared.
+ * `--opa-envoy PATH`). In turns within one run; every answer is compared. A process is faster or slower than another of its
+ * kind for as long as it lives, by how it was compiled and where it lies in memory: all of them are started several times.
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -36,10 +37,14 @@ interface Contestant {
   readonly name: string;
   readonly pid: number;
   readonly load: TransportLoad;
-  readonly cpuMicros: number[];
 }
 
-const warmUpMs = 2000;
+/** By names of contestants: what a call cost in each round, us. */
+type Rounds = Map<string, number[]>;
+
+/** For compilers, once; and each time for the caches of the core. */
+const compilersMs = 2000;
+const cachesMs = 50;
 /** What grpc-js's floor cost on the machine on which the bounds were set. */
 const yardstickMicros = 44;
 
@@ -60,28 +65,92 @@ const compared = [
 ] as const;
 
 export async function benchmarkDecision(args: readonly string[]): Promise<Record<string, unknown>> {
-  const rounds = numberOf(args, 'rounds', 9);
-  const seconds = numberOf(args, 'seconds', 1);
+  const series = numberOf(args, 'series', 3);
+  // A series that is longer than a token lives meets another answer.
+  const rounds = numberOf(args, 'rounds', 15);
+  const seconds = numberOf(args, 'seconds', 0.2);
   const concurrency = numberOf(args, 'concurrency', 32);
   const keys = numberOf(args, 'keys', 2000);
   await using stack = new AsyncDisposableStack();
-  const { issuer, system, userId } = await startCallers(stack);
-  const { key } = await system.admin.createKey(userId);
-  const requests = {
-    'API key': checkRequest(`Token ${key}`),
-    // As long as providers make them.
-    JWT: checkRequest(`Bearer ${await issuer.sign({ groups: Array.from({ length: 16 }, (_, at) => `group-${at}`) })}`),
-  };
+  const callers = await startCallers(stack);
+  const { system, userId } = callers;
+  const requests = await createRequests(callers);
 
   for (const each of [process, ...system.processes]) await pin(each.pid, 0);
   // Before there is any other gateway, which would ask for news on the same core.
   const serial = await measureSerially(system, requests['API key']);
+  const measured: Rounds = new Map();
+  for (let at = 0; at < series; at += 1) {
+    await using ofSeries = new AsyncDisposableStack();
+    const contestants = await startContestants(callers, ofSeries, args);
+    for (const { name } of contestants) if (!measured.has(name)) measured.set(name, []);
+    await measureInTurns(contestants, measured, { rounds, seconds, concurrency });
+  }
+  const rows = [...measured].map(([name, cpuMicros]) => ({ name, ...summarize(cpuMicros) }));
+  console.log(
+    formatTable([
+      ['', 'CPU, us', 'min', 'max', 'per core and s'],
+      ...rows.map(({ name, min, p50, max }) => [
+        name,
+        p50.toFixed(1),
+        min.toFixed(1),
+        max.toFixed(1),
+        (1e6 / p50).toFixed(0),
+      ]),
+    ]),
+  );
+  console.log(
+    `medians of ${series} processes of each with ${rounds} rounds of ${seconds} s; ${concurrency} at once; alone on one core`,
+  );
+  const differences = compared.map(([name, other]) => differenceOf(measured, name, other));
+  console.log(
+    formatTable([
+      ['in the same round', 'CPU, us more', `where grpc-js costs ${yardstickMicros}`, '%'],
+      ...differences.map(({ name, other, micros, scaledMicros, share }) => [
+        `${name}, beside ${other}`,
+        micros.toFixed(2),
+        scaledMicros.toFixed(2),
+        (share * 100).toFixed(1),
+      ]),
+    ]),
+  );
+  console.log(`a hit alone, there and back: p50 ${serial.p50.toFixed(3)} ms, p99 ${serial.p99.toFixed(3)} ms`);
+  const allocated = await measureAllocation(system, await createRequests(callers));
+  for (const { credential, octets } of allocated)
+    console.log(`a hit by ${credential} allocates ${octets.toFixed(0)} octets`);
+  const once = await measureOnce(system, stack, userId, keys);
+  console.log(
+    formatTable([
+      [`once for each of ${keys} keys, 16 at once`, 'CPU of the gateway, us'],
+      ...once.map(({ name, cpuMicros }) => [name, cpuMicros.toFixed(0)]),
+    ]),
+  );
+  return { rows, differences, serial, allocated, once, series, rounds, seconds, concurrency };
+}
 
+type Callers = Awaited<ReturnType<typeof startCallers>>;
+type Requests = Readonly<Record<(typeof credentials)[number], Buffer>>;
+
+/** Of a new key, and of a JWT as long as providers make them. */
+async function createRequests({ issuer, system, userId }: Callers): Promise<Requests> {
+  const { key } = await system.admin.createKey(userId);
+  const jwt = await issuer.sign({ groups: Array.from({ length: 16 }, (_, at) => `group-${at}`) });
+  return { 'API key': checkRequest(`Token ${key}`), JWT: checkRequest(`Bearer ${jwt}`) };
+}
+
+async function startContestants(
+  callers: Callers,
+  stack: AsyncDisposableStack,
+  args: readonly string[],
+): Promise<readonly Contestant[]> {
+  const { issuer, system, userId } = callers;
+  // What an earlier gateway put into L2 would end sooner.
+  const requests = await createRequests(callers);
   const contestants: Contestant[] = [];
   const compete = async (name: string, { pid, port }: Server, asked: Buffer, expected: Expected) => {
     const load = await TransportLoad.open(port, [asked], expected);
     stack.defer(() => load.close());
-    contestants.push({ name, pid, load, cpuMicros: [] });
+    contestants.push({ name, pid, load });
   };
   const competeWithMore = async () => {
     const ruled = await startGateway(system, stack, 'grpc-unary', { TG_RULES_FILE: await writeRules(stack) });
@@ -107,9 +176,10 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
       if (name === names.hit) await competeWithMore();
     }
   }
+  const { key } = await system.admin.createKey(userId);
+  const keyRequest = checkRequest(`Token ${key}`);
   const go = await startGoFloor(stack, key, token);
-  const goAnswer = await grantedAnswer(go.port, requests['API key']);
-  await compete('grpc-go: hashes and looks up', go, requests['API key'], goAnswer);
+  await compete('grpc-go: hashes and looks up', go, keyRequest, await grantedAnswer(go.port, keyRequest));
   for (const [option, startPeer] of Object.entries({ heimdall: startHeimdall, 'opa-envoy': startOpa })) {
     const program = textOf(args, option);
     if (program === undefined) continue;
@@ -118,58 +188,33 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
     // Something in it may be new each time.
     await compete(`${option}: JWT`, peer, requests.JWT, (answer) => tokenOf(answer) !== '');
   }
+  // Who waits for its turn asks for news now and then, which would cost the one whose turn it is its caches.
+  for (const { pid } of contestants) await pin(pid, 0);
+  return contestants;
+}
 
-  // For compilers.
-  for (const { load } of contestants) await load.run(concurrency, warmUpMs);
+async function measureInTurns(
+  contestants: readonly Contestant[],
+  measured: Rounds,
+  { rounds, seconds, concurrency }: Readonly<Record<'rounds' | 'seconds' | 'concurrency', number>>,
+): Promise<void> {
+  const alone = async <T>({ pid }: Contestant, act: () => Promise<T>): Promise<T> => {
+    await pin(pid, 1);
+    const done = await act();
+    await pin(pid, 0);
+    return done;
+  };
+  for (const each of contestants) await alone(each, () => each.load.run(concurrency, compilersMs));
   for (let round = 0; round < rounds; round += 1) {
-    for (const { pid, load, cpuMicros } of contestants) {
-      cpuMicros.push(await cpuOfEach(pid, () => load.run(concurrency, seconds * 1000)));
+    // What runs before one, and heats or cools the core for it, is another each time.
+    for (const each of shuffled(contestants)) {
+      const micros = await alone(each, async () => {
+        await each.load.run(concurrency, cachesMs);
+        return cpuOfEach(each.pid, () => each.load.run(concurrency, seconds * 1000));
+      });
+      measured.get(each.name)?.push(micros);
     }
   }
-  const rows = contestants.map(({ name, cpuMicros }) => ({ name, ...summarize(cpuMicros) }));
-  console.log(
-    formatTable([
-      ['', 'CPU, us', 'min', 'max', 'per core and s'],
-      ...rows.map(({ name, min, p50, max }) => [
-        name,
-        p50.toFixed(1),
-        min.toFixed(1),
-        max.toFixed(1),
-        (1e6 / p50).toFixed(0),
-      ]),
-    ]),
-  );
-  console.log(`medians of ${rounds} rounds of ${seconds} s; ${concurrency} at once; each server on one core`);
-  const contestantOf = (name: string): Contestant => {
-    const found = contestants.find((contestant) => contestant.name === name);
-    if (found === undefined) throw new Error(`nobody is ${name}`);
-    return found;
-  };
-  const yardstick = contestantOf(names.yardstick);
-  const differences = compared.map(([name, other]) => differenceOf(contestantOf(name), contestantOf(other), yardstick));
-  console.log(
-    formatTable([
-      ['in the same round', 'CPU, us more', `where grpc-js costs ${yardstickMicros}`, '%'],
-      ...differences.map(({ name, other, micros, scaledMicros, share }) => [
-        `${name}, beside ${other}`,
-        micros.toFixed(2),
-        scaledMicros.toFixed(2),
-        (share * 100).toFixed(1),
-      ]),
-    ]),
-  );
-  console.log(`a hit alone, there and back: p50 ${serial.p50.toFixed(3)} ms, p99 ${serial.p99.toFixed(3)} ms`);
-  const allocated = await measureAllocation(system, requests);
-  for (const { credential, octets } of allocated)
-    console.log(`a hit by ${credential} allocates ${octets.toFixed(0)} octets`);
-  const once = await measureOnce(system, stack, userId, keys);
-  console.log(
-    formatTable([
-      [`once for each of ${keys} keys, 16 at once`, 'CPU of the gateway, us'],
-      ...once.map(({ name, cpuMicros }) => [name, cpuMicros.toFixed(0)]),
-    ]),
-  );
-  return { rows, differences, serial, allocated, once, rounds, seconds, concurrency };
 }
 
 /** How long a hit takes there and back, ms, while nobody else asks. */
@@ -178,7 +223,7 @@ async function measureSerially(system: System, request: Buffer): Promise<Summary
   const { port } = await startGateway(system, stack, 'grpc-unary');
   const load = await TransportLoad.open(port, [request], await grantedAnswer(port, request));
   stack.defer(() => load.close());
-  await load.run(32, warmUpMs);
+  await load.run(32, compilersMs);
   await runBeforeOthers(process.pid);
   const tookMs = await load.runSerially(20_000);
   await runAsOthers(process.pid);
@@ -186,7 +231,7 @@ async function measureSerially(system: System, request: Buffer): Promise<Summary
 }
 
 /** At a gateway of its own, since to watch it costs something. */
-async function measureAllocation(system: System, requests: Readonly<Record<(typeof credentials)[number], Buffer>>) {
+async function measureAllocation(system: System, requests: Requests) {
   await using stack = new AsyncDisposableStack();
   const [inspector = 0] = await freePorts(1);
   const { port } = await startGateway(system, stack, 'grpc-unary', {
@@ -199,7 +244,7 @@ async function measureAllocation(system: System, requests: Readonly<Record<(type
     const request = requests[credential];
     const load = await TransportLoad.open(port, [request], await grantedAnswer(port, request));
     stack.defer(() => load.close());
-    await load.run(32, warmUpMs);
+    await load.run(32, compilersMs);
     allocated.push({ credential, octets: await profiler.octetsOfEach(() => load.run(32, 2000)) });
   }
   return allocated;
@@ -209,15 +254,20 @@ async function measureAllocation(system: System, requests: Readonly<Record<(type
  * What a round cost more for one than for another in the same round: the median of all rounds. Machines differ, and this one
  * from minute to minute: also as it would be where the yardstick costs what it did when the bounds were set.
  */
-function differenceOf(one: Contestant, other: Contestant, yardstick: Contestant) {
-  const rounds = one.cpuMicros.map((micros, round) => ({
+function differenceOf(measured: Rounds, name: string, other: string) {
+  const roundsOf = (of: string): number[] => {
+    const found = measured.get(of);
+    if (found === undefined) throw new Error(`nobody is ${of}`);
+    return found;
+  };
+  const rounds = roundsOf(name).map((micros, round) => ({
     micros,
-    by: other.cpuMicros[round] ?? Number.NaN,
-    scale: yardstickMicros / (yardstick.cpuMicros[round] ?? Number.NaN),
+    by: roundsOf(other)[round] ?? Number.NaN,
+    scale: yardstickMicros / (roundsOf(names.yardstick)[round] ?? Number.NaN),
   }));
   return {
-    name: one.name,
-    other: other.name,
+    name,
+    other,
     micros: summarize(rounds.map(({ micros, by }) => micros - by)).p50,
     scaledMicros: summarize(rounds.map(({ micros, by, scale }) => (micros - by) * scale)).p50,
     share: summarize(rounds.map(({ micros, by }) => micros / by - 1)).p50,
@@ -284,6 +334,13 @@ async function measureOnce(system: System, stack: AsyncDisposableStack, userId: 
     measured.push({ name, cpuMicros });
   }
   return measured;
+}
+
+function shuffled<T>(items: readonly T[]): T[] {
+  return items
+    .map((item) => ({ item, place: Math.random() }))
+    .toSorted((one, other) => one.place - other.place)
+    .map(({ item }) => item);
 }
 
 function pidOf({ pid }: ChildProcess): number {
