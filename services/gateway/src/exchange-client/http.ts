@@ -5,6 +5,7 @@ import { heededConditions } from '../conditions/conditions.ts';
 import { readExchangeAnswer } from './answer.ts';
 import { FormPost } from './form-post.ts';
 import type { ExchangeClient, ExchangeRequest } from './port.ts';
+import { Turns } from './turns.ts';
 
 export interface HttpExchangeClientConfig {
   /** Base URLs of the auth server's replicas. */
@@ -32,6 +33,7 @@ export async function createHttpExchangeClient(
   if (firstUrl === undefined) throw new Error('no auth server');
   const audience = config.issuer ?? firstUrl.href;
   const endpoints = urls.map((url) => new FormPost(clock, url));
+  const turns = new Turns();
   let preferred = 0;
   const algorithm = config.clientKey.alg ?? 'ES256';
   const key = await importJWK(config.clientKey, algorithm);
@@ -65,6 +67,7 @@ export async function createHttpExchangeClient(
       // The lifetime in the answer counts from before the request: never longer than the token's own.
       const askedAtWallMs = clock.now().wallMs;
       const askedAtMs = clock.now().monotonicMs;
+      await turns.take();
       // Also the only replica gets a second attempt: a connection that was kept may have ended meanwhile.
       const attempts = Math.max(2, endpoints.length);
       let cause: Error | undefined;
