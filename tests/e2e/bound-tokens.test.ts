@@ -129,7 +129,7 @@ await partsSuite('bound tokens', ['envoy'], (parts) => {
       const deps = { clock: systemClock, usedProofs: null };
       const config = { ...defaultConditionsConfig, clientCertificate: source };
       const checker = new ConditionsChecker(deps, config, Buffer.alloc(32, 1));
-      const found = findCredential(asked.header, defaultCredentialConfig);
+      const found = findCredential((name) => asked.header(name), defaultCredentialConfig);
       if ('refused' in found) return { outcome: 'deny', code: found.refused };
       const unmet = checker.present(asked, found).unmet(conditions, systemClock.now());
       return (

@@ -12,12 +12,7 @@ import { createSilentTelemetry, createTestClock } from '@token-gateway/platform/
 import { hasAllSubjects, providerSubject } from '@token-gateway/revocation';
 import { Authority } from './authority.testing.ts';
 import { PresentedOnce } from './conditions/presentation.ts';
-import {
-  type CredentialConfig,
-  defaultCredentialConfig,
-  findPlainCredential,
-  type GrantKind,
-} from './decision/credential.ts';
+import { defaultCredentialConfig, findPlainCredential, type GrantKind } from './decision/credential.ts';
 import { createGateway, type Gateway, type GatewayConfig } from './gateway.ts';
 import { parseRules } from './rules/file.ts';
 import { noRules, type RuledDecision, type RuleSet } from './rules/rules.ts';
@@ -339,7 +334,7 @@ describe('a gateway', () => {
       header = (_: string): string[] => assert.fail('looked at'),
     ) => {
       const bytes = Buffer.from(text);
-      const plainCredential = (config: CredentialConfig) => findPlainCredential(config, bytes, 0, bytes.length);
+      const plainCredential = () => findPlainCredential(defaultCredentialConfig, bytes, 0, bytes.length);
       return outcomeOf(
         await gateway.decide({ ...requestWith({}), header, plainCredential, sourceAddress: '192.0.2.1' }),
       );

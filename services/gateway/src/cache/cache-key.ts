@@ -3,6 +3,8 @@ import type { GrantKind } from '../decision/credential.ts';
 
 /** Reused: what is hashed is copied there once, and nothing is left for a garbage collector. */
 const scratch = Buffer.allocUnsafeSlow(32 * 1024);
+/** Its beginnings, by their lengths, of most that is hashed. */
+const beginnings = Array.from({ length: 2048 }, (_, length) => scratch.subarray(0, length));
 const knownMax = 1024;
 
 /**
@@ -14,7 +16,7 @@ export function cacheKeyOf(kind: GrantKind, audience: string, credential: string
   // A character is three octets at most.
   if ((before.length + credential.length) * 3 > scratch.length) return digest(before + credential);
   const length = begin(before);
-  return digest(scratch.subarray(0, length + scratch.write(credential, length)));
+  return digestOf(length + scratch.write(credential, length));
 }
 
 /** The same, of the octets of a credential in UTF-8, where they lie. Null when they are too many. */
@@ -26,7 +28,7 @@ export function cacheKeyOfOctets(
   const length = begin(beforeCredential(kind, audience));
   if (length + end - start > scratch.length) return null;
   bytes.copy(scratch, length, start, end);
-  return digest(scratch.subarray(0, length + end - start));
+  return digestOf(length + end - start);
 }
 
 const known = {
@@ -50,6 +52,11 @@ let begun = { before: '', length: 0 };
 function begin(before: string): number {
   if (before !== begun.before) begun = { before, length: scratch.write(before) };
   return begun.length;
+}
+
+/** Of what was put together. */
+function digestOf(length: number): string {
+  return digest(beginnings[length] ?? scratch.subarray(0, length));
 }
 
 function digest(input: string | Buffer): string {

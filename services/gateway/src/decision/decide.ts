@@ -226,11 +226,11 @@ export class DecisionCore {
   /** Never throws and never rejects: what goes wrong is `unavailable`. */
   decide(request: DecisionRequest, audience = this.#config.audience): Decision | Promise<Decision> {
     try {
-      const plain = request.plainCredential?.(this.#config.credential) ?? null;
+      const plain = request.plainCredential?.() ?? null;
       const plainKey = plain === null ? null : cacheKeyOfOctets(plain.kind, audience, plain);
       const early = plainKey === null ? null : this.#decideOfOctets(plainKey, request);
       if (early !== null) return early;
-      const found = findCredential(request.header, this.#config.credential);
+      const found = findCredential((name) => request.header(name), this.#config.credential);
       if ('refused' in found) return this.#report('request', { outcome: 'deny', code: found.refused });
       const cacheKey = plain !== null && plainKey !== null && isAll(found, plain) ? plainKey : undefined;
       return this.#decide(found, request, audience, cacheKey);

@@ -2,7 +2,7 @@ import type { ErrorCode } from '@token-gateway/platform';
 import type { Subject } from '@token-gateway/revocation';
 import type { PresentedOnce } from '../conditions/presentation.ts';
 import type { Quotas } from '../quota/quotas.ts';
-import type { CredentialConfig, GrantKind, PlainCredential } from './credential.ts';
+import type { GrantKind, PlainCredential } from './credential.ts';
 
 /** What a transport tells of a request. It neither interprets nor changes header values. */
 export interface DecisionRequest {
@@ -19,7 +19,7 @@ export interface DecisionRequest {
   /** The certificate of its TLS connection: PEM, URL-encoded; absent or empty = none. */
   readonly peerCertificate?: string;
   /** By a transport that reads bytes: the credential where it lies, if it is there in the usual way; else null. */
-  plainCredential?(config: CredentialConfig): PlainCredential | null;
+  plainCredential?(): PlainCredential | null;
   /** Of a request that will be decided again while it is open. */
   readonly presented?: PresentedOnce;
   /** It was let in before, and is open. */

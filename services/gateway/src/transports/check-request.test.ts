@@ -4,10 +4,15 @@ import { CheckRequest } from '@token-gateway/schemas/ext-authz';
 import fc from 'fast-check';
 import { cacheKeyOf, cacheKeyOfOctets } from '../cache/cache-key.ts';
 import { defaultCredentialConfig, findCredential, isAll, isWellFormed } from '../decision/credential.ts';
-import { readCheckRequest } from './check-request.ts';
+import { plainNames } from './check-request.testing.ts';
+import { readCheckRequest as readBy } from './check-request.ts';
+import { HeaderNames } from './header-names.ts';
 
 const text = fc.oneof(fc.string({ maxLength: 40 }), fc.string({ unit: 'grapheme', maxLength: 20 }));
-const name = fc.constantFrom('authorization', 'x-api-key', 'X-Api-Key', 'dpop', 'x-user', 'accept', '', 'x-\u00e9');
+const name = fc.constantFrom(
+  ...['authorization', 'x-api-key', 'X-Api-Key', 'dpop', 'x-user', 'accept', '', 'x-\u00e9'],
+  ...[127, 128, 300].map((length) => 'x-'.padEnd(length, 'a')),
+);
 const value = fc.oneof(text, fc.string({ minLength: 100, maxLength: 40_000 }));
 const raw = fc.record({
   key: name,
@@ -51,6 +56,8 @@ const message = fc
   .record({ attributes }, { requiredKeys: [] })
   // The type wants each part of a part; what is absent is what is tested.
   .map((parts) => CheckRequest.fromPartial(parts as Parameters<typeof CheckRequest.fromPartial>[0]));
+const allForgeable = new HeaderNames(defaultCredentialConfig, () => true);
+const readCheckRequest = (bytes: Buffer) => readBy(bytes, plainNames);
 const encode = (request: CheckRequest): Buffer => Buffer.from(CheckRequest.encode(request).finish());
 
 /** Every value of a header by the generated decoder, whose texts are turned into the bytes that were sent. */
@@ -61,6 +68,10 @@ function headerOf(request: CheckRequest, wanted: string): string[] {
     return [key, (rawValue.length > 0 ? rawValue : Buffer.from(sent)).toString('latin1')] as const;
   });
   return [...ofMap, ...ofList].filter(([key]) => key.toLowerCase() === wanted).map(([, sent]) => sent);
+}
+
+function requestWith(sent: Readonly<Record<string, string>>): CheckRequest {
+  return CheckRequest.fromPartial({ attributes: { request: { http: { headers: sent } } } });
 }
 
 /** Encodes a field that has a length before it. */
@@ -91,13 +102,14 @@ describe('a CheckRequest read where it lies', () => {
         for (const wanted of ['authorization', 'x-api-key', 'dpop', 'x-user', 'cookie']) {
           assert.deepEqual(read.header(wanted), headerOf(decoded, wanted));
         }
-        const names: string[] = [];
-        read.eachName((octets, start, end) => names.push(octets.toString('utf8', start, end)));
         const sentNames = [
           ...Object.keys(request.http.headers),
           ...(request.http.headerMap?.headers ?? []).map(({ key }) => key),
-        ];
-        assert.deepEqual(names, sentNames);
+        ].map((key) => Buffer.from(key).toString('latin1').toLowerCase());
+        const forgeable = sentNames.filter((key) => key !== 'authorization' && key !== 'x-api-key');
+        assert.deepEqual([...(read.forgedBy(allForgeable) ?? [])], [...new Set(forgeable)]);
+        assert.deepEqual(readBy(bytes, allForgeable)?.forgedBy(allForgeable), read.forgedBy(allForgeable));
+        assert.equal(read.forgedBy(plainNames), null);
       }),
     );
   });
@@ -158,6 +170,62 @@ describe('a CheckRequest read where it lies', () => {
     assert.deepEqual(read?.header('a'), ['1', '2']);
   });
 
+  it('has a header however it is written', () => {
+    const compact = (number: number, content: string) =>
+      content.length < 0x80
+        ? Buffer.concat([Buffer.of(number * 8 + 2, content.length), Buffer.from(content)])
+        : field(number, Buffer.from(content));
+    const long = 'x-'.padEnd(127, 'a');
+    // Of the last one, the middle could be taken for the tag of a value as long as what follows.
+    const names = ['x', 'x-user', long, `${long}a`, long.padEnd(300, 'a'), `${long}\x12`];
+    const sent = 'v'.repeat(17);
+    for (const wanted of names) {
+      for (const write of [compact, (number: number, content: string) => field(number, Buffer.from(content))]) {
+        const [key, value] = [write(1, wanted), write(2, sent)];
+        for (const parts of [
+          [key, value],
+          [value, key],
+          [write(1, 'authorization'), key, value],
+          [key, write(2, 'w'), value],
+          [key, value, write(9, 'w')],
+          [key, write(3, sent)],
+          [key, write(2, 'w'), write(3, sent)],
+          [write(3, sent), write(2, 'w'), key],
+          [key, value, write(3, '')],
+        ]) {
+          const entry = Buffer.concat(parts);
+          for (const http of [field(3, entry), field(13, field(1, entry))]) {
+            const request = readCheckRequest(field(1, field(4, field(2, http)))) ?? assert.fail();
+            assert.deepEqual(request.header(wanted), [sent], entry.toString('latin1'));
+            for (let count = 0; count < 2; count += 1)
+              assert.deepEqual([...(request.forgedBy(allForgeable) ?? [])], [wanted], entry.toString('latin1'));
+          }
+        }
+      }
+    }
+  });
+
+  it('remembers names of headers that are let in, but no long ones', () => {
+    const headerNames = new HeaderNames(defaultCredentialConfig, (text) => text === 'x-user');
+    const find = (text: string) => headerNames.find(Buffer.from(text), 0, text.length);
+    const known = (text: string) => headerNames.known(Buffer.from(text), 0, text.length);
+    for (const text of ['', 'a', 'X-User', 'x-other', 'x'.repeat(128)]) {
+      assert.equal(known(text), null);
+      assert.equal(find(text).role, text === 'X-User' ? 'forgeable' : 'other');
+      assert.equal(known(text), find(text));
+    }
+    for (const text of ['x-user-id', 'x-uzer-id']) find(text);
+    for (const text of ['x-user-id', 'x-uzer-id'])
+      assert.equal(known(text), find(text), 'two that are told apart last');
+    find('x'.repeat(129));
+    assert.equal(known('x'.repeat(129)), null);
+    assert.equal(known('Authorization')?.role, 'credential');
+    assert.equal(known('X-API-Key')?.role, 'api-key');
+    const one = { ...defaultCredentialConfig, header: 'x-api-key' };
+    const read = readBy(encode(requestWith({ 'x-api-key': 'Token tgk_a' })), new HeaderNames(one, () => false));
+    assert.equal(read?.plainCredential(), null, 'where two may stand, one alone is not looked for');
+  });
+
   it('is none with groups, with a field of number 0, and with a length beyond 32 bits', () => {
     const inRequest = (bytes: Buffer) => readCheckRequest(field(1, field(4, field(2, bytes))));
     assert.ok(inRequest(Buffer.of(0x78, 0x01)) !== null);
@@ -187,10 +255,10 @@ describe('a CheckRequest read where it lies', () => {
           CheckRequest.fromPartial({ attributes: { request: { http: { headerMap: { headers: sent } } } } }),
         );
         const request = readCheckRequest(bytes) ?? assert.fail();
-        const plain = request.plainCredential(defaultCredentialConfig);
+        const plain = request.plainCredential();
         if (plain === null) return;
         const shownText = plain.bytes.toString('latin1', plain.start, plain.end);
-        const found = findCredential(request.header, defaultCredentialConfig);
+        const found = findCredential((wanted) => request.header(wanted), defaultCredentialConfig);
         if (!('refused' in found) && isWellFormed(found.value))
           assert.equal(isAll(found, plain), shownText === found.value);
         if (!isWellFormed(shownText)) return;

@@ -3,11 +3,12 @@
  * every request, most of what it holds is of no use to anybody.
  * @module
  */
-import { type CredentialConfig, findPlainCredential, type PlainCredential } from '../decision/credential.ts';
+import { findPlainCredential, type PlainCredential } from '../decision/credential.ts';
 import { isSame, type Octets } from '../octets.ts';
 import type { RouteDemand } from '../rules/demand.ts';
 import { readRouteDemand } from '../rules/route-demand.ts';
 import type { RuledRequest } from '../rules/rules.ts';
+import type { HeaderNames } from './header-names.ts';
 import { MalformedMessage, ProtobufReader, tagOf } from './protobuf-reader.ts';
 
 const ofCheckRequest = { attributes: tagOf(1) } as const;
@@ -35,25 +36,10 @@ const methods = ['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'PATCH', 'OPTIONS', 'CO
 }));
 /** Not in the message. */
 const absent = -1;
-const none: readonly string[] = [];
-
-interface Span {
-  start: number;
-  end: number;
-}
-
-/** Of the request that was read last: where the key and the value of each header are. For one at a time, so that it costs no memory. */
-const headers: { of: CheckRequestView | null; count: number; readonly keys: Span[]; readonly values: number[] } = {
-  of: null,
-  count: 0,
-  keys: [],
-  values: [],
-};
-
 /** Null for what is no message, or has nothing to decide about. Throws when `context_extensions` say what is none. */
-export function readCheckRequest(bytes: Buffer): CheckRequestView | null {
+export function readCheckRequest(bytes: Buffer, names: HeaderNames): CheckRequestView | null {
   try {
-    const request = new CheckRequestView(bytes);
+    const request = new CheckRequestView(bytes, names);
     return request.hasRequest ? request : null;
   } catch (error) {
     if (error instanceof MalformedMessage) return null;
@@ -66,21 +52,33 @@ export class CheckRequestView implements RuledRequest {
   readonly audience?: string;
   readonly route?: RouteDemand;
   readonly #bytes: Buffer;
+  readonly #names: HeaderNames;
   readonly #reader: ProtobufReader;
   #http = absent;
   #method = absent;
   #path = absent;
   #host = absent;
   #scheme = absent;
+  #headerMap = absent;
   #sourceAddress = absent;
   #certificate = absent;
-  /** Of the entry that was read last. */
+  /** Of the header, or entry, that was read last. */
   #key = absent;
   #value = absent;
+  #nameStart = 0;
+  #nameEnd = 0;
+  /** Of the last header in which a credential stands. */
+  #credential = absent;
+  #credentialCount = 0;
+  #apiKeyCount = 0;
+  /** As far as its names are remembered. */
+  #forged: Set<string> | null = null;
+  #areAllKnown = true;
 
-  constructor(bytes: Buffer) {
+  constructor(bytes: Buffer, names: HeaderNames) {
     const reader = new ProtobufReader(bytes);
     this.#bytes = bytes;
+    this.#names = names;
     this.#reader = reader;
     let [request, source] = [absent, absent];
     let extensions: Record<string, string> | null = null;
@@ -90,8 +88,8 @@ export class CheckRequestView implements RuledRequest {
       if (tag === ofAttributes.source) source = this.#single(source);
       else if (tag === ofAttributes.request) request = this.#single(request);
       else if (tag === ofAttributes.contextExtensions) {
-        this.#readEntry(end);
-        const next = reader.at;
+        const next = reader.lengthDelimited(end);
+        this.#readEntry(next);
         extensions ??= Object.create(null) as Record<string, string>;
         extensions[this.#text(this.#key)] = this.#text(this.#value);
         reader.at = next;
@@ -149,40 +147,30 @@ export class CheckRequestView implements RuledRequest {
   }
 
   /** In either form Envoy sends them: as texts, or (encode_raw_headers) as the bytes of each value. */
-  readonly header = (name: string): readonly string[] => {
-    this.#indexHeaders();
-    let values = none;
-    for (let at = 0; at < headers.count; at += 1) {
-      if (!this.#isNamed(headers.keys[at] as Span, name)) continue;
-      const value = this.#latin1(headers.values[at] as number);
-      values = values === none ? [value] : [...values, value];
-    }
+  header(name: string): readonly string[] {
+    const values: string[] = [];
+    this.#eachHeader((start, end) => {
+      if (this.#isNamed(start, end, name)) values.push(this.#latin1(this.#value));
+    });
     return values;
-  };
-
-  plainCredential(config: CredentialConfig): PlainCredential | null {
-    this.#indexHeaders();
-    let count = 0;
-    let value = absent;
-    for (let at = 0; at < headers.count; at += 1) {
-      const key = headers.keys[at] as Span;
-      if (this.#isNamed(key, config.apiKeyHeader)) return null;
-      if (!this.#isNamed(key, config.header)) continue;
-      count += 1;
-      value = headers.values[at] as number;
-    }
-    if (count !== 1) return null;
-    const end = this.#enter(value);
-    return findPlainCredential(config, this.#bytes, this.#reader.at, end);
   }
 
-  /** Shows the name of each header as it lies in the message, in their order, once for each time that it was sent. */
-  eachName(visit: (bytes: Buffer, start: number, end: number, place: number) => void): void {
-    this.#indexHeaders();
-    for (let at = 0; at < headers.count; at += 1) {
-      const { start, end } = headers.keys[at] as Span;
-      visit(this.#bytes, start, end, at);
-    }
+  plainCredential(): PlainCredential | null {
+    if (this.#credentialCount !== 1 || this.#apiKeyCount > 0) return null;
+    const end = this.#enter(this.#credential);
+    return findPlainCredential(this.#names.credential, this.#bytes, this.#reader.at, end);
+  }
+
+  /** Names of headers, in lower case, that are forgeable by those names; null where there are none, as in almost every request. */
+  forgedBy(names: HeaderNames): ReadonlySet<string> | null {
+    // Others may be in force since. Only for who is let in, names that are new are looked at.
+    if (names === this.#names && this.#areAllKnown) return this.#forged;
+    const forged = new Set<string>();
+    this.#eachHeader((start, end) => {
+      const { role, text } = names.find(this.#bytes, start, end);
+      if (role === 'forgeable') forged.add(text);
+    });
+    return forged.size === 0 ? null : forged;
   }
 
   #readSource(source: number): void {
@@ -204,45 +192,103 @@ export class CheckRequestView implements RuledRequest {
 
   #readHttp(): void {
     const reader = this.#reader;
-    let headerMap = absent;
-    headers.of = this;
-    headers.count = 0;
     for (const end = this.#enter(this.#http); reader.at < end; ) {
       const tag = reader.varint(end);
       if (tag === ofHttp.headers) {
         this.#readHeader(end);
+        this.#note();
         continue;
       }
       if (tag === ofHttp.method) this.#method = reader.at;
       else if (tag === ofHttp.path) this.#path = reader.at;
       else if (tag === ofHttp.host) this.#host = reader.at;
       else if (tag === ofHttp.scheme) this.#scheme = reader.at;
-      else if (tag === ofHttp.headerMap) headerMap = this.#single(headerMap);
+      else if (tag === ofHttp.headerMap) this.#headerMap = this.#single(this.#headerMap);
       reader.skip(tag, end);
     }
-    for (const end = this.#enter(headerMap); reader.at < end; ) {
+    for (const end = this.#enter(this.#headerMap); reader.at < end; ) {
       const tag = reader.varint(end);
-      if (tag === ofHeaderMap.headers) this.#readHeader(end);
-      else reader.skip(tag, end);
+      if (tag === ofHeaderMap.headers) {
+        this.#readHeader(end);
+        this.#note();
+      } else reader.skip(tag, end);
     }
   }
 
-  #readHeader(parentEnd: number): void {
-    const { count } = headers;
-    this.#readEntry(parentEnd);
-    const next = this.#reader.at;
-    headers.keys[count] ??= { start: 0, end: 0 };
-    const key = headers.keys[count];
-    key.end = this.#enter(this.#key);
-    key.start = this.#reader.at;
-    headers.values[count] = this.#value;
-    headers.count += 1;
-    this.#reader.at = next;
+  #note(): void {
+    const name = this.#names.known(this.#bytes, this.#nameStart, this.#nameEnd);
+    if (name === null) {
+      this.#areAllKnown = false;
+      return;
+    }
+    switch (name.role) {
+      case 'other':
+        return;
+      case 'credential':
+        this.#credentialCount += 1;
+        this.#credential = this.#value;
+        return;
+      case 'api-key':
+        this.#apiKeyCount += 1;
+        return;
+      case 'forgeable':
+        this.#forged ??= new Set();
+        this.#forged.add(name.text);
+        return;
+    }
   }
 
-  /** Another request may have been read since, while this one waited. */
-  #indexHeaders(): void {
-    if (headers.of !== this) this.#readHttp();
+  /** Once more, for what is asked of few requests. */
+  #eachHeader(visit: (nameStart: number, nameEnd: number) => void): void {
+    this.#eachIn(this.#http, ofHttp.headers, visit);
+    this.#eachIn(this.#headerMap, ofHeaderMap.headers, visit);
+  }
+
+  #eachIn(message: number, wanted: number, visit: (nameStart: number, nameEnd: number) => void): void {
+    const reader = this.#reader;
+    for (const end = this.#enter(message); reader.at < end; ) {
+      const tag = reader.varint(end);
+      if (tag !== wanted) {
+        reader.skip(tag, end);
+        continue;
+      }
+      this.#readHeader(end);
+      const next = reader.at;
+      visit(this.#nameStart, this.#nameEnd);
+      reader.at = next;
+    }
+  }
+
+  /** Goes past a header, which is the one that was read last. */
+  #readHeader(parentEnd: number): void {
+    const reader = this.#reader;
+    const bytes = this.#bytes;
+    const end = reader.lengthDelimited(parentEnd);
+    const start = reader.at;
+    // As encoders write it: the name, whose length is one octet, and behind it the value, which is the rest.
+    const nameStart = start + 2;
+    const nameEnd = nameStart + (bytes[start + 1] as number);
+    if (bytes[start] === ofEntry.key && nameEnd < end && nameEnd < nameStart + 0x80) {
+      const tag = bytes[nameEnd];
+      reader.at = nameEnd + 1;
+      if ((tag === ofEntry.value || tag === ofEntry.rawValue) && reader.lengthDelimited(end) === end) {
+        this.#nameStart = nameStart;
+        this.#nameEnd = nameEnd;
+        this.#value = nameEnd + 1;
+        reader.at = end;
+        return;
+      }
+    }
+    reader.at = start;
+    this.#readEntry(end);
+    this.#nameEnd = this.#enter(this.#key);
+    this.#nameStart = reader.at;
+    reader.at = end;
+  }
+
+  /** Whether a name is that one, which is in lower case. */
+  #isNamed(start: number, end: number, name: string): boolean {
+    return end - start === name.length && this.#bytes.toString('latin1', start, end).toLowerCase() === name;
   }
 
   /** The one message of that tag from here to `end`. */
@@ -284,30 +330,19 @@ export class CheckRequestView implements RuledRequest {
     return this.#bytes.toString('latin1', this.#reader.at, end);
   }
 
-  /** Goes past an entry; its value is that in raw bytes, where there is one that is not empty. */
-  #readEntry(parentEnd: number): void {
+  /** The value is that in raw bytes, where there is one that is not empty. Where the reader is then is of no use. */
+  #readEntry(end: number): void {
     const reader = this.#reader;
     this.#key = absent;
     this.#value = absent;
     let rawValue = absent;
-    for (const end = reader.lengthDelimited(parentEnd); reader.at < end; ) {
+    while (reader.at < end) {
       const tag = reader.varint(end);
       if (tag === ofEntry.key) this.#key = reader.at;
       else if (tag === ofEntry.value) this.#value = reader.at;
-      else if (tag === ofEntry.rawValue && this.#bytes[reader.at] !== 0) rawValue = reader.at;
+      else if (tag === ofEntry.rawValue) rawValue = reader.at;
       reader.skip(tag, end);
     }
-    if (rawValue !== absent) this.#value = rawValue;
-  }
-
-  /** Whether a key is that name, which is in lower case. */
-  #isNamed({ start, end }: Span, name: string): boolean {
-    if (end - start !== name.length) return false;
-    for (let index = 0; index < name.length; index += 1) {
-      const octet = this.#bytes[start + index] as number;
-      const isUpper = octet >= 0x41 && octet <= 0x5a;
-      if ((isUpper ? octet + 0x20 : octet) !== name.charCodeAt(index)) return false;
-    }
-    return true;
+    if (rawValue !== absent && this.#enter(rawValue) > reader.at) this.#value = rawValue;
   }
 }

@@ -1,19 +1,26 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { CheckResponse } from '@token-gateway/schemas/ext-authz';
+import { defaultCredentialConfig } from '../decision/credential.ts';
 import { requestOfEnvoy } from './check-request.testing.ts';
 import { OkAnswers } from './check-response.ts';
+import type { HeaderNames } from './header-names.ts';
 
 /** One whose headers are the client's own. */
 const request = requestWith([]);
 
-function requestWith(names: readonly string[]) {
-  return requestOfEnvoy(names.map((name) => [name, '1']));
+function requestWith(names: readonly string[], known?: HeaderNames) {
+  return requestOfEnvoy(
+    names.map((name) => [name, '1']),
+    {},
+    {},
+    known,
+  );
 }
 
 describe('an answer that lets in', () => {
   it('is one message as any encoder writes it, however long, and whatever it tells the caller', () => {
-    const answers = new OkAnswers(['x-api-key'], () => false);
+    const answers = new OkAnswers(defaultCredentialConfig, [], () => false);
     for (const length of [1, 60, 80, 100, 127, 128, 16_200, 16_300, 16_384, 70_000]) {
       const headers = [['authorization', 'a'.repeat(length)]] as const;
       const allowed = { outcome: 'allow', kind: 'jwt', token: '', headers } as const;
@@ -35,11 +42,12 @@ describe('an answer that lets in', () => {
   });
 
   it('takes off what is forged wherever it stands, whatever stood there before', () => {
-    const answers = new OkAnswers(['x-api-key'], (name) => name === 'x-user' || name === 'x-role');
+    const forgeable = ['x-user', 'x-role', 'x-user-id', 'x-user-ad'];
+    const answers = new OkAnswers(defaultCredentialConfig, [], (name) => forgeable.includes(name));
     const allowed = { outcome: 'allow', kind: 'jwt', token: '', headers: [] } as const;
     const removed = (names: readonly string[]) => {
-      const { httpResponse } = CheckResponse.decode(answers.of(allowed, requestWith(names)));
-      return httpResponse?.$case === 'okResponse' ? httpResponse.value.headersToRemove.slice(1) : assert.fail();
+      const { httpResponse } = CheckResponse.decode(answers.of(allowed, requestWith(names, answers.names)));
+      return httpResponse?.$case === 'okResponse' ? httpResponse.value.headersToRemove.slice(2) : assert.fail();
     };
     const others = Array.from({ length: 70 }, (_, at) => `x-other-${at}`);
     for (const before of [[], others]) {
@@ -49,6 +57,16 @@ describe('an answer that lets in', () => {
       assert.deepEqual(removed([...before, 'x-role', 'X-User', 'x-user']), ['x-role', 'x-user']);
       for (let count = 0; count < 3; count += 1) assert.deepEqual(removed([...before, 'X-USER']), ['x-user']);
       assert.deepEqual(removed(honest), []);
+      // As long as each other, and the same where they are told apart first.
+      for (let count = 0; count < 3; count += 1) {
+        assert.deepEqual(removed([...before, 'x-uzer-id', 'y-user-id']), []);
+        assert.deepEqual(removed([...before, 'x-user-id']), ['x-user-id']);
+        assert.deepEqual(removed([...before, 'x-uzer-id', 'x-user-ad']), ['x-user-ad']);
+      }
+      assert.deepEqual(removed([...before, '', 'x', 'x-user-id', 'x-uzer-id', 'X-User-AD']), [
+        'x-user-id',
+        'x-user-ad',
+      ]);
     }
   });
 });

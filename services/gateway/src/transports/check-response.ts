@@ -4,6 +4,7 @@
  */
 import { challengeOf, type ErrorCode, errorEntry, problemOf } from '@token-gateway/platform';
 import { CheckResponse, type HeaderValueOption, OkHttpResponse } from '@token-gateway/schemas/ext-authz';
+import type { CredentialConfig } from '../decision/credential.ts';
 import type { HeaderPairs, RuledDecision } from '../rules/rules.ts';
 import type { CheckRequestView } from './check-request.ts';
 import { HeaderNames } from './header-names.ts';
@@ -15,23 +16,25 @@ type Accepted = Extract<RuledDecision, { outcome: 'allow' | 'public' }>;
 /** Of requests that are let in, under one set of rules. */
 export class OkAnswers {
   readonly #always: ReadonlySet<string>;
-  readonly #forgeable: HeaderNames;
+  /** Tells what is taken off where it is. */
+  readonly names: HeaderNames;
   readonly #plain = new WeakMap<Accepted, Uint8Array>();
   /** Of decisions whose answers tell the caller something, by what they have in common; not a whole answer. */
   readonly #bares = new WeakMap<HeaderPairs, Uint8Array>();
 
   /**
-   * @param always Names that are taken off every request, since Envoy may not show what it has (`allowed_headers`).
+   * @param upstream Names that rules give to an upstream. They, and those of credentials, are taken off every request, since
+   *   Envoy may not show what it has (`allowed_headers`).
    * @param isForgeable Tells the names, in lower case, that are taken off where they are.
    */
-  constructor(always: Iterable<string>, isForgeable: (name: string) => boolean) {
-    const names = new Set(always);
-    this.#always = names;
-    this.#forgeable = new HeaderNames((name) => isForgeable(name) && !names.has(name));
+  constructor(credential: CredentialConfig, upstream: readonly string[], isForgeable: (name: string) => boolean) {
+    const always = new Set([credential.header, credential.apiKeyHeader, ...upstream]);
+    this.#always = always;
+    this.names = new HeaderNames(credential, (name) => isForgeable(name) && !always.has(name));
   }
 
   of(decision: Accepted, request: CheckRequestView): Uint8Array {
-    const forged = this.#forgedIn(request);
+    const forged = request.forgedBy(this.names);
     const { headers, answerHeaders } = decision.outcome === 'allow' ? decision : publicly;
     if (forged !== null) return okAnswer(this.#encode(headers, forged), answerHeaders);
     // What the caller is told is another each time; the rest is as large, and the same.
@@ -49,18 +52,6 @@ export class OkAnswers {
     const encoded = this.#encode(headers, none);
     this.#bares.set(headers, encoded);
     return encoded;
-  }
-
-  /** Null where there is nothing of it, as in almost every request. */
-  #forgedIn(request: CheckRequestView): ReadonlySet<string> | null {
-    let names: Set<string> | null = null;
-    request.eachName((bytes, start, end, place) => {
-      const name = this.#forgeable.matching(bytes, start, end, place);
-      if (name === null) return;
-      names ??= new Set();
-      names.add(name);
-    });
-    return names;
   }
 
   #encode(headers: HeaderPairs, forged: ReadonlySet<string>): Uint8Array {

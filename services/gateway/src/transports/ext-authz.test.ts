@@ -14,8 +14,8 @@ import { createExtAuthzServer, type ExtAuthzConfig } from './ext-authz.ts';
 import { grpcTransports, type TransportServer } from './grpc-server.ts';
 
 /** Allows whatever has one credential of the right form. */
-const allowOne: DecideByRules = ({ header }) => {
-  const found = findCredential(header, defaultCredentialConfig);
+const allowOne: DecideByRules = (request) => {
+  const found = findCredential((name) => request.header(name), defaultCredentialConfig);
   if ('refused' in found) return { outcome: 'deny', code: found.refused };
   if (!isWellFormed(found.value)) return { outcome: 'deny', code: 'credential_malformed' };
   return { outcome: 'allow', token: 'internal', kind: found.kind, headers: [['authorization', 'Bearer internal']] };

@@ -53,7 +53,7 @@ function createExtAuthzHandler(
   );
   const okAnswers = madeOfRules(
     rules,
-    ({ upstreamHeaders }) => new OkAnswers([...credentialHeaders, ...upstreamHeaders], isForgeable()),
+    ({ upstreamHeaders }) => new OkAnswers(credential, upstreamHeaders, isForgeable()),
   );
   const failures = new Counter({
     name: 'tg_gateway_ext_authz_failures_total',
@@ -82,7 +82,7 @@ function createExtAuthzHandler(
 
   return (bytes) => {
     try {
-      const request = readCheckRequest(bytes);
+      const request = readCheckRequest(bytes, okAnswers().names);
       if (request === null) return refusal('request_invalid');
       // It would bring the internal token back to the caller.
       if (request.method === 'TRACE') return refusal('method_not_allowed');

@@ -11,7 +11,7 @@ import { createForwardAuth, type ForwardAuthDialect, forwardAuthDialects } from 
 let seen: RuledRequest | undefined;
 const allowOne: DecideByRules = (asked) => {
   seen = asked;
-  const found = findCredential(asked.header, defaultCredentialConfig);
+  const found = findCredential((name) => asked.header(name), defaultCredentialConfig);
   if ('refused' in found) return { outcome: 'deny', code: found.refused };
   return { outcome: 'allow', token: 'internal', kind: found.kind, headers: [['authorization', 'Bearer internal']] };
 };

@@ -1,54 +1,83 @@
 /**
- * What is asked of the name of every header of every request, remembered by the octets of the name: requests have the same
- * few dozen names.
+ * What a header is to the gateway, by its name, remembered by the octets of the name: requests have the same few dozen names.
  * @module
  */
-
+import type { CredentialConfig } from '../decision/credential.ts';
 import { hashOfMore, isSame } from '../octets.ts';
 
-interface Known {
+export interface HeaderName {
   readonly octets: Buffer;
-  /** The name in lower case where it matches; else null. */
-  readonly matching: string | null;
+  /** In lower case. */
+  readonly text: string;
+  /** `forgeable`: what services would believe of it is for the gateway alone to say. */
+  readonly role: 'credential' | 'api-key' | 'forgeable' | 'other';
 }
 
-/** Names that clients make up are not remembered beyond these. */
-const knownMax = 4096;
-const nameOctetsMax = 128;
-const placesMax = 64;
-/** Names differ at their ends. */
-const hashedOctets = 6;
+/** Of two names each: what clients make up takes the room of one. */
+const sets = 2048;
+const octetsKept = 128;
 
 export class HeaderNames {
-  readonly #matches: (name: string) => boolean;
-  readonly #known = new Map<number, Known>();
-  /** Of those, the last that stood in each of the first places: a proxy sends them in one order, and most clients do. */
-  readonly #last: Known[] = [];
+  readonly credential: CredentialConfig;
+  readonly #isForgeable: (name: string) => boolean;
+  readonly #known: (HeaderName | null)[] = new Array<HeaderName | null>(2 * sets).fill(null);
 
-  constructor(matches: (name: string) => boolean) {
-    this.#matches = matches;
+  /** @param isForgeable Of a name in lower case that is none of those in which a credential may stand. */
+  constructor(credential: CredentialConfig, isForgeable: (name: string) => boolean) {
+    this.credential = credential;
+    this.#isForgeable = isForgeable;
   }
 
-  /** The name in lower case if it matches, else null; `place`: how many were before it in its request. */
-  matching(bytes: Buffer, start: number, end: number, place: number): string | null {
-    const last = this.#last[place];
-    if (last !== undefined && isSame(last.octets, bytes, start, end)) return last.matching;
-    // Of two names with one hash, the second is looked at anew each time.
+  /** The name from `start` to `end`, in any case; null where it is not remembered, and no credential may stand in it. */
+  known(bytes: Buffer, start: number, end: number): HeaderName | null {
+    const at = setOf(bytes, start, end);
+    const first = this.#known[at] ?? null;
+    if (first === null) return this.#ofCredential(bytes, start, end);
+    if (isSame(first.octets, bytes, start, end)) return first;
+    const second = this.#known[at + 1] ?? null;
+    if (second !== null && isSame(second.octets, bytes, start, end)) return second;
+    return this.#ofCredential(bytes, start, end);
+  }
+
+  /** The same, which is remembered from now on. */
+  find(bytes: Buffer, start: number, end: number): HeaderName {
+    const known = this.known(bytes, start, end);
+    if (known !== null) return known;
+    return this.#remember(bytes, start, end, bytes.toString('latin1', start, end).toLowerCase());
+  }
+
+  #ofCredential(bytes: Buffer, start: number, end: number): HeaderName | null {
+    const { header, apiKeyHeader } = this.credential;
     const length = end - start;
-    let hash = length;
-    for (let at = length > hashedOctets ? end - hashedOctets : start; at < end; at += 1) {
-      hash = hashOfMore(hash, bytes[at] as number);
-    }
-    const known = this.#known.get(hash);
-    if (known !== undefined && isSame(known.octets, bytes, start, end)) {
-      if (place < placesMax) this.#last[place] = known;
-      return known.matching;
-    }
-    const name = bytes.toString('latin1', start, end).toLowerCase();
-    const matching = this.#matches(name) ? name : null;
-    if (known === undefined && this.#known.size < knownMax && length <= nameOctetsMax) {
-      this.#known.set(hash, { octets: Buffer.from(bytes.subarray(start, end)), matching });
-    }
-    return matching;
+    if (length !== header.length && length !== apiKeyHeader.length) return null;
+    const text = bytes.toString('latin1', start, end).toLowerCase();
+    return text === header || text === apiKeyHeader ? this.#remember(bytes, start, end, text) : null;
   }
+
+  #remember(bytes: Buffer, start: number, end: number, text: string): HeaderName {
+    // Not of a pool, all of which one name would keep.
+    const octets = Buffer.allocUnsafeSlow(end - start);
+    bytes.copy(octets, 0, start, end);
+    const name = { octets, text, role: this.#roleOf(text) };
+    const at = setOf(bytes, start, end);
+    if (octets.length <= octetsKept) this.#known[this.#known[at] === null ? at : at + 1] = name;
+    return name;
+  }
+
+  #roleOf(name: string): HeaderName['role'] {
+    if (name === this.credential.apiKeyHeader) return 'api-key';
+    if (name === this.credential.header) return 'credential';
+    return this.#isForgeable(name) ? 'forgeable' : 'other';
+  }
+}
+
+/** By length and four of the octets: behind an `x-`, in the middle, and two of the end. */
+function setOf(bytes: Buffer, start: number, end: number): number {
+  const length = end - start;
+  if (length < 4) return 2 * length;
+  let hash = hashOfMore(length, bytes[start + 2] as number);
+  hash = hashOfMore(hash, bytes[start + (length >> 1)] as number);
+  hash = hashOfMore(hash, bytes[end - 4] as number);
+  hash = hashOfMore(hash, bytes[end - 1] as number);
+  return 2 * ((hash >>> 8) % sets);
 }
