@@ -23,6 +23,8 @@ import { TransportLoad } from './transport-load.ts';
 
 const boundMs = 1000;
 const sampleEveryMs = 10_000;
+/** What Node measures is from one firing of a timer to the next, which is due so much later: of an idle process, some 10.1 ms. */
+const loopSamplingMs = 10;
 
 interface Sample {
   readonly atSeconds: number;
@@ -123,7 +125,7 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   const shown = samples.filter((_, at) => at % 6 === 5 || at === samples.length - 1);
   console.log(
     formatTable([
-      ['after, s', 'resident, MiB', 'heap, MiB', 'L1', 'files', 'event loop p99, ms', 'decisions/s', 'of a core'],
+      ['after, s', 'resident, MiB', 'heap, MiB', 'L1', 'files', 'event loop late, p99 ms', 'decisions/s', 'of a core'],
       ...shown.map((each) => [
         each.atSeconds.toFixed(0),
         (each.residentOctets / 2 ** 20).toFixed(1),
@@ -147,7 +149,7 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
     `from the third to the fourth quarter: memory ${(growth * 100).toFixed(1)}%, files ${early?.files} to ${late?.files}`,
   );
   console.log(
-    `event loop p99 at most ${loopP99Ms.toFixed(1)} ms; ${asked} revoked keys asked a second later, ${wrong} let in`,
+    `event loop at most ${loopP99Ms.toFixed(1)} ms late by p99; ${asked} revoked keys asked a second later, ${wrong} let in`,
   );
   if (wrong > 0) process.exitCode = 1;
   return { samples, growth, loopP99Ms, asked, wrong, minutes };
@@ -161,6 +163,6 @@ async function sampleOf(gateway: GatewayServer, begin: number): Promise<Omit<Sam
     heapOctets: metricOf(metrics, 'nodejs_heap_size_used_bytes'),
     entries: metricOf(metrics, 'tg_gateway_l1_entries'),
     files: await filesOf(gateway.pid),
-    loopP99Ms: metricOf(metrics, 'nodejs_eventloop_lag_p99_seconds') * 1000,
+    loopP99Ms: metricOf(metrics, 'nodejs_eventloop_lag_p99_seconds') * 1000 - loopSamplingMs,
   };
 }
