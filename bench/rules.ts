@@ -4,11 +4,10 @@
  * decided with rules and without; beside it, what a whole hit costs a gateway.
  */
 
-import { defaultCredentialConfig } from '../services/gateway/src/decision/credential.ts';
 import { parseRules } from '../services/gateway/src/rules/file.ts';
 import { createDecideByRules, noRules, type RuleSet } from '../services/gateway/src/rules/rules.ts';
+import { plainNames } from '../services/gateway/src/transports/check-request.testing.ts';
 import { readCheckRequest } from '../services/gateway/src/transports/check-request.ts';
-import { HeaderNames } from '../services/gateway/src/transports/header-names.ts';
 import { grantedAnswer, tokenOf } from './decision.ts';
 import { checkRequest } from './ext-authz-client.ts';
 import { cpuOfEach, pin, startCallers, startGateway } from './gateway-process.ts';
@@ -19,7 +18,6 @@ import { TransportLoad } from './transport-load.ts';
 
 const callsInTurn = 5000;
 const turnsForCompilers = 100;
-const names = new HeaderNames(defaultCredentialConfig, () => false);
 
 export async function benchmarkRules(args: readonly string[]): Promise<Record<string, unknown>> {
   const turns = numberOf(args, 'turns', 1000);
@@ -85,7 +83,7 @@ function turnOf(rules: RuleSet, request: Buffer, token: string): () => number {
   return () => {
     const begin = performance.now();
     for (let call = 0; call < callsInTurn; call += 1) {
-      const read = readCheckRequest(request, names);
+      const read = readCheckRequest(request, plainNames);
       const decision = read === null ? null : decide(read);
       if (decision === null || decision instanceof Promise || decision.outcome !== 'allow')
         throw new Error('a request was not let in');

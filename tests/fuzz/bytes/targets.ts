@@ -13,8 +13,8 @@ import {
   findCredential,
 } from '../../../services/gateway/src/decision/credential.ts';
 import { pathSegments } from '../../../services/gateway/src/rules/path.ts';
+import { allForgeable, plainNames } from '../../../services/gateway/src/transports/check-request.testing.ts';
 import { readCheckRequest } from '../../../services/gateway/src/transports/check-request.ts';
-import { HeaderNames } from '../../../services/gateway/src/transports/header-names.ts';
 
 export type Target = (bytes: Buffer) => void;
 
@@ -61,12 +61,9 @@ function decodeOr(bytes: Buffer): CheckRequest | null {
   }
 }
 
-const headerNames = new HeaderNames(defaultCredentialConfig, () => false);
-const allForgeable = new HeaderNames(defaultCredentialConfig, () => true);
-
 function readQuietly(bytes: Buffer) {
   try {
-    return readCheckRequest(bytes, headerNames);
+    return readCheckRequest(bytes, plainNames);
   } catch (error) {
     // What the extensions of a route say is read at once, and is none.
     if (error instanceof Error && error.message.startsWith('context_extensions')) return null;

@@ -10,14 +10,12 @@ export class Turns {
   async take(): Promise<void> {
     if (this.#isTaken) return new Promise((resolve) => this.#waiting.push(resolve));
     this.#isTaken = true;
-    // biome-ignore-start lint/plugin: to the end of this round, after what others sent; no matter of time.
-    setImmediate(() => this.#passOn());
-    // biome-ignore-end lint/plugin: as above
+    atEndOfRound(() => this.#passOn());
   }
 
+  /** To who waits, at the end of the next round, after what others sent was read. */
   #passOn(): void {
-    // biome-ignore-start lint/plugin: to the end of the next round; no matter of time.
-    setImmediate(() => {
+    atEndOfRound(() => {
       const next = this.#waiting.shift();
       if (next === undefined) this.#isTaken = false;
       else {
@@ -25,6 +23,10 @@ export class Turns {
         next();
       }
     });
-    // biome-ignore-end lint/plugin: as above
   }
+}
+
+function atEndOfRound(act: () => void): void {
+  // biome-ignore lint/plugin: where the event loop is, no matter of time
+  setImmediate(act);
 }

@@ -4,7 +4,7 @@ import { CheckRequest } from '@token-gateway/schemas/ext-authz';
 import fc from 'fast-check';
 import { cacheKeyOf, cacheKeyOfOctets } from '../cache/cache-key.ts';
 import { defaultCredentialConfig, findCredential, isAll, isWellFormed } from '../decision/credential.ts';
-import { plainNames } from './check-request.testing.ts';
+import { allForgeable, plainNames, requestOfEnvoy } from './check-request.testing.ts';
 import { readCheckRequest as readBy } from './check-request.ts';
 import { HeaderNames } from './header-names.ts';
 
@@ -56,7 +56,6 @@ const message = fc
   .record({ attributes }, { requiredKeys: [] })
   // The type wants each part of a part; what is absent is what is tested.
   .map((parts) => CheckRequest.fromPartial(parts as Parameters<typeof CheckRequest.fromPartial>[0]));
-const allForgeable = new HeaderNames(defaultCredentialConfig, () => true);
 const readCheckRequest = (bytes: Buffer) => readBy(bytes, plainNames);
 const encode = (request: CheckRequest): Buffer => Buffer.from(CheckRequest.encode(request).finish());
 
@@ -68,10 +67,6 @@ function headerOf(request: CheckRequest, wanted: string): string[] {
     return [key, (rawValue.length > 0 ? rawValue : Buffer.from(sent)).toString('latin1')] as const;
   });
   return [...ofMap, ...ofList].filter(([key]) => key.toLowerCase() === wanted).map(([, sent]) => sent);
-}
-
-function requestWith(sent: Readonly<Record<string, string>>): CheckRequest {
-  return CheckRequest.fromPartial({ attributes: { request: { http: { headers: sent } } } });
 }
 
 /** Encodes a field that has a length before it. */
@@ -222,8 +217,8 @@ describe('a CheckRequest read where it lies', () => {
     assert.equal(known('Authorization')?.role, 'credential');
     assert.equal(known('X-API-Key')?.role, 'api-key');
     const one = { ...defaultCredentialConfig, header: 'x-api-key' };
-    const read = readBy(encode(requestWith({ 'x-api-key': 'Token tgk_a' })), new HeaderNames(one, () => false));
-    assert.equal(read?.plainCredential(), null, 'where two may stand, one alone is not looked for');
+    const read = requestOfEnvoy([['x-api-key', 'Token tgk_a']], {}, {}, new HeaderNames(one, () => false));
+    assert.equal(read.plainCredential(), null, 'where two may stand, one alone is not looked for');
   });
 
   it('is none with groups, with a field of number 0, and with a length beyond 32 bits', () => {

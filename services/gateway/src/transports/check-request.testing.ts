@@ -8,6 +8,8 @@ type Http = NonNullable<NonNullable<Attributes['request']>['http']>;
 
 /** Where nothing can be forged. */
 export const plainNames = new HeaderNames(defaultCredentialConfig, () => false);
+/** Where all can be that is no credential. */
+export const allForgeable = new HeaderNames(defaultCredentialConfig, () => true);
 
 /** A request as Envoy sends it with `encode_raw_headers`, and as it is read here. */
 export function requestOfEnvoy(

@@ -36,6 +36,7 @@ const methods = ['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'PATCH', 'OPTIONS', 'CO
 }));
 /** Not in the message. */
 const absent = -1;
+
 /** Null for what is no message, or has nothing to decide about. Throws when `context_extensions` say what is none. */
 export function readCheckRequest(bytes: Buffer, names: HeaderNames): CheckRequestView | null {
   try {
@@ -71,9 +72,8 @@ export class CheckRequestView implements RuledRequest {
   #credential = absent;
   #credentialCount = 0;
   #apiKeyCount = 0;
-  /** As far as its names are remembered. */
-  #forged: Set<string> | null = null;
-  #areAllKnown = true;
+  /** Every name is remembered, and none is forgeable: so it is in almost every request. */
+  #isHonest = true;
 
   constructor(bytes: Buffer, names: HeaderNames) {
     const reader = new ProtobufReader(bytes);
@@ -161,10 +161,10 @@ export class CheckRequestView implements RuledRequest {
     return findPlainCredential(this.#names.credential, this.#bytes, this.#reader.at, end);
   }
 
-  /** Names of headers, in lower case, that are forgeable by those names; null where there are none, as in almost every request. */
+  /** Names of headers, in lower case, that are forgeable by those names; null where there are none. */
   forgedBy(names: HeaderNames): ReadonlySet<string> | null {
     // Others may be in force since. Only for who is let in, names that are new are looked at.
-    if (names === this.#names && this.#areAllKnown) return this.#forged;
+    if (names === this.#names && this.#isHonest) return null;
     const forged = new Set<string>();
     this.#eachHeader((start, end) => {
       const { role, text } = names.find(this.#bytes, start, end);
@@ -217,11 +217,7 @@ export class CheckRequestView implements RuledRequest {
 
   #note(): void {
     const name = this.#names.known(this.#bytes, this.#nameStart, this.#nameEnd);
-    if (name === null) {
-      this.#areAllKnown = false;
-      return;
-    }
-    switch (name.role) {
+    switch (name?.role) {
       case 'other':
         return;
       case 'credential':
@@ -231,10 +227,10 @@ export class CheckRequestView implements RuledRequest {
       case 'api-key':
         this.#apiKeyCount += 1;
         return;
+      // It is new.
+      case undefined:
       case 'forgeable':
-        this.#forged ??= new Set();
-        this.#forged.add(name.text);
-        return;
+        this.#isHonest = false;
     }
   }
 

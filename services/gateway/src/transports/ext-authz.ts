@@ -46,9 +46,8 @@ function createExtAuthzHandler(
   { decide, rules = () => noRules, logger, registry }: Pick<ExtAuthzDeps, 'decide' | 'rules' | 'logger' | 'registry'>,
   { removeHeaders, credential = defaultCredentialConfig }: Pick<ExtAuthzConfig, 'removeHeaders' | 'credential'>,
 ): UnaryMethod['handle'] {
-  const credentialHeaders = [credential.header, credential.apiKeyHeader];
   const isForgeable = createRuledHeaderTest(
-    [...identityHeaders, ...removeHeaders, ...credentialHeaders, 'authorization', 'dpop'],
+    [...identityHeaders, ...removeHeaders, credential.header, credential.apiKeyHeader, 'authorization', 'dpop'],
     rules,
   );
   const okAnswers = madeOfRules(
