@@ -2,8 +2,8 @@
  * What valid callers notice of a flood of credentials that nobody has, and what the auth server does: as many as one core can
  * send, checksum-valid keys and well-formed tokens of a known issuer, from one address and from many, at one gateway on the
  * other core. Each kind of flood meets a gateway of its own that has never seen any, and then the same one again, with its
- * budgets whole. A valid caller asks once in a millisecond with keys and tokens that are known; new credentials come from its
- * address and from others that nobody has been let in from.
+ * budgets whole. A valid caller asks once in a millisecond with keys and tokens that are known, in each flood and before and
+ * after it; new credentials come from its address and from others that nobody has been let in from.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,7 +11,16 @@ import { setPriority } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import type { System } from '../tests/system/system.ts';
 import { checkRequest, isGranted } from './ext-authz-client.ts';
-import { memoryOf, pin, pinHelpers, runBeforeOthers, startCallers, startGateway } from './gateway-process.ts';
+import {
+  memoryOf,
+  pin,
+  pinHelpers,
+  runAsOthers,
+  runBeforeOthers,
+  runHelpersFirst,
+  startCallers,
+  startGateway,
+} from './gateway-process.ts';
 import { numberOf } from './options.ts';
 import { formatTable, type Summary, summarize } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
@@ -62,7 +71,6 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
   // With all that it starts; of the parts, those that are native (`TG_PARTS=native`).
   await pin(process.pid, 0);
   const { issuer, system, userId } = await startCallers(stack);
-  await runBeforeOthers(process.pid);
   /** The header of a credential that the gateway has not seen. */
   const newCredential = async (kind: Kind): Promise<string> =>
     kind === 'key'
@@ -74,16 +82,21 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
   for (const { name, kind, sources } of floods) {
     await using turn = new AsyncDisposableStack();
     const { pid, port } = await startGateway(system, turn, 'grpc-unary');
-    // As if they were on other machines: a valid caller waits for no sender's turn, and the gateway has its core for itself.
+    // As if they were on other machines: a valid caller waits for no sender's turn, nor the gateway for its own helpers, which
+    // have another core in operation.
     await pinHelpers(pid, 0);
+    await runHelpersFirst(pid);
     const valid = await TransportLoad.open(
       port,
       credentials.map((credential) => checkRequest(credential, knownAddress)),
       isGranted,
     );
     turn.defer(() => valid.close());
-    // What a process grows by under any load is not the flood's.
+    // What a process grows by under any load is not the flood's. In the ordinary turn, since it leaves nobody else any time.
+    await runAsOthers(process.pid);
     await valid.run(64, 5000);
+    await runBeforeOthers(process.pid);
+    let before = await valid.runSerially(quietCalls, pauseMs);
     for (let round = 0; round < rounds; round += 1) {
       const newcomer = async (addressOf: (at: number) => string) => {
         const count = Math.ceil((seconds * 1000) / callsBetweenNew) + 1;
@@ -94,8 +107,6 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
       };
       const known = await newcomer(() => knownAddress);
       const strange = await newcomer((at) => `198.51.${round}.${at}`);
-      // Just before, since these machines are not as fast at all times.
-      const quiet = summarize(await valid.runSerially(quietCalls, pauseMs));
       const sender = fork(fileURLToPath(new URL('flood-sender.ts', import.meta.url)), [
         String(port),
         String(seconds),
@@ -105,7 +116,7 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
       ]);
       await once(sender, 'message');
       setPriority(sender.pid ?? 0, 19);
-      const [before, exchangesBefore] = [await memoryOf(pid), await exchangesOf(system)];
+      const [octetsBefore, exchangesBefore] = [await memoryOf(pid), await exchangesOf(system)];
       sender.send('go');
       const ended = once(sender, 'message') as Promise<[{ count: number; letIn: number }]>;
       const tookMs: number[] = [];
@@ -123,6 +134,9 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
       const [{ count, letIn }] = await ended;
       const ofNewcomers = known.tally.granted + strange.tally.granted;
       const asked = (await exchangesOf(system)) - exchangesBefore - ofNewcomers;
+      const grownOctets = (await memoryOf(pid)) - octetsBefore;
+      // On both sides of it, since these machines are not as fast at all times.
+      const after = await valid.runSerially(quietCalls, pauseMs);
       rows.push({
         name,
         isFirst: round === 0,
@@ -130,13 +144,14 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
         asked,
         share: asked / count,
         letIn,
-        grownOctets: (await memoryOf(pid)) - before,
-        quiet,
+        grownOctets,
+        quiet: summarize([...before, ...after]),
         valid: summarize(tookMs),
         atFirst: summarize(tookMs.slice(0, early)),
         newFromKnown: known.tally,
         newFromStrange: strange.tally,
       });
+      before = after;
     }
   }
   console.log(
@@ -148,7 +163,7 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
         'share, %',
         'let in',
         'memory, MiB',
-        'valid before: p50 ms',
+        'valid before and after: p50 ms',
         'p99 ms',
         'meanwhile: p50 ms',
         'p99 ms',
@@ -177,7 +192,7 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
   );
   const p99Times = summarize(rows.map(({ quiet, valid }) => valid.p99 / quiet.p99));
   console.log(
-    `p99 of valid calls in a flood beside that before it: ${p99Times.p50.toFixed(2)} times as long (median of ${rows.length}), ${p99Times.max.toFixed(2)} at most`,
+    `p99 of valid calls in a flood beside that before and after it: ${p99Times.p50.toFixed(2)} times as long (median of ${rows.length}), ${p99Times.max.toFixed(2)} at most`,
   );
   return { rows, p99Times, seconds };
 }
