@@ -17,7 +17,6 @@ import {
   pinHelpers,
   runAsOthers,
   runBeforeOthers,
-  runHelpersFirst,
   startCallers,
   startGateway,
 } from './gateway-process.ts';
@@ -82,16 +81,16 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
   for (const { name, kind, sources } of floods) {
     await using turn = new AsyncDisposableStack();
     const { pid, port } = await startGateway(system, turn, 'grpc-unary');
-    // As if they were on other machines: a valid caller waits for no sender's turn, nor the gateway for its own helpers, which
-    // have another core in operation.
+    // As if they were on other machines: a valid caller waits for no sender's turn, and the gateway has its core for itself.
     await pinHelpers(pid, 0);
-    await runHelpersFirst(pid);
     const valid = await TransportLoad.open(
       port,
       credentials.map((credential) => checkRequest(credential, knownAddress)),
       isGranted,
     );
     turn.defer(() => valid.close());
+    // As callers come to a system in operation: all at once, the first exchanges of its auth server would be too late to be of use.
+    await valid.runSerially(credentials.length);
     // What a process grows by under any load is not the flood's. In the ordinary turn, since it leaves nobody else any time.
     await runAsOthers(process.pid);
     await valid.run(64, 5000);

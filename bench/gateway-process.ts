@@ -64,16 +64,9 @@ export async function pin(pid: number, cores: number | string): Promise<void> {
 
 /** All threads but the main one, which are those of V8 and of libuv. */
 export async function pinHelpers(pid: number, cores: number | string): Promise<void> {
-  for (const thread of await helpersOf(pid)) await run('taskset', ['-p', '-c', String(cores), thread]);
-}
-
-/** Before all that `runBeforeOthers` is for. */
-export async function runHelpersFirst(pid: number): Promise<void> {
-  for (const thread of await helpersOf(pid)) await run('chrt', ['--fifo', '--pid', '12', thread]);
-}
-
-async function helpersOf(pid: number): Promise<string[]> {
-  return (await readdir(`/proc/${pid}/task`)).filter((thread) => thread !== String(pid));
+  for (const thread of await readdir(`/proc/${pid}/task`)) {
+    if (thread !== String(pid)) await run('taskset', ['-p', '-c', String(cores), thread]);
+  }
 }
 
 /**
