@@ -2,6 +2,7 @@
 export interface Summary {
   readonly count: number;
   readonly min: number;
+  readonly p10: number;
   readonly p50: number;
   readonly p99: number;
   readonly max: number;
@@ -11,7 +12,14 @@ export function summarize(samples: readonly number[]): Summary {
   const sorted = [...samples].sort((a, b) => a - b);
   const at = (quantile: number) =>
     sorted[Math.min(sorted.length - 1, Math.floor(quantile * sorted.length))] ?? Number.NaN;
-  return { count: sorted.length, min: at(0), p50: at(0.5), p99: at(0.99), max: sorted.at(-1) ?? Number.NaN };
+  return {
+    count: sorted.length,
+    min: at(0),
+    p10: at(0.1),
+    p50: at(0.5),
+    p99: at(0.99),
+    max: sorted.at(-1) ?? Number.NaN,
+  };
 }
 
 /** The row of a table with the columns p50, p99, max, n. */
