@@ -81,6 +81,7 @@ export async function measureHops(parts: {
   const consume: Summary = {
     count: through.count,
     min: Math.max(0, through.min - publish.min),
+    p10: Math.max(0, through.p10 - publish.p10),
     p50: Math.max(0, through.p50 - publish.p50),
     p99: Math.max(0, through.p99 - publish.p99),
     max: Math.max(0, through.max - publish.max),
