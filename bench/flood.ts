@@ -17,6 +17,7 @@ import {
   pinHelpers,
   runAsOthers,
   runBeforeOthers,
+  runMainBeforeOthers,
   startCallers,
   startGateway,
 } from './gateway-process.ts';
@@ -83,6 +84,7 @@ export async function benchmarkFlood(args: readonly string[]): Promise<Record<st
     const { pid, port } = await startGateway(system, turn, 'grpc-unary');
     // As if they were on other machines: a valid caller waits for no sender's turn, and the gateway has its core for itself.
     await pinHelpers(pid, 0);
+    await runMainBeforeOthers(pid);
     const valid = await TransportLoad.open(
       port,
       credentials.map((credential) => checkRequest(credential, knownAddress)),
