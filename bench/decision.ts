@@ -25,6 +25,7 @@ import {
   transports,
 } from './gateway-process.ts';
 import { buildGoFloor } from './grpc-go-floor.ts';
+import { measureHandler } from './handler.ts';
 import { numberOf, textOf } from './options.ts';
 import { startHeimdall, startOpa } from './peers.ts';
 import { rulesCount, writeRules } from './rules-file.ts';
@@ -58,9 +59,6 @@ const names = {
   yardstick: floorName('grpc-js', 'API key'),
 } as const;
 const compared = [
-  ...transports.flatMap((transport) =>
-    credentials.map((credential) => [hitName(transport, credential), floorName(transport, credential)] as const),
-  ),
   [names.ruled, names.hit],
   [names.counted, names.hit],
 ] as const;
@@ -118,6 +116,17 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
       ]),
     ]),
   );
+  const handlers = await measureHandler({ series, turns: 40, ms: 50, concurrency });
+  console.log(
+    formatTable([
+      ['in turns in one process', 'with the answer, us', "gateway's handler", 'more', 'times'],
+      ...handlers.map(({ transport, credential, floor, hit, more, times }) => [
+        `${transport}: ${credential}`,
+        ...[floor, hit, more].map(({ p50 }) => p50.toFixed(2)),
+        times.p50.toFixed(3),
+      ]),
+    ]),
+  );
   console.log(`a hit alone, there and back: p50 ${serial.p50.toFixed(3)} ms, p99 ${serial.p99.toFixed(3)} ms`);
   const allocated = await measureAllocation(system, await createRequests(callers));
   for (const { credential, octets } of allocated)
@@ -129,7 +138,7 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
       ...once.map(({ name, cpuMicros }) => [name, cpuMicros.toFixed(0)]),
     ]),
   );
-  return { rows, differences, serial, allocated, once, series, rounds, seconds, concurrency };
+  return { rows, differences, handlers, serial, allocated, once, series, rounds, seconds, concurrency };
 }
 
 type Callers = Awaited<ReturnType<typeof startCallers>>;

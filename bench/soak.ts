@@ -43,7 +43,10 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   const turnoverPerSecond = numberOf(args, 'turnover', 20);
   await using stack = new AsyncDisposableStack();
   const { system, userId } = await startCallers(stack);
-  const gateway = await startGateway(system, stack, 'grpc-unary', { TG_CACHE_BYTES: String(32 * 2 ** 20) });
+  const gateway = await startGateway(system, stack, 'grpc-unary', {
+    TG_CACHE_BYTES: String(32 * 2 ** 20),
+    NODE_OPTIONS: `--import=${new URL('collect-garbage.ts', import.meta.url)}`,
+  });
   await pin(process.pid, 0);
 
   const create = async () => {
@@ -155,7 +158,10 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   return { samples, growth, loopP99Ms, asked, wrong, minutes };
 }
 
+/** Of what is held: how much garbage there is besides, and which of its pages V8 keeps, is another each time. */
 async function sampleOf(gateway: GatewayServer, begin: number): Promise<Omit<Sample, 'perSecond' | 'core'>> {
+  process.kill(gateway.pid, 'SIGUSR2');
+  // Answered when it is done.
   const metrics = await metricsOf(gateway);
   return {
     atSeconds: (performance.now() - begin) / 1000,

@@ -42,7 +42,7 @@ export async function createExtAuthzServer(deps: ExtAuthzDeps, config: ExtAuthzC
 }
 
 /** From the bytes of a CheckRequest to those of its CheckResponse. Neither throws nor rejects. */
-function createExtAuthzHandler(
+export function createExtAuthzHandler(
   { decide, rules = () => noRules, logger, registry }: Pick<ExtAuthzDeps, 'decide' | 'rules' | 'logger' | 'registry'>,
   { removeHeaders, credential = defaultCredentialConfig }: Pick<ExtAuthzConfig, 'removeHeaders' | 'credential'>,
 ): UnaryMethod['handle'] {
