@@ -64,10 +64,10 @@ const compared = [
 ] as const;
 
 export async function benchmarkDecision(args: readonly string[]): Promise<Record<string, unknown>> {
-  const series = numberOf(args, 'series', 6);
+  const series = numberOf(args, 'series', 4);
   // A series that is longer than a token lives meets another answer.
-  const rounds = numberOf(args, 'rounds', 30);
-  const seconds = numberOf(args, 'seconds', 0.05);
+  const rounds = numberOf(args, 'rounds', 20);
+  const seconds = numberOf(args, 'seconds', 0.1);
   const concurrency = numberOf(args, 'concurrency', 32);
   const keys = numberOf(args, 'keys', 2000);
   await using stack = new AsyncDisposableStack();
