@@ -23,7 +23,6 @@ import { TransportLoad } from './transport-load.ts';
 
 const boundMs = 1000;
 const sampleEveryMs = 10_000;
-const settleMs = 2000;
 /** What Node measures is from one firing of a timer to the next, which is due so much later: of an idle process, some 10.1 ms. */
 const loopSamplingMs = 10;
 
@@ -120,9 +119,6 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
         perSecond: count / (tookMs / 1000),
         core,
       });
-      // What threads have left to do of a collection is ours, too.
-      await load.run(32, settleMs);
-      await metricsOf(gateway);
     }
   } finally {
     isOver = true;
