@@ -6,16 +6,16 @@
  * kind for as long as it lives, by how it was compiled and where it lies in memory: all of them are started several times. What
  * a hypervisor takes from a machine counts as CPU of whoever runs: beside the medians are the rounds in which it took least.
  */
-import { type ChildProcess, fork, spawn } from 'node:child_process';
+import { fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { CheckResponse } from '@token-gateway/schemas/ext-authz';
 import { freePorts, until } from '../tests/system/service-process.ts';
 import type { System } from '../tests/system/system.ts';
 import { AllocationProfiler } from './allocation.ts';
-import { checkRequest, createExtAuthzClient } from './ext-authz-client.ts';
+import { checkRequest, createExtAuthzClient, tokenOf } from './ext-authz-client.ts';
 import {
   cpuOfEach,
+  pidOf,
   pin,
   runAsOthers,
   runBeforeOthers,
@@ -324,15 +324,6 @@ export async function grantedAnswer(port: number, request: Buffer): Promise<Buff
   }
 }
 
-/** Throws when it is no grant. */
-export function tokenOf(answer: Buffer): string {
-  const { status, httpResponse } = CheckResponse.decode(answer);
-  const [option] = httpResponse?.$case === 'okResponse' ? httpResponse.value.headers : [];
-  const token = /^Bearer (.+)$/.exec(option?.header?.value ?? '')?.[1];
-  if (status?.code !== 0 || token === undefined) throw new Error(`not granted: ${JSON.stringify(status)}`);
-  return token;
-}
-
 /** New keys: at a gateway that nobody has asked, then at another that shares its L2. */
 async function measureOnce(system: System, stack: AsyncDisposableStack, userId: string, count: number) {
   const requests: Buffer[] = [];
@@ -360,9 +351,4 @@ function shuffled<T>(items: readonly T[]): T[] {
     .map((item) => ({ item, place: Math.random() }))
     .toSorted((one, other) => one.place - other.place)
     .map(({ item }) => item);
-}
-
-function pidOf({ pid }: ChildProcess): number {
-  if (pid === undefined) throw new Error('it did not start');
-  return pid;
 }

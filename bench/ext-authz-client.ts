@@ -83,3 +83,12 @@ export async function whileTheSame(client: ExtAuthzClient, request: Buffer): Pro
   };
   return { ...client, check };
 }
+
+/** Throws when it is no grant. */
+export function tokenOf(answer: Buffer): string {
+  const { status, httpResponse } = CheckResponse.decode(answer);
+  const [option] = httpResponse?.$case === 'okResponse' ? httpResponse.value.headers : [];
+  const token = /^Bearer (.+)$/.exec(option?.header?.value ?? '')?.[1];
+  if (status?.code !== 0 || token === undefined) throw new Error(`not granted: ${JSON.stringify(status)}`);
+  return token;
+}

@@ -1,5 +1,5 @@
 /** A gateway as it runs in production, on one core. */
-import { execFile } from 'node:child_process';
+import { type ChildProcess, execFile } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { openParts } from '../tests/parts/index.ts';
@@ -55,6 +55,12 @@ export async function startGateway(
   await gateway.start();
   await pin(gateway.pid, 1);
   return { pid: gateway.pid, port: extAuthz, metricsUrl: gateway.metricsUrl };
+}
+
+/** Throws when it did not start. */
+export function pidOf({ pid }: ChildProcess): number {
+  if (pid === undefined) throw new Error('it did not start');
+  return pid;
 }
 
 /** To one core, or to several as `0,1`. */

@@ -10,8 +10,7 @@ import { createGateway } from '../services/gateway/src/gateway.ts';
 import { createExtAuthzHandler } from '../services/gateway/src/transports/ext-authz.ts';
 import { type GrpcTransport, serveUnary } from '../services/gateway/src/transports/grpc-server.ts';
 import { apiKeyOf } from './api-keys.ts';
-import { tokenOf } from './decision.ts';
-import { checkRequest } from './ext-authz-client.ts';
+import { checkRequest, tokenOf } from './ext-authz-client.ts';
 
 const [transport = ''] = process.argv.slice(2);
 const hourMs = 3_600_000;

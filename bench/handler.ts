@@ -5,7 +5,7 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { cpuOfEach, pin, runBeforeOthers, transports } from './gateway-process.ts';
+import { cpuOfEach, pidOf, pin, runBeforeOthers, transports } from './gateway-process.ts';
 import { type Summary, summarize } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
 
@@ -47,7 +47,7 @@ export async function measureHandler({
       const child = fork(program, [transport], { serialization: 'advanced' });
       stack.defer(() => void child.kill());
       const [{ port, calls }] = (await once(child, 'message')) as [{ port: number; calls: readonly Call[] }];
-      const pid = child.pid ?? 0;
+      const pid = pidOf(child);
       await pin(pid, 1);
       await runBeforeOthers(pid);
       const turn = async (load: TransportLoad, prebuilt: string | null, lengthMs: number) => {
