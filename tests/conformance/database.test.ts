@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
 import { createPostgresDatabase, createTelemetry, type Database, toServiceError } from '@token-gateway/platform';
-import { createSilentTelemetry, databaseConformance } from '@token-gateway/platform/testing';
+import { createSilentTelemetry, databaseConformance, startTcpProxy } from '@token-gateway/platform/testing';
 import { sql } from 'drizzle-orm';
 import { jsonb, pgTable, timestamp } from 'drizzle-orm/pg-core';
 import { partsSuite } from '../parts/index.ts';
@@ -63,6 +63,24 @@ await partsSuite('database', ['postgres'], (parts) => {
       await Promise.all([ask(), ask()]);
       network.dropAll();
       await Promise.all([ask(), ask(), ask()].map(assertUnavailable));
+      await Promise.all([ask(), ask(), ask()]);
+    });
+
+    it('gives up connections on which nothing comes back, though others could not even be made', async (test) => {
+      const direct = new URL(await (await postgres()).createDatabase());
+      const network = await startTcpProxy(test, { host: direct.hostname, port: Number(direct.port) });
+      const url = new URL(direct);
+      url.host = `127.0.0.1:${network.port}`;
+      // Its limit is longer than what a new connection is waited for.
+      const database = createPostgresDatabase(url.href, { logger: silent, maxConnections: 2 });
+      test.after(() => database.close());
+      const ask = (): Promise<unknown> => Promise.resolve(database.drizzle.execute(sql`select 1`));
+      await ask();
+      network.blackHole();
+      const onTheFirst = assert.rejects(ask());
+      await assert.rejects(ask(), (error) => /CONNECT_TIMEOUT/.test(String(toServiceError(error).cause)));
+      network.heal();
+      await onTheFirst;
       await Promise.all([ask(), ask(), ask()]);
     });
 

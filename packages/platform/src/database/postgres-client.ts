@@ -43,7 +43,7 @@ const lostCodes = [
   'EPIPE',
   'ETIMEDOUT',
 ] as const;
-const unavailableCodes: ReadonlySet<string> = new Set([
+const connectionCodes: ReadonlySet<string> = new Set([
   ...lostCodes,
   'CONNECT_TIMEOUT',
   'EAI_AGAIN',
@@ -55,7 +55,13 @@ const unavailableCodes: ReadonlySet<string> = new Set([
 
 function isUnavailable(error: unknown): boolean {
   const state = sqlStateOf(error);
-  return state !== null && (unavailableState.test(state) || unavailableCodes.has(state));
+  return isConnectionFailure(error) || (state !== null && unavailableState.test(state));
+}
+
+/** There was no connection, or no longer one: no server has said anything. */
+function isConnectionFailure(error: unknown): boolean {
+  const state = sqlStateOf(error);
+  return state !== null && connectionCodes.has(state);
 }
 
 function isConnectionLost(error: unknown): boolean {
@@ -97,11 +103,11 @@ export function createGuardedClient(connect: () => Sql, clock: Clock, deadlineMs
 
   async function guarded<T>(client: Sql, operation: PromiseLike<T>): Promise<T> {
     const startedAtMs = clock.now().monotonicMs;
-    // An operation that is refused was answered, too.
-    const settled = (): void => {
-      answeredAtMs = clock.now().monotonicMs;
+    const settled = (error?: unknown): void => {
+      if (!isConnectionFailure(error)) answeredAtMs = clock.now().monotonicMs;
     };
-    operation.then(settled, settled);
+    // An operation that is refused was answered, too.
+    operation.then(() => settled(), settled);
     underWay.add(operation);
     try {
       return await answered(operation, clock, deadlineMs);
