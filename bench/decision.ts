@@ -49,6 +49,7 @@ const compilersMs = 2000;
 const cachesMs = 50;
 /** What grpc-js's floor cost on the machine on which the bounds were set. */
 const yardstickMicros = 44;
+const where = `where grpc-js costs ${yardstickMicros}`;
 
 const floorName = (transport: string, credential: string) => `${transport}: floor, request with ${credential}`;
 const hitName = (transport: string, credential: string) => `${transport}: hit by ${credential}`;
@@ -86,12 +87,15 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
     await measureInTurns(contestants, measured, { rounds, seconds, concurrency });
   }
   const rows = [...measured].map(([name, cpuMicros]) => ({ name, ...summarize(cpuMicros) }));
+  const scaled = (micros: number, yardstick = Number.NaN) => ((micros * yardstickMicros) / yardstick).toFixed(1);
+  const ofYardstick = rows.find(({ name }) => name === names.yardstick)?.p50;
   console.log(
     formatTable([
-      ['', 'CPU, us', 'quiet', 'min', 'max', 'per core and s'],
+      ['', 'CPU, us', where, 'quiet', 'min', 'max', 'per core and s'],
       ...rows.map(({ name, min, p10, p50, max }) => [
         name,
         p50.toFixed(1),
+        scaled(p50, ofYardstick),
         p10.toFixed(1),
         min.toFixed(1),
         max.toFixed(1),
@@ -105,7 +109,7 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   const differences = compared.map(([name, other]) => differenceOf(measured, name, other));
   console.log(
     formatTable([
-      ['in the same round', 'CPU, us more', `where grpc-js costs ${yardstickMicros}`, '%', 'quiet: us more', '%'],
+      ['in the same round', 'CPU, us more', where, '%', 'quiet: us more', '%'],
       ...differences.map(({ name, other, micros, scaledMicros, share, quietMicros, quietShare }) => [
         `${name}, beside ${other}`,
         micros.toFixed(2),
@@ -117,12 +121,14 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
     ]),
   );
   const handlers = await measureHandler({ series, turns: 40, ms: 50, concurrency });
+  const ofHandlersYardstick = handlers.find(({ transport }) => transport === 'grpc-js')?.floor.p50;
   console.log(
     formatTable([
-      ['in turns in one process', 'with the answer, us', "gateway's handler", 'more', 'times'],
+      ['in turns in one process', 'with the answer, us', "gateway's handler", 'more', where, 'times'],
       ...handlers.map(({ transport, credential, floor, hit, more, times }) => [
         `${transport}: ${credential}`,
         ...[floor, hit, more].map(({ p50 }) => p50.toFixed(2)),
+        scaled(more.p50, ofHandlersYardstick),
         times.p50.toFixed(3),
       ]),
     ]),

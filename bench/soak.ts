@@ -23,18 +23,25 @@ import { TransportLoad } from './transport-load.ts';
 
 const boundMs = 1000;
 const sampleEveryMs = 10_000;
+/** Looks at the event loop for each at the memory, before which garbage is collected. */
+const samplesPerCollection = 6;
 /** What Node measures is from one firing of a timer to the next, which is due so much later: of an idle process, some 10.1 ms. */
 const loopSamplingMs = 10;
 
 interface Sample {
   readonly atSeconds: number;
+  readonly loopP99Ms: number;
+  readonly perSecond: number;
+  readonly core: number;
+}
+
+/** What is held: without garbage, of which there is more or less each time. */
+interface Held {
+  readonly atSeconds: number;
   readonly residentOctets: number;
   readonly heapOctets: number;
   readonly entries: number;
   readonly files: number;
-  readonly loopP99Ms: number;
-  readonly perSecond: number;
-  readonly core: number;
 }
 
 export async function benchmarkSoak(args: readonly string[]): Promise<Record<string, unknown>> {
@@ -44,7 +51,8 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   await using stack = new AsyncDisposableStack();
   const { system, userId } = await startCallers(stack);
   const gateway = await startGateway(system, stack, 'grpc-unary', {
-    TG_CACHE_BYTES: String(32 * 2 ** 20),
+    // So that what its caches may hold, of keys that were revoked as well, is there after some minutes.
+    TG_CACHE_BYTES: String(12 * 2 ** 20),
     NODE_OPTIONS: `--import=${new URL('collect-garbage.ts', import.meta.url)}`,
   });
   await pin(process.pid, 0);
@@ -55,7 +63,7 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   };
   const live: Awaited<ReturnType<typeof create>>[] = [];
   while (live.length < keysCount) live.push(...(await Promise.all(Array.from({ length: 16 }, create))));
-  // A gateway ends connections after ten minutes.
+  // A gateway ends connections after ten minutes: another each time.
   const connect = () =>
     TransportLoad.open(
       gateway.port,
@@ -100,36 +108,49 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   };
 
   const samples: Sample[] = [];
+  const held: Held[] = [];
   const begin = performance.now();
+  const sinceBegin = () => (performance.now() - begin) / 1000;
   const turning = Promise.all([turnOver(), askRevoked()]);
   try {
-    while (performance.now() - begin < minutes * 60_000) {
+    for (let at = 1; performance.now() - begin < minutes * 60_000; at += 1) {
       const [from, cpu] = [performance.now(), await cpuOf(gateway.pid)];
-      if (samples.length % 12 === 11) {
-        load.close();
-        load = await connect();
-        // Those that were replaced while it connected.
-        for (const [at, { request }] of live.entries()) load.replace(at, request);
-      }
       const count = await load.run(32, sampleEveryMs);
       const tookMs = performance.now() - from;
       const core = ((await cpuOf(gateway.pid)) - cpu) / 1000 / tookMs;
-      samples.push({
-        ...(await sampleOf(gateway, begin)),
-        perSecond: count / (tookMs / 1000),
-        core,
-      });
+      const loopP99Ms = await loopP99MsOf(gateway);
+      samples.push({ atSeconds: sinceBegin(), loopP99Ms, perSecond: count / (tookMs / 1000), core });
+      if (at % samplesPerCollection > 0) continue;
+      load.close();
+      held.push({ atSeconds: sinceBegin(), ...(await heldBy(gateway)) });
+      load = await connect();
+      // Those that were replaced while it connected.
+      for (const [at, { request }] of live.entries()) load.replace(at, request);
+      // For a while it is slower, which is the collection's doing.
+      await load.run(32, sampleEveryMs);
+      await loopP99MsOf(gateway);
     }
   } finally {
     isOver = true;
     await turning;
   }
 
-  const shown = samples.filter((_, at) => at % 6 === 5 || at === samples.length - 1);
+  const perMinute = held.map(({ atSeconds, ...each }, at) => {
+    const since = held[at - 1]?.atSeconds ?? 0;
+    const ofMinute = samples.filter((sample) => sample.atSeconds > since && sample.atSeconds <= atSeconds);
+    const medianOf = (values: readonly number[]) => summarize(values).p50;
+    return {
+      atSeconds,
+      ...each,
+      loopP99Ms: summarize(ofMinute.map(({ loopP99Ms }) => loopP99Ms)).max,
+      perSecond: medianOf(ofMinute.map(({ perSecond }) => perSecond)),
+      core: medianOf(ofMinute.map(({ core }) => core)),
+    };
+  });
   console.log(
     formatTable([
       ['after, s', 'resident, MiB', 'heap, MiB', 'L1', 'files', 'event loop late, p99 ms', 'decisions/s', 'of a core'],
-      ...shown.map((each) => [
+      ...perMinute.map((each) => [
         each.atSeconds.toFixed(0),
         (each.residentOctets / 2 ** 20).toFixed(1),
         (each.heapOctets / 2 ** 20).toFixed(1),
@@ -141,13 +162,13 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
       ]),
     ]),
   );
-  const half = samples.slice(Math.floor(samples.length / 2));
-  const [early, late] = [half.slice(0, half.length / 2), half.slice(half.length / 2)].map((some) => ({
+  const warm = perMinute.slice(Math.floor(perMinute.length / 2));
+  const [early, late] = [warm.slice(0, warm.length / 2), warm.slice(warm.length / 2)].map((some) => ({
     resident: summarize(some.map(({ residentOctets }) => residentOctets)).p50,
     files: summarize(some.map(({ files }) => files)).max,
   }));
   const growth = (late?.resident ?? 0) / (early?.resident ?? 1) - 1;
-  const loopP99Ms = summarize(half.map(({ loopP99Ms: each }) => each)).max;
+  const loopP99Ms = summarize(warm.map(({ loopP99Ms: each }) => each)).max;
   console.log(
     `from the third to the fourth quarter: memory ${(growth * 100).toFixed(1)}%, files ${early?.files} to ${late?.files}`,
   );
@@ -155,24 +176,22 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
     `event loop at most ${loopP99Ms.toFixed(1)} ms late by p99; ${asked} revoked keys asked a second later, ${wrong} let in`,
   );
   if (wrong > 0) process.exitCode = 1;
-  return { samples, growth, loopP99Ms, asked, wrong, minutes };
+  return { perMinute, growth, loopP99Ms, asked, wrong, minutes };
 }
 
-/**
- * Of what is held: how much garbage there is besides, and which of its pages V8 keeps, is another each time. What it takes to
- * collect it is the event loop's between two looks at it, and counted in neither.
- */
-async function sampleOf(gateway: GatewayServer, begin: number): Promise<Omit<Sample, 'perSecond' | 'core'>> {
-  const before = await metricsOf(gateway);
+/** Since the last look at it. */
+async function loopP99MsOf(gateway: GatewayServer): Promise<number> {
+  return metricOf(await metricsOf(gateway), 'nodejs_eventloop_lag_p99_seconds') * 1000 - loopSamplingMs;
+}
+
+async function heldBy(gateway: GatewayServer): Promise<Omit<Held, 'atSeconds'>> {
   process.kill(gateway.pid, 'SIGUSR2');
   // Answered when it is done.
   const metrics = await metricsOf(gateway);
   return {
-    atSeconds: (performance.now() - begin) / 1000,
     residentOctets: await memoryOf(gateway.pid),
     heapOctets: metricOf(metrics, 'nodejs_heap_size_used_bytes'),
     entries: metricOf(metrics, 'tg_gateway_l1_entries'),
     files: await filesOf(gateway.pid),
-    loopP99Ms: metricOf(before, 'nodejs_eventloop_lag_p99_seconds') * 1000 - loopSamplingMs,
   };
 }
