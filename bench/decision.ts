@@ -19,6 +19,7 @@ import {
   pin,
   runAsOthers,
   runBeforeOthers,
+  runGoBeforeOthers,
   type Server,
   startCallers,
   startGateway,
@@ -39,6 +40,7 @@ interface Contestant {
   readonly name: string;
   readonly pid: number;
   readonly load: TransportLoad;
+  readonly runFirst: (pid: number) => Promise<void>;
 }
 
 /** By names of contestants: what a call cost in each round, us. */
@@ -166,10 +168,16 @@ async function startContestants(
   // What an earlier gateway put into L2 would end sooner.
   const requests = await createRequests(callers);
   const contestants: Contestant[] = [];
-  const compete = async (name: string, { pid, port }: Server, asked: Buffer, expected: Expected) => {
+  const compete = async (
+    name: string,
+    { pid, port }: Server,
+    asked: Buffer,
+    expected: Expected,
+    runFirst = runBeforeOthers,
+  ) => {
     const load = await TransportLoad.open(port, [asked], expected);
     stack.defer(() => load.close());
-    contestants.push({ name, pid, load });
+    contestants.push({ name, pid, load, runFirst });
   };
   const competeWithMore = async () => {
     const ruled = await startGateway(system, stack, 'grpc-unary', { TG_RULES_FILE: await writeRules(stack) });
@@ -198,14 +206,15 @@ async function startContestants(
   const { key } = await system.admin.createKey(userId);
   const keyRequest = checkRequest(`Token ${key}`);
   const go = await startGoFloor(stack, key, token);
-  await compete('grpc-go: hashes and looks up', go, keyRequest, await grantedAnswer(go.port, keyRequest));
+  const goAnswer = await grantedAnswer(go.port, keyRequest);
+  await compete('grpc-go: hashes and looks up', go, keyRequest, goAnswer, runGoBeforeOthers);
   for (const [option, startPeer] of Object.entries({ heimdall: startHeimdall, 'opa-envoy': startOpa })) {
     const program = textOf(args, option);
     if (program === undefined) continue;
     const peer = await startPeer(stack, program, issuer);
     await grantedAnswer(peer.port, requests.JWT);
     // Something in it may be new each time.
-    await compete(`${option}: JWT`, peer, requests.JWT, (answer) => tokenOf(answer) !== '');
+    await compete(`${option}: JWT`, peer, requests.JWT, (answer) => tokenOf(answer) !== '', runGoBeforeOthers);
   }
   // Who waits for its turn asks for news now and then, which would cost the one whose turn it is its caches.
   for (const { pid } of contestants) await pin(pid, 0);
@@ -217,9 +226,9 @@ async function measureInTurns(
   measured: Rounds,
   { rounds, seconds, concurrency }: Readonly<Record<'rounds' | 'seconds' | 'concurrency', number>>,
 ): Promise<void> {
-  const alone = async <T>({ pid }: Contestant, act: () => Promise<T>): Promise<T> => {
+  const alone = async <T>({ pid, runFirst }: Contestant, act: () => Promise<T>): Promise<T> => {
     await pin(pid, 1);
-    await runBeforeOthers(pid);
+    await runFirst(pid);
     const done = await act();
     await runAsOthers(pid);
     await pin(pid, 0);

@@ -77,11 +77,16 @@ export async function pinHelpers(pid: number, cores: number | string): Promise<v
 
 /**
  * On its cores it waits for no other process, however busy, but for others of this kind (SCHED_FIFO); what it starts is
- * ordinary. Its main thread comes after its others: it waits busily for what those of V8 do, and would keep them from it.
+ * ordinary. Of Node the main thread comes after its others: it waits busily for what those of V8 do, and would keep them from it.
  */
 export async function runBeforeOthers(pid: number): Promise<void> {
   await run('chrt', ['--all-tasks', '--reset-on-fork', '--fifo', '--pid', '11', String(pid)]);
   await runMainBeforeOthers(pid);
+}
+
+/** The same for a process of Go: any of its threads, and of those to come, may wait busily for any other, and yields to it. */
+export async function runGoBeforeOthers(pid: number): Promise<void> {
+  await run('chrt', ['--all-tasks', '--rr', '--pid', '10', String(pid)]);
 }
 
 /** So that it waits for none of those that look after the machine, as on a core of its own. */

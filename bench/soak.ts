@@ -49,13 +49,14 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   const keysCount = numberOf(args, 'keys', 2000);
   const turnoverPerSecond = numberOf(args, 'turnover', 20);
   await using stack = new AsyncDisposableStack();
+  // With all that it starts; of the parts, those that are native (`TG_PARTS=native`). The gateway has the other core.
+  await pin(process.pid, 0);
   const { system, userId } = await startCallers(stack);
   const gateway = await startGateway(system, stack, 'grpc-unary', {
     // So that what its caches may hold, of keys that were revoked as well, is there after some minutes.
     TG_CACHE_BYTES: String(12 * 2 ** 20),
     NODE_OPTIONS: `--import=${new URL('collect-garbage.ts', import.meta.url)}`,
   });
-  await pin(process.pid, 0);
 
   const create = async () => {
     const { id, key } = await system.admin.createKey(userId);
