@@ -22,6 +22,10 @@ export function summarize(samples: readonly number[]): Summary {
   };
 }
 
+export function meanOf(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 /** The row of a table with the columns p50, p99, max, n. */
 export function summaryRow(name: string, { p50, p99, max, count }: Summary): string[] {
   return [name, inMs(p50), inMs(p99), inMs(max), `${count}`];

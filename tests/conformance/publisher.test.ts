@@ -14,7 +14,7 @@ await partsSuite('the publication of changes by several replicas', ['postgres'],
   /** One replica with an event log of its own, so that it can be told who published what. */
   async function replica(test: TestContext, url: string) {
     const telemetry = createSilentTelemetry();
-    // A connection that went silent is given up after twice that.
+    // A connection that went silent is given up after twice that (database.test.ts has what that depends on).
     const database = createPostgresDatabase(url, { ...telemetry, statementTimeoutMs: 2000 });
     const eventLog: EventLog = createMemoryEventLog({ clock: systemClock });
     const published: number[] = [];

@@ -46,10 +46,17 @@ const lostCodes = [
 const connectionCodes: ReadonlySet<string> = new Set([
   ...lostCodes,
   'CONNECT_TIMEOUT',
+  'EADDRNOTAVAIL',
   'EAI_AGAIN',
+  'ECONNABORTED',
   'ECONNREFUSED',
+  'EHOSTDOWN',
   'EHOSTUNREACH',
+  'EMFILE',
+  'ENETDOWN',
   'ENETUNREACH',
+  // Of a socket in a file system.
+  'ENOENT',
   'ENOTFOUND',
 ]);
 

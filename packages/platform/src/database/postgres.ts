@@ -50,6 +50,8 @@ export function createPostgresDatabase(url: string, options: PostgresOptions): D
       postgres(url, {
         ...connectionOptions,
         max: maxConnections,
+        // In seconds. What a pool that was given up was about to open would stay open for up to an hour.
+        idle_timeout: 60,
       }),
     clock,
     2 * statementTimeoutMs,
