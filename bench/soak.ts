@@ -18,7 +18,7 @@ import {
   startGateway,
 } from './gateway-process.ts';
 import { numberOf } from './options.ts';
-import { formatTable, meanOf, summarize } from './statistics.ts';
+import { formatTable, meanOf } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
 
 const boundMs = 1000;
@@ -29,19 +29,9 @@ const samplesPerCollection = 6;
 const loopSamplingMs = 10;
 
 interface Sample {
-  readonly atSeconds: number;
   readonly loopP99Ms: number;
   readonly perSecond: number;
   readonly core: number;
-}
-
-/** What is held: without garbage, of which there is more or less each time. */
-interface Held {
-  readonly atSeconds: number;
-  readonly residentOctets: number;
-  readonly heapOctets: number;
-  readonly entries: number;
-  readonly files: number;
 }
 
 export async function benchmarkSoak(args: readonly string[]): Promise<Record<string, unknown>> {
@@ -108,53 +98,46 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
     }
   };
 
-  const samples: Sample[] = [];
-  const held: Held[] = [];
+  const parts = [];
   const begin = performance.now();
   const sinceBegin = () => (performance.now() - begin) / 1000;
-  const turning = Promise.all([turnOver(), askRevoked()]);
-  const collect = async () => {
-    load.close();
-    held.push({ atSeconds: sinceBegin(), ...(await heldBy(gateway)) });
-    load = await connect();
-    // Those that were replaced while it connected.
-    for (const [place, { request }] of live.entries()) load.replace(place, request);
-    // For a while it is slower, which is the collection's doing.
-    await load.run(32, sampleEveryMs);
-    await loopP99MsOf(gateway);
+  const isDue = () => sinceBegin() >= minutes * 60;
+  const sample = async (): Promise<Sample> => {
+    const [from, cpu] = [performance.now(), await cpuOf(gateway.pid)];
+    const count = await load.run(32, sampleEveryMs);
+    const tookMs = performance.now() - from;
+    const core = ((await cpuOf(gateway.pid)) - cpu) / 1000 / tookMs;
+    return { loopP99Ms: await loopP99MsOf(gateway), perSecond: count / (tookMs / 1000), core };
   };
+  const turning = Promise.all([turnOver(), askRevoked()]);
   try {
-    await collect();
-    while (sinceBegin() < minutes * 60) {
-      const [from, cpu] = [performance.now(), await cpuOf(gateway.pid)];
-      const count = await load.run(32, sampleEveryMs);
-      const tookMs = performance.now() - from;
-      const core = ((await cpuOf(gateway.pid)) - cpu) / 1000 / tookMs;
-      const loopP99Ms = await loopP99MsOf(gateway);
-      samples.push({ atSeconds: sinceBegin(), loopP99Ms, perSecond: count / (tookMs / 1000), core });
-      if (samples.length % samplesPerCollection === 0) await collect();
+    while (!isDue()) {
+      // After a start, and after a collection, it is slower for a while.
+      await load.run(32, sampleEveryMs);
+      await loopP99MsOf(gateway);
+      const samples = [await sample()];
+      while (samples.length < samplesPerCollection && !isDue()) samples.push(await sample());
+      load.close();
+      parts.push({
+        atSeconds: sinceBegin(),
+        ...(await heldBy(gateway)),
+        loopP99Ms: Math.max(...samples.map(({ loopP99Ms }) => loopP99Ms)),
+        perSecond: meanOf(samples.map(({ perSecond }) => perSecond)),
+        core: meanOf(samples.map(({ core }) => core)),
+      });
+      load = await connect();
+      // Those that were replaced while it connected.
+      for (const [at, { request }] of live.entries()) load.replace(at, request);
     }
-    if (samples.length % samplesPerCollection > 0) await collect();
   } finally {
     isOver = true;
     await turning;
   }
 
-  const sinceCollections = held.slice(1).map(({ atSeconds, ...each }, at) => {
-    const since = held[at]?.atSeconds ?? 0;
-    const between = samples.filter((sample) => sample.atSeconds > since && sample.atSeconds <= atSeconds);
-    return {
-      atSeconds,
-      ...each,
-      loopP99Ms: summarize(between.map(({ loopP99Ms }) => loopP99Ms)).max,
-      perSecond: meanOf(between.map(({ perSecond }) => perSecond)),
-      core: meanOf(between.map(({ core }) => core)),
-    };
-  });
   console.log(
     formatTable([
       ['after, s', 'resident, MiB', 'heap, MiB', 'L1', 'files', 'event loop late, p99 ms', 'decisions/s', 'of a core'],
-      ...sinceCollections.map((each) => [
+      ...parts.map((each) => [
         each.atSeconds.toFixed(0),
         (each.residentOctets / 2 ** 20).toFixed(1),
         (each.heapOctets / 2 ** 20).toFixed(1),
@@ -166,15 +149,15 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
       ]),
     ]),
   );
-  const half = sinceCollections.length / 2;
-  const [early, late] = [sinceCollections.slice(-half, -half / 2), sinceCollections.slice(-half / 2)].map((some) => ({
+  const half = parts.length / 2;
+  const [early, late] = [parts.slice(-half, -half / 2), parts.slice(-half / 2)].map((some) => ({
     resident: meanOf(some.map(({ residentOctets }) => residentOctets)),
     files: Math.max(...some.map(({ files }) => files)),
   }));
   const growth = (late?.resident ?? 0) / (early?.resident ?? 1) - 1;
-  const loopP99Ms = summarize(samples.map(({ loopP99Ms: each }) => each)).max;
+  const loopP99Ms = Math.max(...parts.map(({ loopP99Ms: each }) => each));
   console.log(
-    sinceCollections.length < 4
+    parts.length < 4
       ? 'too short to tell whether memory grows'
       : `from the third to the fourth quarter: memory ${(growth * 100).toFixed(1)}%, files ${early?.files} to ${late?.files}`,
   );
@@ -182,7 +165,7 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
     `event loop at most ${loopP99Ms.toFixed(1)} ms late by p99 of ${sampleEveryMs / 1000} s, but for those after a collection; ${asked} revoked keys asked a second later, ${wrong} let in`,
   );
   if (wrong > 0) process.exitCode = 1;
-  return { samples, sinceCollections, growth, loopP99Ms, asked, wrong, minutes };
+  return { parts, growth, loopP99Ms, asked, wrong, minutes };
 }
 
 /** Since the last look at it. */
@@ -190,7 +173,8 @@ async function loopP99MsOf(gateway: GatewayServer): Promise<number> {
   return metricOf(await metricsOf(gateway), 'nodejs_eventloop_lag_p99_seconds') * 1000 - loopSamplingMs;
 }
 
-async function heldBy(gateway: GatewayServer): Promise<Omit<Held, 'atSeconds'>> {
+/** Without garbage, of which there is more or less each time. */
+async function heldBy(gateway: GatewayServer) {
   process.kill(gateway.pid, 'SIGUSR2');
   // Answered when it is done.
   const metrics = await metricsOf(gateway);
