@@ -88,20 +88,18 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
     for (const { name } of contestants) if (!measured.has(name)) measured.set(name, []);
     await measureInTurns(contestants, measured, { rounds, seconds, concurrency });
   }
-  const rows = [...measured].map(([name, cpuMicros]) => ({ name, ...summarize(cpuMicros) }));
-  const yardstick = measured.get(names.yardstick) ?? [];
-  const scaledOf = (name: string): number => {
-    const cpuMicros = measured.get(name) ?? [];
-    return summarize(cpuMicros.map((micros, round) => (micros * yardstickMicros) / (yardstick[round] ?? Number.NaN)))
-      .p50;
-  };
+  const rows = [...measured].map(([name, cpuMicros]) => ({
+    name,
+    ...summarize(cpuMicros),
+    scaledMicros: summarize(scaled(measured, cpuMicros)).p50,
+  }));
   console.log(
     formatTable([
       ['', 'CPU, us', where, 'quiet', 'min', 'max', 'per core and s'],
-      ...rows.map(({ name, min, p10, p50, max }) => [
+      ...rows.map(({ name, min, p10, p50, max, scaledMicros }) => [
         name,
         p50.toFixed(1),
-        scaledOf(name).toFixed(1),
+        scaledMicros.toFixed(1),
         p10.toFixed(1),
         min.toFixed(1),
         max.toFixed(1),
@@ -295,26 +293,30 @@ async function measureAllocation(system: System, requests: Requests) {
  * quiet rounds of one cost more than those of the other.
  */
 function differenceOf(measured: Rounds, name: string, other: string) {
-  const roundsOf = (of: string): number[] => {
-    const found = measured.get(of);
-    if (found === undefined) throw new Error(`nobody is ${of}`);
-    return found;
-  };
-  const rounds = roundsOf(name).map((micros, round) => ({
-    micros,
-    by: roundsOf(other)[round] ?? Number.NaN,
-    scale: yardstickMicros / (roundsOf(names.yardstick)[round] ?? Number.NaN),
-  }));
-  const [quiet, quietOther] = [summarize(roundsOf(name)).p10, summarize(roundsOf(other)).p10];
+  const [own, others] = [roundsOf(measured, name), roundsOf(measured, other)];
+  const more = own.map((micros, round) => micros - (others[round] ?? Number.NaN));
+  const [quiet, quietOther] = [summarize(own).p10, summarize(others).p10];
   return {
     name,
     other,
     quietMicros: quiet - quietOther,
     quietShare: quiet / quietOther - 1,
-    micros: summarize(rounds.map(({ micros, by }) => micros - by)).p50,
-    scaledMicros: summarize(rounds.map(({ micros, by, scale }) => (micros - by) * scale)).p50,
-    share: summarize(rounds.map(({ micros, by }) => micros / by - 1)).p50,
+    micros: summarize(more).p50,
+    scaledMicros: summarize(scaled(measured, more)).p50,
+    share: summarize(own.map((micros, round) => micros / (others[round] ?? Number.NaN) - 1)).p50,
   };
+}
+
+/** What was measured in each round, as it would be where the yardstick costs what it did when the bounds were set. */
+function scaled(measured: Rounds, micros: readonly number[]): number[] {
+  const yardstick = roundsOf(measured, names.yardstick);
+  return micros.map((each, round) => (each * yardstickMicros) / (yardstick[round] ?? Number.NaN));
+}
+
+function roundsOf(measured: Rounds, name: string): number[] {
+  const found = measured.get(name);
+  if (found === undefined) throw new Error(`nobody is ${name}`);
+  return found;
 }
 
 async function startFloor(stack: AsyncDisposableStack, transport: string, octets: number) {
