@@ -14,7 +14,7 @@ import { pin } from './gateway-process.ts';
 
 const host = '127.0.0.1';
 
-/** heimdall by its program: it verifies the JWT, and hands out an internal token, which it keeps. */
+/** heimdall 0.17 by its program: it verifies the JWT, and hands out an internal token, which it keeps. */
 export async function startHeimdall(stack: AsyncDisposableStack, program: string, issuer: Issuer): Promise<Server> {
   const folder = await folderOf(stack);
   const [port = 0, management = 0] = await freePorts(2);
@@ -25,12 +25,12 @@ export async function startHeimdall(stack: AsyncDisposableStack, program: string
   await writeFile(
     rules,
     JSON.stringify({
-      version: '1beta1',
+      version: '1alpha4',
       name: 'bench',
       rules: [
         {
           id: 'orders',
-          match: { http: { paths: [{ path: '/orders/:id' }], methods: ['GET'] } },
+          match: { routes: [{ path: '/orders/:id' }], methods: ['GET'] },
           execute: [{ authenticator: 'provider' }, { finalizer: 'internal' }],
         },
       ],
@@ -40,7 +40,6 @@ export async function startHeimdall(stack: AsyncDisposableStack, program: string
   await writeFile(
     config,
     JSON.stringify({
-      secret_management: { keys: { type: 'pem', config: { path: keys } } },
       serve: { host, port },
       management: { host, port: management },
       log: { level: 'error' },
@@ -58,7 +57,7 @@ export async function startHeimdall(stack: AsyncDisposableStack, program: string
             },
           },
         ],
-        finalizers: [{ id: 'internal', type: 'jwt', config: { ttl: '5m', signer: { secret: { source: 'keys' } } } }],
+        finalizers: [{ id: 'internal', type: 'jwt', config: { ttl: '5m', signer: { key_store: { path: keys } } } }],
       },
       providers: { file_system: { src: rules } },
     }),
