@@ -129,12 +129,23 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   const scale = yardstickMicros / (ofHandlers?.floor.p50 ?? Number.NaN);
   console.log(
     formatTable([
-      ['in turns in one process', 'with the answer, us', "gateway's handler", 'more', where, 'times'],
+      [
+        'in turns in one process',
+        'with the answer, us',
+        "gateway's handler",
+        'more',
+        where,
+        'times',
+        'quiet: us more',
+        'times',
+      ],
       ...handlers.map(({ transport, credential, floor, hit, more, times }) => [
         `${transport}: ${credential}`,
         ...[floor, hit, more].map(({ p50 }) => p50.toFixed(2)),
         (more.p50 * scale).toFixed(2),
         times.p50.toFixed(3),
+        (hit.p10 - floor.p10).toFixed(2),
+        (hit.p10 / floor.p10).toFixed(3),
       ]),
     ]),
   );

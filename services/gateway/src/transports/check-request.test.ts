@@ -201,7 +201,10 @@ describe('a CheckRequest read where it lies', () => {
   });
 
   it('remembers names of headers that are let in, but no long ones', () => {
-    const headerNames = new HeaderNames(defaultCredentialConfig, (text) => text === 'x-user');
+    const headerNames = new HeaderNames(defaultCredentialConfig, {
+      matches: (text) => text === 'x-user',
+      patterns: ['x-user'],
+    });
     const find = (text: string) => headerNames.find(Buffer.from(text), 0, text.length);
     const known = (text: string) => headerNames.known(Buffer.from(text), 0, text.length);
     for (const text of ['', 'a', 'X-User', 'x-other', 'x'.repeat(128)]) {
@@ -217,7 +220,12 @@ describe('a CheckRequest read where it lies', () => {
     assert.equal(known('Authorization')?.role, 'credential');
     assert.equal(known('X-API-Key')?.role, 'api-key');
     const one = { ...defaultCredentialConfig, header: 'x-api-key' };
-    const read = requestOfEnvoy([['x-api-key', 'Token tgk_a']], {}, {}, new HeaderNames(one, () => false));
+    const read = requestOfEnvoy(
+      [['x-api-key', 'Token tgk_a']],
+      {},
+      {},
+      new HeaderNames(one, { matches: () => false, patterns: [] }),
+    );
     assert.equal(read.plainCredential(), null, 'where two may stand, one alone is not looked for');
   });
 

@@ -7,9 +7,9 @@ type Attributes = NonNullable<Parameters<typeof CheckRequest.fromPartial>[0]['at
 type Http = NonNullable<NonNullable<Attributes['request']>['http']>;
 
 /** Where nothing can be forged. */
-export const plainNames = new HeaderNames(defaultCredentialConfig, () => false);
+export const plainNames = new HeaderNames(defaultCredentialConfig, { matches: () => false, patterns: [] });
 /** Where all can be that is no credential. */
-export const allForgeable = new HeaderNames(defaultCredentialConfig, () => true);
+export const allForgeable = new HeaderNames(defaultCredentialConfig, { matches: () => true, patterns: ['*'] });
 
 /** A request as Envoy sends it with `encode_raw_headers`, and as it is read here. */
 export function requestOfEnvoy(

@@ -72,7 +72,7 @@ export class CheckRequestView implements RuledRequest {
   #credential = absent;
   #credentialCount = 0;
   #apiKeyCount = 0;
-  /** Every name is remembered, and none is forgeable: so it is in almost every request. */
+  /** Every name that might be is remembered as none that is forgeable: so it is in almost every request. */
   #isHonest = true;
 
   constructor(bytes: Buffer, names: HeaderNames) {
@@ -167,6 +167,7 @@ export class CheckRequestView implements RuledRequest {
     if (names === this.#names && this.#isHonest) return null;
     const forged = new Set<string>();
     this.#eachHeader((start, end) => {
+      if (names.isOther(this.#bytes, start, end)) return;
       const { role, text } = names.find(this.#bytes, start, end);
       if (role === 'forgeable') forged.add(text);
     });
@@ -216,6 +217,7 @@ export class CheckRequestView implements RuledRequest {
   }
 
   #note(): void {
+    if (this.#names.isOther(this.#bytes, this.#nameStart, this.#nameEnd)) return;
     const name = this.#names.known(this.#bytes, this.#nameStart, this.#nameEnd);
     switch (name?.role) {
       case 'other':

@@ -20,7 +20,7 @@ function requestWith(names: readonly string[], known?: HeaderNames) {
 
 describe('an answer that lets in', () => {
   it('is one message as any encoder writes it, however long, and whatever it tells the caller', () => {
-    const answers = new OkAnswers(defaultCredentialConfig, [], () => false);
+    const answers = new OkAnswers(defaultCredentialConfig, [], { matches: () => false, patterns: [] });
     for (const length of [1, 60, 80, 100, 127, 128, 16_200, 16_300, 16_384, 70_000]) {
       const headers = [['authorization', 'a'.repeat(length)]] as const;
       const allowed = { outcome: 'allow', kind: 'jwt', token: '', headers } as const;
@@ -43,7 +43,10 @@ describe('an answer that lets in', () => {
 
   it('takes off what is forged wherever it stands, whatever stood there before', () => {
     const forgeable = ['x-user', 'x-role', 'x-user-id', 'x-user-ad'];
-    const answers = new OkAnswers(defaultCredentialConfig, [], (name) => forgeable.includes(name));
+    const answers = new OkAnswers(defaultCredentialConfig, [], {
+      matches: (name) => forgeable.includes(name),
+      patterns: forgeable,
+    });
     const allowed = { outcome: 'allow', kind: 'jwt', token: '', headers: [] } as const;
     const removed = (names: readonly string[]) => {
       const { httpResponse } = CheckResponse.decode(answers.of(allowed, requestWith(names, answers.names)));

@@ -8,6 +8,7 @@ import type { CredentialConfig } from '../decision/credential.ts';
 import type { HeaderPairs, RuledDecision } from '../rules/rules.ts';
 import type { CheckRequestView } from './check-request.ts';
 import { HeaderNames } from './header-names.ts';
+import type { HeaderTest } from './identity-headers.ts';
 import { tagOf } from './protobuf-reader.ts';
 import { ProtobufWriter } from './protobuf-writer.ts';
 
@@ -25,12 +26,15 @@ export class OkAnswers {
   /**
    * @param upstream Names that rules give to an upstream. They, and those of credentials, are taken off every request, since
    *   Envoy may not show what it has (`allowed_headers`).
-   * @param isForgeable Tells the names, in lower case, that are taken off where they are.
+   * @param forgeable Tells the names that are taken off where they are.
    */
-  constructor(credential: CredentialConfig, upstream: readonly string[], isForgeable: (name: string) => boolean) {
+  constructor(credential: CredentialConfig, upstream: readonly string[], forgeable: HeaderTest) {
     const always = new Set([credential.header, credential.apiKeyHeader, ...upstream]);
     this.#always = always;
-    this.names = new HeaderNames(credential, (name) => isForgeable(name) && !always.has(name));
+    this.names = new HeaderNames(credential, {
+      matches: (name) => forgeable.matches(name) && !always.has(name),
+      patterns: forgeable.patterns,
+    });
   }
 
   of(decision: Accepted, request: CheckRequestView): Uint8Array {

@@ -46,13 +46,13 @@ export function createExtAuthzHandler(
   { decide, rules = () => noRules, logger, registry }: Pick<ExtAuthzDeps, 'decide' | 'rules' | 'logger' | 'registry'>,
   { removeHeaders, credential = defaultCredentialConfig }: Pick<ExtAuthzConfig, 'removeHeaders' | 'credential'>,
 ): UnaryMethod['handle'] {
-  const isForgeable = createRuledHeaderTest(
+  const forgeable = createRuledHeaderTest(
     [...identityHeaders, ...removeHeaders, credential.header, credential.apiKeyHeader, 'authorization', 'dpop'],
     rules,
   );
   const okAnswers = madeOfRules(
     rules,
-    ({ upstreamHeaders }) => new OkAnswers(credential, upstreamHeaders, isForgeable()),
+    ({ upstreamHeaders }) => new OkAnswers(credential, upstreamHeaders, forgeable()),
   );
   const failures = new Counter({
     name: 'tg_gateway_ext_authz_failures_total',

@@ -4,6 +4,8 @@
  */
 import type { CredentialConfig } from '../decision/credential.ts';
 import { hashOfMore, isSame } from '../octets.ts';
+import type { HeaderTest } from './identity-headers.ts';
+import { NameFilter } from './name-filter.ts';
 
 export interface HeaderName {
   readonly octets: Buffer;
@@ -19,13 +21,20 @@ const octetsKept = 128;
 
 export class HeaderNames {
   readonly credential: CredentialConfig;
-  readonly #isForgeable: (name: string) => boolean;
+  readonly #forgeable: HeaderTest;
+  readonly #filter: NameFilter;
   readonly #known: (HeaderName | null)[] = new Array<HeaderName | null>(2 * sets).fill(null);
 
-  /** @param isForgeable Of a name in lower case that is none of those in which a credential may stand. */
-  constructor(credential: CredentialConfig, isForgeable: (name: string) => boolean) {
+  /** @param forgeable Asked of names in lower case that are none of those in which a credential may stand. */
+  constructor(credential: CredentialConfig, forgeable: HeaderTest) {
     this.credential = credential;
-    this.#isForgeable = isForgeable;
+    this.#forgeable = forgeable;
+    this.#filter = new NameFilter([credential.header, credential.apiKeyHeader, ...forgeable.patterns]);
+  }
+
+  /** True only of a name whose role is `other`, and of most of these. */
+  isOther(bytes: Buffer, start: number, end: number): boolean {
+    return !this.#filter.mayHave(bytes, start, end);
   }
 
   /** The name from `start` to `end`, in any case; null where it is not remembered, and no credential may stand in it. */
@@ -67,7 +76,7 @@ export class HeaderNames {
   #roleOf(name: string): HeaderName['role'] {
     if (name === this.credential.apiKeyHeader) return 'api-key';
     if (name === this.credential.header) return 'credential';
-    return this.#isForgeable(name) ? 'forgeable' : 'other';
+    return this.#forgeable.matches(name) ? 'forgeable' : 'other';
   }
 }
 

@@ -6,32 +6,41 @@ export const identityHeaders: readonly string[] = ['x-forwarded-user', 'x-user*'
 /** A header's name (RFC 9110 section 5.1), or the begin of one with a `*` for any rest. */
 const patternSyntax = /^[!#$%&'+.^_`|~0-9A-Za-z-]+\*?$/;
 
-/**
- * Tells headers by name, in any case. Upstreams that map names to variables cannot tell `_`, `.` and the like from `-`, so
- * here they are the same. Throws when a pattern is none.
- */
-function createHeaderTest(patterns: readonly string[]): (name: string) => boolean {
+/** Tells headers by name. */
+export interface HeaderTest {
+  /** Of a name in any case. */
+  matches(name: string): boolean;
+  /** All it matches, normalized: a name, or the begin of one with a `*` for any rest. */
+  readonly patterns: readonly string[];
+}
+
+/** Throws when a pattern is none. */
+function createHeaderTest(patterns: readonly string[]): HeaderTest {
   const exact = new Set<string>();
   const prefixes: string[] = [];
   for (const pattern of patterns) {
     if (!patternSyntax.test(pattern)) throw new Error(`${JSON.stringify(pattern)} is no name of a header`);
-    if (pattern.endsWith('*')) prefixes.push(normalize(pattern.slice(0, -1)));
-    else exact.add(normalize(pattern));
+    if (pattern.endsWith('*')) prefixes.push(normalizeHeaderName(pattern.slice(0, -1)));
+    else exact.add(normalizeHeaderName(pattern));
   }
-  return (name) => {
-    const candidate = normalize(name);
-    return exact.has(candidate) || prefixes.some((prefix) => candidate.startsWith(prefix));
+  return {
+    matches(name) {
+      const candidate = normalizeHeaderName(name);
+      return exact.has(candidate) || prefixes.some((prefix) => candidate.startsWith(prefix));
+    },
+    patterns: [...exact, ...prefixes.map((prefix) => `${prefix}*`)],
   };
 }
 
 /** As createHeaderTest, of the patterns given and of what the rules in force give to an upstream. */
-export function createRuledHeaderTest(
-  patterns: readonly string[],
-  rules: () => RuleSet,
-): () => (name: string) => boolean {
+export function createRuledHeaderTest(patterns: readonly string[], rules: () => RuleSet): () => HeaderTest {
   return madeOfRules(rules, ({ upstreamHeaders }) => createHeaderTest([...patterns, ...upstreamHeaders]));
 }
 
-function normalize(name: string): string {
+/**
+ * Upstreams that map names to variables cannot tell `_`, `.` and the like from `-`, so here they are the same. As long as
+ * before, character by character.
+ */
+export function normalizeHeaderName(name: string): string {
   return name.toLowerCase().replaceAll(/[^a-z0-9]/g, '-');
 }
