@@ -72,7 +72,7 @@ export class CheckRequestView implements RuledRequest {
   #credential = absent;
   #credentialCount = 0;
   #apiKeyCount = 0;
-  /** Every name that might be is remembered as none that is forgeable: so it is in almost every request. */
+  /** Every name that is not plainly another is remembered, and none is forgeable: so it is in almost every request. */
   #isHonest = true;
 
   constructor(bytes: Buffer, names: HeaderNames) {

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { CheckResponse } from '@token-gateway/schemas/ext-authz';
+import fc from 'fast-check';
 import { defaultCredentialConfig } from '../decision/credential.ts';
+import { noRules } from '../rules/rules.ts';
 import { requestOfEnvoy } from './check-request.testing.ts';
 import { OkAnswers } from './check-response.ts';
 import type { HeaderNames } from './header-names.ts';
+import { createRuledHeaderTest } from './identity-headers.ts';
 
 /** One whose headers are the client's own. */
 const request = requestWith([]);
@@ -43,9 +46,10 @@ describe('an answer that lets in', () => {
 
   it('takes off what is forged wherever it stands, whatever stood there before', () => {
     const forgeable = ['x-user', 'x-role', 'x-user-id', 'x-user-ad'];
+    // None is told apart by its length and two octets alone.
     const answers = new OkAnswers(defaultCredentialConfig, [], {
       matches: (name) => forgeable.includes(name),
-      patterns: forgeable,
+      patterns: ['*'],
     });
     const allowed = { outcome: 'allow', kind: 'jwt', token: '', headers: [] } as const;
     const removed = (names: readonly string[]) => {
@@ -72,4 +76,52 @@ describe('an answer that lets in', () => {
       ]);
     }
   });
+
+  it('takes off what is forged however it is spelled, also where other rules are in force than when it was read', () => {
+    const pattern = fc
+      .tuple(textOf('x-_aA0', { minLength: 1, maxLength: 33 }), fc.constantFrom('', '*'))
+      .map(([begin, end]) => begin + end);
+    const patterns = fc.array(pattern, { maxLength: 4 });
+    const allowed = { outcome: 'allow', kind: 'jwt', token: '', headers: [] } as const;
+    fc.assert(
+      fc.property(
+        patterns,
+        patterns,
+        fc.array(textOf('xX-_.aA0\u00c4', { maxLength: 36 })),
+        fc.infiniteStream(fc.nat(3)),
+        (before, now, others, spelling) => {
+          const respelled = (text: string) => [...text].map((each) => spell(each, spelling.next().value)).join('');
+          const begins = [...before, ...now].map((each) => each.replace('*', ''));
+          const sent = [
+            ...others,
+            ...begins.map(respelled),
+            ...begins.map((begin) => respelled(begin) + (others[0] ?? 'a')),
+          ];
+          const testOf = (some: readonly string[]) => createRuledHeaderTest([...some], () => noRules)();
+          const [was, is] = [testOf(before), testOf(now)];
+          const answers = new OkAnswers(defaultCredentialConfig, [], is);
+          for (const names of [new OkAnswers(defaultCredentialConfig, [], was).names, answers.names]) {
+            const read = requestWith(sent, names);
+            const lower = sent.map((name) => Buffer.from(name).toString('latin1').toLowerCase());
+            const forged = [...new Set(lower.filter((name) => is.matches(name)))];
+            for (let count = 0; count < 2; count += 1) {
+              const { httpResponse } = CheckResponse.decode(answers.of(allowed, read));
+              const { headersToRemove } = httpResponse?.$case === 'okResponse' ? httpResponse.value : assert.fail();
+              assert.deepEqual(headersToRemove.slice(2), forged);
+            }
+          }
+        },
+      ),
+      { numRuns: 1000 },
+    );
+  });
 });
+
+const textOf = (characters: string, sizes: { minLength?: number; maxLength: number }) =>
+  fc.array(fc.constantFrom(...characters), sizes).map((all) => all.join(''));
+
+/** One of those that are the same in a name. */
+function spell(character: string, which: number): string {
+  if (/[-_]/.test(character)) return ['-', '_', '.', '\u00c4'][which] ?? '-';
+  return which % 2 === 0 ? character.toLowerCase() : character.toUpperCase();
+}

@@ -134,9 +134,9 @@ export function createForwardAuth(
   /** Whether a client sent what the proxy would pass on. */
   function hasForged(headers: Headers, { removesAnswered }: Dialect): boolean {
     if (removesAnswered) return false;
-    const test = removed();
+    const removedNames = removed();
     const overwritten = answered();
-    return [...headers.keys()].some((name) => test.matches(name) && !overwritten.includes(name));
+    return [...headers.keys()].some((name) => removedNames.matches(name) && !overwritten.includes(name));
   }
 
   function allow(
@@ -148,8 +148,8 @@ export function createForwardAuth(
   ): void {
     const answer = new Map(answered().map((name) => [name, '']));
     if (dialect.removesAnswered) {
-      const test = removed();
-      for (const name of headers.keys()) if (test.matches(name)) answer.set(name, '');
+      const removedNames = removed();
+      for (const name of headers.keys()) if (removedNames.matches(name)) answer.set(name, '');
     }
     for (const [name, value] of given) answer.set(name, value);
     const empty = [...answer.keys()].filter((name) => answer.get(name) === '');

@@ -84,10 +84,10 @@ export function createForwardedFields(removeHeaders: readonly string[], rules: (
   return {
     request({ headers, version, host, address }, given) {
       const isHopByHop = hopByHopTest(headers);
-      const test = removed();
+      const removedNames = removed();
       const fields = new Map<string, Fields[number]>();
       for (const [key, { name, values }] of headers) {
-        if (!test.matches(key) && !isHopByHop(key)) fields.set(key, [name, [...values]]);
+        if (!removedNames.matches(key) && !isHopByHop(key)) fields.set(key, [name, [...values]]);
       }
       const set = (name: string, ...values: string[]) => fields.set(name, [name, values]);
       for (const [name, value] of given) set(name, value);
@@ -99,8 +99,8 @@ export function createForwardedFields(removeHeaders: readonly string[], rules: (
       return [...fields.values()];
     },
     requestTrailers(raw) {
-      const test = removed();
-      return trailers(raw).filter(([name]) => !test.matches(name));
+      const removedNames = removed();
+      return trailers(raw).filter(([name]) => !removedNames.matches(name));
     },
     answer(raw) {
       const isHopByHop = hopByHopTest(readHeaders(raw));

@@ -8,9 +8,8 @@ const patternSyntax = /^[!#$%&'+.^_`|~0-9A-Za-z-]+\*?$/;
 
 /** Tells headers by name. */
 export interface HeaderTest {
-  /** Of a name in any case. */
   matches(name: string): boolean;
-  /** All it matches, normalized: a name, or the begin of one with a `*` for any rest. */
+  /** At least all it matches: names, or begins of them with a `*` for any rest. What is none of these is not looked at. */
   readonly patterns: readonly string[];
 }
 
@@ -38,8 +37,8 @@ export function createRuledHeaderTest(patterns: readonly string[], rules: () => 
 }
 
 /**
- * Upstreams that map names to variables cannot tell `_`, `.` and the like from `-`, so here they are the same. As long as
- * before, character by character.
+ * Upstreams that map names to variables cannot tell `_`, `.` and the like from `-`, so here they are the same, in any case.
+ * Each octet of a name, read as ISO 8859-1, becomes one character by itself.
  */
 export function normalizeHeaderName(name: string): string {
   return name.toLowerCase().replaceAll(/[^a-z0-9]/g, '-');

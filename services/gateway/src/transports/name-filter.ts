@@ -7,19 +7,19 @@ import { normalizeHeaderName } from './identity-headers.ts';
 
 /** Of letters, digits, and all that a normalized name has a `-` for. */
 const kinds = 64;
-const kindOf = Uint8Array.from({ length: 256 }, (_, octet) => {
-  const place = '-abcdefghijklmnopqrstuvwxyz0123456789'.indexOf(normalizeHeaderName(String.fromCharCode(octet)));
-  return Math.max(0, place);
-});
-const lengthMax = 31;
+const kindOf = Uint8Array.from({ length: 256 }, (_, octet) =>
+  '-abcdefghijklmnopqrstuvwxyz0123456789'.indexOf(normalizeHeaderName(String.fromCharCode(octet))),
+);
+/** Of that length and all above. */
+const lastBit = 31;
 
 export class NameFilter {
   /** By the kinds of the first octet and of the third, which is behind an `x-`: the lengths, as bits, that a name may have. */
   readonly #lengths = new Int32Array(kinds * kinds);
 
-  /** @param patterns Names, normalized or not, or begins of them with a `*` for any rest. */
+  /** @param patterns Names, or begins of them with a `*` for any rest. */
   constructor(patterns: readonly string[]) {
-    for (const pattern of patterns) this.#add(pattern.replace(/\*$/, ''), pattern.endsWith('*'));
+    for (const pattern of patterns) this.#add(normalizeHeaderName(pattern.replace(/\*$/, '')), pattern.endsWith('*'));
   }
 
   /** False only of a name that is none of them. */
@@ -47,7 +47,6 @@ function kindsAt(text: string, at: number): Iterable<number> {
   return Number.isNaN(octet) ? Array(kinds).keys() : [kindOf[octet] as number];
 }
 
-/** One for all that are longer. */
 function bitOf(length: number): number {
-  return 1 << Math.min(length, lengthMax);
+  return 1 << Math.min(length, lastBit);
 }
