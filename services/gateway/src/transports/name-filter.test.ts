@@ -31,5 +31,6 @@ describe('a filter of names', () => {
   it('lets everything through where anything may be meant', () => {
     const filter = new NameFilter(['*']);
     fc.assert(fc.property(fc.string(), (name) => mayHave(filter, name)));
+    assert.ok(mayHave(new NameFilter(['x-\u2013user']), 'x--user'), 'as a test of headers reads the pattern');
   });
 });
