@@ -14,10 +14,16 @@ import { sqlStateOf } from './sql-state.ts';
 type Sql = postgres.Sql;
 
 /** Rejects with `database_unavailable` what has no answer in time, and what failed because of the connection. */
-export async function answered<T>(operation: PromiseLike<T>, clock: Clock, deadlineMs: number): Promise<T> {
+export async function answered<T>(
+  operation: PromiseLike<T>,
+  clock: Clock,
+  deadlineMs: number,
+  onLate: () => void = () => {},
+): Promise<T> {
   const late = Promise.withResolvers<never>();
   const timer = clock.setTimer(() => {
     late.reject(new ServiceError('database_unavailable', { detail: `no answer within ${deadlineMs} ms` }));
+    onLate();
   }, deadlineMs);
   try {
     return await Promise.race([operation, late.promise]);
@@ -115,16 +121,16 @@ export function createGuardedClient(connect: () => Sql, clock: Clock, deadlineMs
     };
     // An operation that is refused was answered, too.
     operation.then(() => settled(), settled);
+    const giveUp = (): void => {
+      if (answeredAtMs >= startedAtMs || client !== current) return;
+      current = open();
+      void client.end({ timeout: 0 });
+    };
     underWay.add(operation);
     try {
-      return await answered(operation, clock, deadlineMs);
+      return await answered(operation, clock, deadlineMs, giveUp);
     } finally {
       underWay.delete(operation);
-      const overdue = clock.now().monotonicMs - startedAtMs >= deadlineMs;
-      if (overdue && answeredAtMs < startedAtMs && client === current) {
-        current = open();
-        void client.end({ timeout: 0 });
-      }
     }
   }
 
