@@ -12,6 +12,8 @@ import { fullChain, type System, startSystem } from '../system/system.ts';
 
 const requestEveryMs = 50;
 const busyRequestEveryMs = 5;
+/** What is asked beyond that would only wait for two cores that have no more, while processes start, longer than it may. */
+const underWayMax = 16;
 const revokeEveryMs = 900;
 /** Fewer than an address may try at once of what is none (decision 0023): each has to be refused for what it is. */
 const victimsMax = 45;
@@ -42,7 +44,7 @@ await partsSuite('a rolling restart', ['postgres', 'kafka', 'redis', 'envoy'], (
     return keys;
   };
 
-  /** Requests with valid credentials, one every so often, whether those before were answered or not. */
+  /** Requests with valid credentials, one every so often, though others are under way. */
   async function beginLoad(test: TestContext, everyMs: number) {
     const { envoy, edges } = system;
     assert.ok(envoy !== null);
@@ -66,6 +68,7 @@ await partsSuite('a rolling restart', ['postgres', 'kafka', 'redis', 'envoy'], (
     let turn = 0;
     const sinceMs = () => (performance.now() - phaseBegan).toFixed(0);
     function ask(): void {
+      if (underWay.size >= underWayMax) return;
       const [kind, credential] = Object.entries(kinds)[turn++ % 4] ?? ['', async () => ({})];
       const began = `${phase}, ${sinceMs()} ms`;
       const fail = (why: string) => failures.push(`${kind}: ${began}, to ${phase}, ${sinceMs()} ms: ${why}`);
