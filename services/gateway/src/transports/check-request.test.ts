@@ -7,6 +7,7 @@ import { defaultCredentialConfig, findCredential, isAll, isWellFormed } from '..
 import { allForgeable, plainNames, requestOfEnvoy } from './check-request.testing.ts';
 import { readCheckRequest as readBy } from './check-request.ts';
 import { HeaderNames } from './header-names.ts';
+import { createHeaderTest } from './identity-headers.ts';
 
 const text = fc.oneof(fc.string({ maxLength: 40 }), fc.string({ unit: 'grapheme', maxLength: 20 }));
 const name = fc.constantFrom(
@@ -201,10 +202,7 @@ describe('a CheckRequest read where it lies', () => {
   });
 
   it('remembers names of headers that are let in, but no long ones', () => {
-    const headerNames = new HeaderNames(defaultCredentialConfig, {
-      matches: (text) => text === 'x-user',
-      patterns: ['x-user'],
-    });
+    const headerNames = new HeaderNames(defaultCredentialConfig, createHeaderTest(['x-user']));
     const find = (text: string) => headerNames.find(Buffer.from(text), 0, text.length);
     const known = (text: string) => headerNames.known(Buffer.from(text), 0, text.length);
     for (const text of ['', 'a', 'X-User', 'x-other', 'x'.repeat(128)]) {
@@ -220,12 +218,7 @@ describe('a CheckRequest read where it lies', () => {
     assert.equal(known('Authorization')?.role, 'credential');
     assert.equal(known('X-API-Key')?.role, 'api-key');
     const one = { ...defaultCredentialConfig, header: 'x-api-key' };
-    const read = requestOfEnvoy(
-      [['x-api-key', 'Token tgk_a']],
-      {},
-      {},
-      new HeaderNames(one, { matches: () => false, patterns: [] }),
-    );
+    const read = requestOfEnvoy([['x-api-key', 'Token tgk_a']], {}, {}, new HeaderNames(one, createHeaderTest([])));
     assert.equal(read.plainCredential(), null, 'where two may stand, one alone is not looked for');
   });
 

@@ -2,12 +2,13 @@ import { CheckRequest } from '@token-gateway/schemas/ext-authz';
 import { defaultCredentialConfig } from '../decision/credential.ts';
 import { type CheckRequestView, readCheckRequest } from './check-request.ts';
 import { HeaderNames } from './header-names.ts';
+import { createHeaderTest } from './identity-headers.ts';
 
 type Attributes = NonNullable<Parameters<typeof CheckRequest.fromPartial>[0]['attributes']>;
 type Http = NonNullable<NonNullable<Attributes['request']>['http']>;
 
 /** Where nothing can be forged. */
-export const plainNames = new HeaderNames(defaultCredentialConfig, { matches: () => false, patterns: [] });
+export const plainNames = new HeaderNames(defaultCredentialConfig, createHeaderTest([]));
 /** Where all can be that is no credential. */
 export const allForgeable = new HeaderNames(defaultCredentialConfig, { matches: () => true, patterns: ['*'] });
 

@@ -14,7 +14,7 @@ export interface HeaderTest {
 }
 
 /** Throws when a pattern is none. */
-function createHeaderTest(patterns: readonly string[]): HeaderTest {
+export function createHeaderTest(patterns: readonly string[]): HeaderTest {
   const exact = new Set<string>();
   const prefixes: string[] = [];
   for (const pattern of patterns) {
@@ -27,7 +27,7 @@ function createHeaderTest(patterns: readonly string[]): HeaderTest {
       const candidate = normalizeHeaderName(name);
       return exact.has(candidate) || prefixes.some((prefix) => candidate.startsWith(prefix));
     },
-    patterns: [...exact, ...prefixes.map((prefix) => `${prefix}*`)],
+    patterns,
   };
 }
 
