@@ -28,6 +28,8 @@ export interface HandlerCost {
   /** How much more, in us, and how many times as much, in turns beside each other. */
   readonly more: Summary;
   readonly times: Summary;
+  /** What all turns cost together, that many times as much: with all that garbage collectors did, and neighbours. */
+  readonly timesInAll: number;
 }
 
 const compilersMs = 4000;
@@ -79,5 +81,10 @@ export async function measureHandler({
     hit: summarize(pairs.map(({ hit }) => hit)),
     more: summarize(pairs.map(({ hit, floor }) => hit - floor)),
     times: summarize(pairs.map(({ hit, floor }) => hit / floor)),
+    timesInAll: sumOf(pairs, 'hit') / sumOf(pairs, 'floor'),
   }));
+}
+
+function sumOf(pairs: readonly Pair[], which: keyof Pair): number {
+  return pairs.reduce((sum, pair) => sum + pair[which], 0);
 }
