@@ -7,6 +7,7 @@ import {
   type Database,
   type HttpApp,
   type IdentityClient,
+  inTime,
   type KeyVault,
   type Logger,
   noAuditTrail,
@@ -38,7 +39,7 @@ import { createDocumentFetcher, createDocumentPoster } from './providers/documen
 import { createIntrospectionSecrets } from './providers/introspection-secrets.ts';
 import { createIntrospector } from './providers/introspector.ts';
 import { keyOwnersOf } from './providers/provider-configuration.ts';
-import { createProviderDirectory } from './providers/provider-directory.ts';
+import { createProviderDirectory, type ProviderList } from './providers/provider-directory.ts';
 import { createProviderKeys } from './providers/provider-keys.ts';
 import { createDatabaseReplayStore } from './replay/database.ts';
 import { type SignalPoll, startPolling } from './signals/polling.ts';
@@ -105,9 +106,11 @@ const introspectionsMax = 16;
 const pollBytesMax = 4 * 1024 * 1024;
 const providerListCooldownMs = 250;
 const generationCooldownMs = 250;
+/** Whoever has its keys by then has its first tokens read at once; none holds up the start for longer. */
+const aheadMsMax = 2000;
 const providerKeys = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 1000 };
 
-/** Migrates the database, registers clients, and makes sure of a signing key. Closing leaves the database open. */
+/** Migrates the database, registers clients, makes sure of a signing key, and asks providers for their keys. Closing leaves the database open. */
 export async function createAuthServer(deps: AuthServerDeps, config: AuthServerConfig): Promise<AuthServer> {
   const { database, identity, clock, logger, registry } = deps;
   const { identityTimeoutMs } = config;
@@ -132,8 +135,9 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     allowInsecure: config.allowInsecureProviders,
   });
   const keys = createProviderKeys({ fetchDocument, clock, logger }, providerKeys);
+  const follow = ({ providers }: Pick<ProviderList, 'providers'>) => keys.follow({ providers: keyOwnersOf(providers) });
   const directory = createProviderDirectory(
-    { identity, clock, onList: ({ providers }) => keys.retain({ providers: keyOwnersOf(providers) }) },
+    { identity, clock, onList: (list) => void follow(list) },
     { identityTimeoutMs, cooldownMs: providerListCooldownMs },
   );
 
@@ -231,6 +235,10 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
   const polling = (config.signalPolls ?? []).map((poll) =>
     startPolling({ postDocument, receiveSignal, clock, logger }, poll),
   );
+  // Beside the directory: by its list, a provider that comes a moment later would be unknown.
+  const ahead = identity.listProviders({ timeoutMs: identityTimeoutMs }).then(follow);
+  const asked = ahead.catch((error: unknown) => logger.warn({ err: error }, 'providers are not known yet'));
+  await inTime(clock, aheadMsMax, asked, () => {});
   return {
     app,
     exchange,

@@ -63,7 +63,7 @@ async function read(claims: Record<string, unknown>, header: Partial<JWTHeaderPa
   const times = { ageMaxMs: 1000, outageMaxMs: 1000, cooldownMs: 0 };
   const keys = createProviderKeys({ fetchDocument, clock, logger }, times);
   const directory = createProviderDirectory(
-    { identity: identity.client, clock, onList: keys.retain },
+    { identity: identity.client, clock, onList: (list) => void keys.follow(list) },
     { identityTimeoutMs: 5000, cooldownMs: 0 },
   );
   const external = createExternalTokenReader({ directory, verifier: createJoseVerifier(keys), clock, logger });

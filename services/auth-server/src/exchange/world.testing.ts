@@ -23,7 +23,7 @@ export async function startWorld() {
     { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 1000 },
   );
   const directory = createProviderDirectory(
-    { identity: authority.client, clock, onList: keys.retain },
+    { identity: authority.client, clock, onList: (list) => void keys.follow(list) },
     { identityTimeoutMs: 1000, cooldownMs: 250 },
   );
   let tokenCount = 0;

@@ -148,9 +148,36 @@ suite('keys of a provider', () => {
   test('keys of configurations that are no longer are forgotten', async () => {
     const { keys, asked } = world();
     await keys.find(provider, header('1'));
-    keys.retain({ providers: [] });
+    await keys.follow({ providers: [] });
     await keys.find(provider, header('1'));
     assert.equal(asked.length, 4);
+  });
+
+  test('the first token of a provider waits for none of its documents, nor for another provider that hangs', async () => {
+    const { keys, asked, clock, slowly } = world();
+    const hanging = { ...provider, id: 'prv_2', issuer: 'https://hanging.example.com' };
+    slowly(1000);
+    const followed = keys.follow({ providers: [provider, hanging] });
+    await clock.advance(2000);
+    await followed;
+    assert.equal(asked.length, 3);
+    await keys.find(provider, header('1'));
+    await keys.follow({ providers: [provider, hanging] });
+    assert.equal(asked.length, 3);
+  });
+
+  test('keys in use are fetched anew before they are too old, and no token waits for it', async () => {
+    const { keys, asked, clock, slowly, documents } = world();
+    await keys.find(provider, header('1'));
+    slowly(10_000);
+    await clock.advance(config.ageMaxMs / 2);
+    await keys.find(provider, header('1'));
+    assert.equal(asked.length, 3);
+    documents.set(jwksUrl, { keys: [key2] });
+    await clock.advance(20_000);
+    slowly(0);
+    assert.equal(asked.length, 4);
+    await assert.rejects(keys.find(provider, header('1')), { code: 'token_key_unknown' });
   });
 
   for (const [what, discovered] of Object.entries({

@@ -11,8 +11,11 @@ export interface ProviderKeys {
    * `provider_unavailable` when that cannot be known.
    */
   find(provider: Provider, header: JWSHeaderParameters): Promise<CryptoKey>;
-  /** Forgets the keys of configurations that are no longer. */
-  retain(list: Pick<ProviderList, 'providers'>): void;
+  /**
+   * Forgets the keys of configurations that are no longer, and asks for those of new ones before a token needs them.
+   * Resolves when each of these was asked for once, however that went.
+   */
+  follow(list: Pick<ProviderList, 'providers'>): Promise<void>;
 }
 
 interface Deps {
@@ -22,7 +25,7 @@ interface Deps {
 }
 
 interface Config {
-  /** For how long keys are used without asking the provider. */
+  /** For how long keys are used without asking the provider. Past half of it, a use has them fetched meanwhile. */
   readonly ageMaxMs: number;
   /** For how long keys are used when the provider cannot be asked. */
   readonly outageMaxMs: number;
@@ -44,6 +47,10 @@ const lowOrderPoints: ReadonlySet<string> = new Set([
   'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
 ]);
 
+/** Of a longer list of new configurations, the others are asked when a token needs them. */
+const aheadMax = 256;
+const aheadConcurrency = 8;
+
 /** Whether others than the provider can sign with a key that it publishes: by mistake, or by whoever wrote there. */
 function isWeak(key: unknown): boolean {
   if (typeof key !== 'object' || key === null) return true;
@@ -58,22 +65,33 @@ function isWeak(key: unknown): boolean {
 /** Keys of all providers, by the revision of a provider's configuration and by where they are: a new one starts without any. */
 export function createProviderKeys(deps: Deps, config: Config): ProviderKeys {
   const sets = new Map<string, KeySet>();
+  let followed: ReadonlySet<string> = new Set();
   const nameOf = (provider: Provider): string =>
     [provider.id, provider.revision, provider.issuer, provider.jwksUri].join(' ');
 
+  function setOf(provider: Provider): KeySet {
+    const name = nameOf(provider);
+    const known = sets.get(name);
+    if (known !== undefined) return known;
+    const set = new KeySet(provider, deps, config);
+    sets.set(name, set);
+    return set;
+  }
+
   return {
-    find(provider, header) {
-      const name = nameOf(provider);
-      let set = sets.get(name);
-      if (set === undefined) {
-        set = new KeySet(provider, deps, config);
-        sets.set(name, set);
-      }
-      return set.find(header);
-    },
-    retain(list) {
-      const names = new Set(list.providers.map(nameOf));
+    find: (provider, header) => setOf(provider).find(header),
+    async follow({ providers }) {
+      const names = new Set(providers.map(nameOf));
       for (const name of sets.keys()) if (!names.has(name)) sets.delete(name);
+      const waiting = providers.filter((provider) => !followed.has(nameOf(provider))).slice(0, aheadMax);
+      followed = names;
+      const askInTurn = async () => {
+        for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+          // Perhaps it is no longer.
+          if (followed.has(nameOf(next))) await setOf(next).fetchFirst();
+        }
+      };
+      await Promise.all(Array.from({ length: aheadConcurrency }, askInTurn));
     },
   };
 }
@@ -106,11 +124,17 @@ class KeySet {
     throw this.#lastAttempt?.failure ?? new ServiceError('token_key_unknown', { detail: this.#provider.id });
   }
 
+  /** Asks the provider unless it was asked already. Never rejects. */
+  async fetchFirst(): Promise<void> {
+    if (this.#lastAttempt === null) await this.#fetchUnlessCooling();
+  }
+
   /** Resolves with keys that may be used, or rejects. Waits for a provider only if the last fetch went well. */
   async #makeRecent(): Promise<void> {
     const keyAgeMs = this.#keyAgeMs();
-    if (keyAgeMs < this.#config.ageMaxMs) return;
+    if (keyAgeMs < this.#config.ageMaxMs / 2) return;
     const fetched = this.#fetchUnlessCooling();
+    if (keyAgeMs < this.#config.ageMaxMs) return;
     const isOutage = this.#lastAttempt?.failure != null && keyAgeMs < this.#config.outageMaxMs;
     if (isOutage) return;
     await fetched;
