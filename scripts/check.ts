@@ -1,6 +1,6 @@
 /**
- * Everything that can be known without real parts, in under a minute: format, lint and layers (biome.json), promises,
- * types, dead code, generated files, unit tests. Prints what a step said only where it failed.
+ * Everything that can be known without real parts: format, lint and layers (biome.json), promises, types, dead code, generated
+ * files, and, unless `--static` leaves them to `npm test`, the unit tests. Prints what a step said only where it failed.
  * @module
  */
 import { spawn } from 'node:child_process';
@@ -10,8 +10,9 @@ import { text } from 'node:stream/consumers';
 
 const root = join(import.meta.dirname, '..');
 
+const unitTests = ['node', 'scripts/test.ts', '--unit', 'schemas', 'packages', 'services', 'scripts'] as const;
 const steps: Readonly<Record<string, readonly string[]>> = {
-  'unit tests': ['node', 'scripts/test.ts', '--unit', 'schemas', 'packages', 'services', 'scripts'],
+  ...(process.argv.includes('--static') ? {} : { 'unit tests': unitTests }),
   'format, lint, layers': ['biome', 'ci', '--error-on-warnings', '--colors=off'],
   promises: ['oxlint', '--type-aware', '--deny-warnings'],
   types: ['tsc'],
