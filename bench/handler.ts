@@ -28,8 +28,8 @@ export interface HandlerCost {
   /** How much more, in us, and how many times as much, in turns beside each other. */
   readonly more: Summary;
   readonly times: Summary;
-  /** What all turns cost together, that many times as much: with all that garbage collectors did, and neighbours. */
-  readonly timesInAll: number;
+  /** The same of the means of all turns: with all that garbage collectors did, and neighbours. */
+  readonly timesOfMeans: number;
 }
 
 const compilersMs = 4000;
@@ -81,7 +81,7 @@ export async function measureHandler({
     hit: summarize(pairs.map(({ hit }) => hit)),
     more: summarize(pairs.map(({ hit, floor }) => hit - floor)),
     times: summarize(pairs.map(({ hit, floor }) => hit / floor)),
-    timesInAll: sumOf(pairs, 'hit') / sumOf(pairs, 'floor'),
+    timesOfMeans: sumOf(pairs, 'hit') / sumOf(pairs, 'floor'),
   }));
 }
 

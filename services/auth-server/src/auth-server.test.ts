@@ -40,9 +40,9 @@ const keyVault = createMemoryKeyVault();
 let database: Database;
 let authServer: AuthServer;
 
-function start(config: Partial<AuthServerConfig> = {}): Promise<AuthServer> {
+function start(config: Partial<AuthServerConfig> = {}, identity = authority.client): Promise<AuthServer> {
   return createAuthServer(
-    { database, identity: authority.client, keyVault, clock, ...createSilentTelemetry() },
+    { database, identity, keyVault, clock, ...createSilentTelemetry() },
     {
       issuer,
       signingAlgorithm: 'ES256',
@@ -312,6 +312,58 @@ suite('token endpoint', () => {
     const response = await authServer.app.inject('/oauth2/token');
     assert.equal(response.statusCode, 405);
     assert.equal(response.headers['allow'], 'POST');
+  });
+});
+
+suite('an auth server that starts', () => {
+  test('has the keys of providers before their first tokens come', async () => {
+    await using provider = await startLocalProvider(clock);
+    authority.addProvider({ issuer: provider.issuer });
+    const started = await start();
+    assert.deepEqual([...provider.requestedPaths], ['/.well-known/openid-configuration', '/jwks']);
+    const { requestCount } = provider;
+    assert.equal((await exchange({ subject_token: await provider.sign() }, started)).status, 200);
+    assert.equal(provider.requestCount, requestCount);
+    await started.close();
+  });
+
+  test('waits no longer than 2 s for an identity, or a provider, that gives no answer, and serves when it does', async () => {
+    const { promise: answer, resolve } = Promise.withResolvers<void>();
+    const { promise: asked, resolve: onAsked } = Promise.withResolvers<void>();
+    let isStarted = false;
+    const starting = start(
+      {},
+      {
+        ...authority.client,
+        async listProviders(options) {
+          onAsked();
+          await answer;
+          return authority.client.listProviders(options);
+        },
+      },
+    ).finally(() => {
+      isStarted = true;
+    });
+    await asked;
+    await clock.advance(1999);
+    assert.equal(isStarted, false);
+    await clock.advance(1);
+    const started = await starting;
+    await using provider = await startLocalProvider(clock);
+    authority.addProvider({ issuer: provider.issuer });
+    resolve();
+    assert.equal((await exchange({ subject_token: await provider.sign() }, started)).status, 200);
+    await started.close();
+  });
+
+  test('starts without an identity that can be reached, and serves when it can', async () => {
+    await using provider = await startLocalProvider(clock);
+    authority.addProvider({ issuer: provider.issuer });
+    authority.isAway = true;
+    const started = await start();
+    authority.isAway = false;
+    assert.equal((await exchange({ subject_token: await provider.sign() }, started)).status, 200);
+    await started.close();
   });
 });
 

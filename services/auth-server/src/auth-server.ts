@@ -108,7 +108,7 @@ const providerListCooldownMs = 250;
 const generationCooldownMs = 250;
 /** Whoever has its keys by then has its first tokens read at once; none holds up the start for longer. */
 const aheadMsMax = 2000;
-const providerKeys = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 1000 };
+const providerKeys = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, outageKnownMs: 60_000, cooldownMs: 1000 };
 
 /** Migrates the database, registers clients, makes sure of a signing key, and asks providers for their keys. Closing leaves the database open. */
 export async function createAuthServer(deps: AuthServerDeps, config: AuthServerConfig): Promise<AuthServer> {
@@ -232,19 +232,21 @@ export async function createAuthServer(deps: AuthServerDeps, config: AuthServerC
     bytesMax: pollBytesMax,
     allowInsecure: config.allowInsecureProviders,
   });
+  // Beside the directory: by its list, a provider that comes a moment later would be unknown.
+  const ahead = identity.listProviders({ timeoutMs: Math.min(identityTimeoutMs, aheadMsMax) }).then(follow);
+  const asked = ahead.catch((error: unknown) => logger.warn({ err: error }, 'providers are not known yet'));
+  await inTime(clock, aheadMsMax, asked, () => {});
   const polling = (config.signalPolls ?? []).map((poll) =>
     startPolling({ postDocument, receiveSignal, clock, logger }, poll),
   );
-  // Beside the directory: by its list, a provider that comes a moment later would be unknown.
-  const ahead = identity.listProviders({ timeoutMs: identityTimeoutMs }).then(follow);
-  const asked = ahead.catch((error: unknown) => logger.warn({ err: error }, 'providers are not known yet'));
-  await inTime(clock, aheadMsMax, asked, () => {});
   return {
     app,
     exchange,
     async close() {
       await Promise.all(polling.map((each) => each.close()));
       await app.close();
+      // Whom nobody was asked of yet, nobody is.
+      await keys.follow({ providers: [] });
       tally.flush();
       administration.flush();
       await closeSigner();

@@ -20,7 +20,7 @@ export async function startWorld() {
   const fetchDocument = createDocumentFetcher({ timeoutMs: 2000, bytesMax: 100_000, allowInsecure: true });
   const keys = createProviderKeys(
     { fetchDocument, clock, logger },
-    { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 1000 },
+    { ageMaxMs: 600_000, outageMaxMs: 86_400_000, outageKnownMs: 60_000, cooldownMs: 1000 },
   );
   const directory = createProviderDirectory(
     { identity: authority.client, clock, onList: (list) => void keys.follow(list) },

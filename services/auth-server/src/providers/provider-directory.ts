@@ -22,7 +22,7 @@ export interface ProviderDirectory {
 interface Deps {
   readonly identity: Pick<IdentityClient, 'listProviders'>;
   readonly clock: Clock;
-  /** Told of each list read, to forget what belongs to none of its providers. */
+  /** Told of each list read, to forget what belongs to none of its providers, and to prepare for those that are new. */
   readonly onList: (list: ProviderList) => void;
 }
 

@@ -6,7 +6,7 @@ import type { Provider } from '@token-gateway/schemas/identity';
 import { exportJWK, generateKeyPair, type JWK } from 'jose';
 import { createProviderKeys } from './provider-keys.ts';
 
-const config = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, cooldownMs: 1000 };
+const config = { ageMaxMs: 600_000, outageMaxMs: 86_400_000, outageKnownMs: 60_000, cooldownMs: 1000 };
 const provider: Provider = {
   id: 'prv_1',
   tenantId: 'ten_1',
@@ -153,24 +153,54 @@ suite('keys of a provider', () => {
     assert.equal(asked.length, 4);
   });
 
-  test('the first token of a provider waits for none of its documents, nor for another provider that hangs', async () => {
-    const { keys, asked, clock, slowly } = world();
-    const hanging = { ...provider, id: 'prv_2', issuer: 'https://hanging.example.com' };
-    slowly(1000);
-    const followed = keys.follow({ providers: [provider, hanging] });
-    await clock.advance(2000);
-    await followed;
-    assert.equal(asked.length, 3);
+  test('the first token of a listed provider waits for none of its documents', async () => {
+    const { keys, asked, clock } = world();
+    await keys.follow({ providers: [provider, { ...provider }] });
+    assert.deepEqual(asked, [discoveryUrl, jwksUrl]);
+    await clock.advance(config.cooldownMs);
     await keys.find(provider, header('1'));
-    await keys.follow({ providers: [provider, hanging] });
-    assert.equal(asked.length, 3);
+    await keys.follow({ providers: [provider] });
+    assert.equal(asked.length, 2);
+  });
+
+  test('of many providers a few are asked at a time, and none that is no longer', async () => {
+    const { keys, asked, clock, slowly } = world();
+    const many = Array.from({ length: 300 }, (_, at) => ({ ...provider, id: `prv_${at}`, jwksUri: jwksUrl }));
+    slowly(1000);
+    const followed = keys.follow({ providers: many });
+    await clock.advance(999);
+    assert.equal(asked.length, 8);
+    await clock.advance(1);
+    assert.equal(asked.length, 16);
+    await clock.advance(40_000);
+    await followed;
+    assert.equal(asked.length, 256);
+
+    const others = many.map((each) => ({ ...each, revision: 2 }));
+    const followedOthers = keys.follow({ providers: others });
+    await keys.follow({ providers: [] });
+    await clock.advance(1000);
+    await followedOthers;
+    assert.equal(asked.length, 264);
+  });
+
+  test('a provider that could not be asked before its first token is asked by that token', async () => {
+    const { keys, documents } = world();
+    const jwks = documents.get(jwksUrl);
+    documents.delete(jwksUrl);
+    await keys.follow({ providers: [provider] });
+    documents.set(jwksUrl, jwks);
+    await keys.find(provider, header('1'));
   });
 
   test('keys in use are fetched anew before they are too old, and no token waits for it', async () => {
     const { keys, asked, clock, slowly, documents } = world();
     await keys.find(provider, header('1'));
     slowly(10_000);
-    await clock.advance(config.ageMaxMs / 2);
+    await clock.advance(config.ageMaxMs / 2 - 1);
+    await keys.find(provider, header('1'));
+    assert.equal(asked.length, 2);
+    await clock.advance(1);
     await keys.find(provider, header('1'));
     assert.equal(asked.length, 3);
     documents.set(jwksUrl, { keys: [key2] });
@@ -178,6 +208,20 @@ suite('keys of a provider', () => {
     slowly(0);
     assert.equal(asked.length, 4);
     await assert.rejects(keys.find(provider, header('1')), { code: 'token_key_unknown' });
+  });
+
+  test('a fetch that failed once does not have a removed key accepted later', async () => {
+    for (const failedAtMs of [config.ageMaxMs / 2, config.ageMaxMs]) {
+      const { keys, clock, documents } = world();
+      await keys.find(provider, header('1'));
+      documents.delete(jwksUrl);
+      await clock.advance(failedAtMs);
+      await keys.find(provider, header('1'));
+      await keys.find(provider, header('1'));
+      documents.set(jwksUrl, { keys: [key2] });
+      await clock.advance(config.ageMaxMs);
+      await assert.rejects(keys.find(provider, header('1')), { code: 'token_key_unknown' });
+    }
   });
 
   for (const [what, discovered] of Object.entries({

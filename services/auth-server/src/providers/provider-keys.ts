@@ -29,6 +29,8 @@ interface Config {
   readonly ageMaxMs: number;
   /** For how long keys are used when the provider cannot be asked. */
   readonly outageMaxMs: number;
+  /** For how long after a fetch that failed the provider counts as one that cannot be asked. */
+  readonly outageKnownMs: number;
   /** The least time between two fetches made for one provider, and how old keys may be by which one is called unknown. */
   readonly cooldownMs: number;
 }
@@ -81,14 +83,15 @@ export function createProviderKeys(deps: Deps, config: Config): ProviderKeys {
   return {
     find: (provider, header) => setOf(provider).find(header),
     async follow({ providers }) {
-      const names = new Set(providers.map(nameOf));
-      for (const name of sets.keys()) if (!names.has(name)) sets.delete(name);
-      const waiting = providers.filter((provider) => !followed.has(nameOf(provider))).slice(0, aheadMax);
-      followed = names;
+      const byName = new Map(providers.map((provider) => [nameOf(provider), provider]));
+      for (const name of sets.keys()) if (!byName.has(name)) sets.delete(name);
+      const waiting = [...byName].filter(([name]) => !followed.has(name)).slice(0, aheadMax);
+      followed = new Set(byName.keys());
       const askInTurn = async () => {
-        for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+          const [name, provider] = next;
           // Perhaps it is no longer.
-          if (followed.has(nameOf(next))) await setOf(next).fetchFirst();
+          if (followed.has(name)) await setOf(provider).fetchAhead();
         }
       };
       await Promise.all(Array.from({ length: aheadConcurrency }, askInTurn));
@@ -124,23 +127,28 @@ class KeySet {
     throw this.#lastAttempt?.failure ?? new ServiceError('token_key_unknown', { detail: this.#provider.id });
   }
 
-  /** Asks the provider unless it was asked already. Never rejects. */
-  async fetchFirst(): Promise<void> {
-    if (this.#lastAttempt === null) await this.#fetchUnlessCooling();
+  /** Never rejects. That it failed keeps no token from asking again. */
+  async fetchAhead(): Promise<void> {
+    await this.#fetchUnlessCooling();
+    if (this.#keys === null) this.#lastAttempt = null;
   }
 
-  /** Resolves with keys that may be used, or rejects. Waits for a provider only if the last fetch went well. */
+  /** Resolves with keys that may be used, or rejects. Waits for a provider only if no fetch failed lately. */
   async #makeRecent(): Promise<void> {
     const keyAgeMs = this.#keyAgeMs();
     if (keyAgeMs < this.#config.ageMaxMs / 2) return;
     const fetched = this.#fetchUnlessCooling();
     if (keyAgeMs < this.#config.ageMaxMs) return;
-    const isOutage = this.#lastAttempt?.failure != null && keyAgeMs < this.#config.outageMaxMs;
-    if (isOutage) return;
+    if (this.#isOutage() && keyAgeMs < this.#config.outageMaxMs) return;
     await fetched;
     if (this.#keyAgeMs() >= this.#config.outageMaxMs) {
       throw this.#lastAttempt?.failure ?? new ServiceError('provider_unavailable', { detail: this.#provider.id });
     }
+  }
+
+  #isOutage(): boolean {
+    const last = this.#lastAttempt;
+    return last?.failure != null && ageMs(last.at, this.#deps.clock.now()) < this.#config.outageKnownMs;
   }
 
   #keyAgeMs(): number {
