@@ -50,7 +50,7 @@ type Rounds = Map<string, number[]>;
 const compilersMs = 2000;
 const cachesMs = 50;
 /** Short ones, in turns: what a neighbour takes from one of 50 ms, it seldom takes from the other. */
-const handlerTurns = 400;
+const handlerTurns = 250;
 const handlerMs = 10;
 /** What grpc-js's floor cost on the machine on which the bounds were set. */
 const yardstickMicros = 44;
@@ -74,7 +74,8 @@ export async function benchmarkDecision(args: readonly string[]): Promise<Record
   // A series that is longer than a token lives meets another answer.
   const rounds = numberOf(args, 'rounds', 20);
   const seconds = numberOf(args, 'seconds', 0.1);
-  const concurrency = numberOf(args, 'concurrency', 32);
+  // As many as when the bounds were set.
+  const concurrency = numberOf(args, 'concurrency', 256);
   const keys = numberOf(args, 'keys', 2000);
   await using stack = new AsyncDisposableStack();
   const callers = await startCallers(stack);
