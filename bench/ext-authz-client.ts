@@ -73,6 +73,12 @@ export function isGranted(answer: Buffer): boolean {
   return answer.length > 400;
 }
 
+/** Which refusal an answer is, if it is one; a grant has a token in it, and is not told. */
+export function refusalOf(answer: Buffer): string {
+  const { status } = CheckResponse.decode(answer);
+  return status?.code === 0 ? 'granted' : `${status?.code} ${status?.message}`;
+}
+
 /** A client for which what is accepted ends when the gateway answers anything else than now, such as another token. */
 export async function whileTheSame(client: ExtAuthzClient, request: Buffer): Promise<ExtAuthzClient> {
   const now = JSON.stringify(await client.ask(request));

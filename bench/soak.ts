@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { metricOf } from './cpu.ts';
 import { grantedAnswer } from './decision.ts';
-import { checkRequest, createExtAuthzClient, isGranted } from './ext-authz-client.ts';
+import { checkRequest, createExtAuthzClient, isGranted, refusalOf } from './ext-authz-client.ts';
 import {
   cpuOf,
   filesOf,
@@ -59,7 +59,11 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
     TransportLoad.open(
       gateway.port,
       live.map(({ request }) => request),
-      isGranted,
+      (answer) => {
+        const isRight = isGranted(answer);
+        if (!isRight) console.error(`a key in use was answered ${refusalOf(answer)}`);
+        return isRight;
+      },
     );
   if (live[0] !== undefined) await grantedAnswer(gateway.port, live[0].request);
   let load = await connect();
