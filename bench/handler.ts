@@ -6,7 +6,7 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { cpuOfEach, pidOf, pin, runBeforeOthers, transports } from './gateway-process.ts';
-import { type Summary, summarize } from './statistics.ts';
+import { meanOf, type Summary, summarize } from './statistics.ts';
 import { TransportLoad } from './transport-load.ts';
 
 interface Call {
@@ -84,10 +84,6 @@ export async function measureHandler({
     hit: summarize(pairs.map(({ hit }) => hit)),
     more: summarize(pairs.map(({ hit, floor }) => hit - floor)),
     times: summarize(pairs.map(({ hit, floor }) => hit / floor)),
-    timesOfMeans: sumOf(pairs, 'hit') / sumOf(pairs, 'floor'),
+    timesOfMeans: meanOf(pairs.map(({ hit }) => hit)) / meanOf(pairs.map(({ floor }) => floor)),
   }));
-}
-
-function sumOf(pairs: readonly Pair[], which: keyof Pair): number {
-  return pairs.reduce((sum, pair) => sum + pair[which], 0);
 }
