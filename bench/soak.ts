@@ -66,8 +66,6 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
       },
     );
   if (live[0] !== undefined) await grantedAnswer(gateway.port, live[0].request);
-  let load = await connect();
-  stack.defer(() => load.close());
   const revoked: { readonly request: Buffer; readonly atMs: number }[] = [];
   const client = createExtAuthzClient(`127.0.0.1:${gateway.port}`);
   stack.defer(() => client.close());
@@ -75,15 +73,15 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   let wrong = 0;
   let isOver = false;
 
-  const turnOver = async () => {
-    for (let at = 0; !isOver; at = (at + 1) % live.length) {
+  let at = 0;
+  const turnOver = async (load: TransportLoad, isLoaded: () => boolean) => {
+    for (; isLoaded(); at = (at + 1) % live.length) {
       const begin = performance.now();
       const [oldest, successor] = [live[at], await create()];
       if (oldest === undefined) throw new Error('no key is there');
       live[at] = successor;
-      load.replace(at, successor.request);
       // What was sent with it before is answered before it is revoked.
-      await sleep(50);
+      await load.replace(at, successor.request);
       await system.admin.revokeKey(oldest.id);
       revoked.push({ request: oldest.request, atMs: performance.now() });
       await sleep(Math.max(0, 1000 / turnoverPerSecond - (performance.now() - begin)));
@@ -106,22 +104,34 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
   const begin = performance.now();
   const sinceBegin = () => (performance.now() - begin) / 1000;
   const isDue = () => sinceBegin() >= minutes * 60;
-  const sample = async (): Promise<Sample> => {
+  const sample = async (load: TransportLoad): Promise<Sample> => {
     const [from, cpu] = [performance.now(), await cpuOf(gateway.pid)];
     const count = await load.run(32, sampleEveryMs);
     const tookMs = performance.now() - from;
     const core = ((await cpuOf(gateway.pid)) - cpu) / 1000 / tookMs;
     return { loopP99Ms: await loopP99MsOf(gateway), perSecond: count / (tookMs / 1000), core };
   };
-  const turning = Promise.all([turnOver(), askRevoked()]);
-  try {
-    while (!isDue()) {
+  const runPart = async (): Promise<Sample[]> => {
+    const load = await connect();
+    let isLoaded = true;
+    const turning = turnOver(load, () => isLoaded);
+    try {
       // After a start, and after a collection, it is slower for a while.
       await load.run(32, sampleEveryMs);
       await loopP99MsOf(gateway);
-      const samples = [await sample()];
-      while (samples.length < samplesPerCollection && !isDue()) samples.push(await sample());
+      const samples = [await sample(load)];
+      while (samples.length < samplesPerCollection && !isDue()) samples.push(await sample(load));
+      return samples;
+    } finally {
+      isLoaded = false;
+      await turning;
       load.close();
+    }
+  };
+  const asking = askRevoked();
+  try {
+    while (!isDue()) {
+      const samples = await runPart();
       parts.push({
         atSeconds: sinceBegin(),
         ...(await heldBy(gateway)),
@@ -129,13 +139,10 @@ export async function benchmarkSoak(args: readonly string[]): Promise<Record<str
         perSecond: meanOf(samples.map(({ perSecond }) => perSecond)),
         core: meanOf(samples.map(({ core }) => core)),
       });
-      load = await connect();
-      // Those that were replaced while it connected.
-      for (const [at, { request }] of live.entries()) load.replace(at, request);
     }
   } finally {
     isOver = true;
-    await turning;
+    await asking;
   }
 
   console.log(

@@ -40,16 +40,17 @@ export class TransportLoad {
   #next = 1;
   #wanted = 0;
   #done = 0;
-  #due = 0;
   #asked = 0;
   #limit = Number.POSITIVE_INFINITY;
   #received = 0;
   #status = '';
   #finished = (): void => {};
   #failed = (_error: Error): void => {};
-  /** When each call began, where somebody wants to know. */
-  #begun: Map<number, number> | null = null;
-  #took = (_streamId: number): void => {};
+  /** When each call began that is not answered yet, by its stream. */
+  readonly #begun = new Map<number, number>();
+  #took = (_ms: number): void => {};
+  /** For those who wait for the answers of some streams. */
+  readonly #awaited = new Set<{ readonly streams: Set<number>; readonly answered: () => void }>();
 
   /** Of requests that are made one by one, each is made when it is sent. */
   static async open(
@@ -91,7 +92,7 @@ export class TransportLoad {
         bodyOf(firstRequest ?? Buffer.alloc(0)),
       ]),
     );
-    this.#due = 1;
+    this.#begun.set(1, performance.now());
     this.#asked = 1;
     const reader = new FrameReader({
       frame: (type, flags, streamId, bytes, start, end) => this.#frame(type, flags, streamId, bytes, start, end),
@@ -102,12 +103,17 @@ export class TransportLoad {
       this.#refill();
     });
     socket.on('error', (error) => this.#failed(error));
-    socket.on('close', () => this.#failed(new Error('the connection ended')));
+    socket.on('close', () => {
+      this.#failed(new Error('the connection ended'));
+      for (const { answered } of this.#awaited) answered();
+    });
   }
 
-  /** Another request in the turn of one. */
-  replace(at: number, request: Buffer): void {
+  /** Another request in the turn of one; resolves when all that was sent before is answered, or never will be. */
+  async replace(at: number, request: Buffer): Promise<void> {
     this.#templates[at] = this.#wholeOf(request);
+    if (this.#begun.size === 0) return;
+    await new Promise<void>((answered) => this.#awaited.add({ streams: new Set(this.#begun.keys()), answered }));
   }
 
   /** Resolves with the count of calls that were answered, `concurrency` at a time, for so long. */
@@ -147,23 +153,18 @@ export class TransportLoad {
    * proxy does: the others are not sent. Resolves with how many were due, and how long each answer took, in ms.
    */
   async runOpenly(perSecond: number, ms: number, streamsMax: number): Promise<{ due: number; tookMs: number[] }> {
-    const begun = new Map<number, number>();
     const tookMs: number[] = [];
-    this.#begun = begun;
-    this.#took = (streamId) => {
-      tookMs.push(performance.now() - (begun.get(streamId) ?? Number.NaN));
-      begun.delete(streamId);
-    };
+    this.#took = (ms) => tookMs.push(ms);
     const begin = performance.now();
     let due = 0;
     for (let elapsedMs = 0; elapsedMs < ms; elapsedMs = performance.now() - begin) {
       const now = Math.floor((elapsedMs * perSecond) / 1000);
-      this.#send(Math.min(now - due, streamsMax - this.#due));
+      this.#send(Math.min(now - due, streamsMax - this.#begun.size));
       due = now;
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
     await this.#until(0);
-    this.#begun = null;
+    this.#took = () => {};
     return { due, tookMs };
   }
 
@@ -189,8 +190,8 @@ export class TransportLoad {
 
   #refill(): void {
     if (this.#asked >= this.#limit) this.#wanted = 0;
-    const count = Math.min(this.#wanted - this.#due, this.#limit - this.#asked);
-    if (this.#wanted === 0 && this.#due === 0) this.#finished();
+    const count = Math.min(this.#wanted - this.#begun.size, this.#limit - this.#asked);
+    if (this.#wanted === 0 && this.#begun.size === 0) this.#finished();
     this.#send(count);
   }
 
@@ -202,15 +203,15 @@ export class TransportLoad {
     }
     const bytes = Buffer.concat(templates);
     const second = headerOctets + fields.length;
+    const nowMs = performance.now();
     let at = 0;
     for (const template of templates) {
       const id = this.#take();
       bytes.writeUInt32BE(id, at + 5);
       bytes.writeUInt32BE(id, at + second + 5);
-      this.#begun?.set(id, performance.now());
+      this.#begun.set(id, nowMs);
       at += template.length;
     }
-    this.#due += count;
     this.#asked += count;
     this.#socket.write(bytes);
   }
@@ -249,10 +250,20 @@ export class TransportLoad {
     this.#bodies.delete(streamId);
     const isRight = this.#status === '0' && body !== undefined && this.#isExpected(body);
     if (!isRight) this.#failed(new Error(`stream ${streamId} got a wrong answer, status ${this.#status}`));
-    if (this.#begun !== null) this.#took(streamId);
     this.#status = '';
-    this.#due -= 1;
     this.#done += 1;
+    this.#answered(streamId);
+  }
+
+  #answered(streamId: number): void {
+    this.#took(performance.now() - (this.#begun.get(streamId) ?? Number.NaN));
+    this.#begun.delete(streamId);
+    for (const awaited of this.#awaited) {
+      awaited.streams.delete(streamId);
+      if (awaited.streams.size > 0) continue;
+      this.#awaited.delete(awaited);
+      awaited.answered();
+    }
   }
 
   #isExpected(body: Buffer): boolean {
