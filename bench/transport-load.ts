@@ -48,7 +48,8 @@ export class TransportLoad {
   #failed = (_error: Error): void => {};
   /** When each call began that is not answered yet, by its stream. */
   readonly #begun = new Map<number, number>();
-  #took = (_ms: number): void => {};
+  /** How long one took, where somebody wants to know. */
+  #took: ((tookMs: number) => void) | null = null;
   /** For those who wait for the answers of some streams. */
   readonly #awaited = new Set<{ readonly streams: Set<number>; readonly answered: () => void }>();
 
@@ -112,7 +113,7 @@ export class TransportLoad {
   /** Another request in the turn of one; resolves when all that was sent before is answered, or never will be. */
   async replace(at: number, request: Buffer): Promise<void> {
     this.#templates[at] = this.#wholeOf(request);
-    if (this.#begun.size === 0) return;
+    if (this.#begun.size === 0 || this.#socket.destroyed) return;
     await new Promise<void>((answered) => this.#awaited.add({ streams: new Set(this.#begun.keys()), answered }));
   }
 
@@ -154,7 +155,7 @@ export class TransportLoad {
    */
   async runOpenly(perSecond: number, ms: number, streamsMax: number): Promise<{ due: number; tookMs: number[] }> {
     const tookMs: number[] = [];
-    this.#took = (ms) => tookMs.push(ms);
+    this.#took = (each) => tookMs.push(each);
     const begin = performance.now();
     let due = 0;
     for (let elapsedMs = 0; elapsedMs < ms; elapsedMs = performance.now() - begin) {
@@ -164,7 +165,7 @@ export class TransportLoad {
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
     await this.#until(0);
-    this.#took = () => {};
+    this.#took = null;
     return { due, tookMs };
   }
 
@@ -256,7 +257,7 @@ export class TransportLoad {
   }
 
   #answered(streamId: number): void {
-    this.#took(performance.now() - (this.#begun.get(streamId) ?? Number.NaN));
+    this.#took?.(performance.now() - (this.#begun.get(streamId) ?? Number.NaN));
     this.#begun.delete(streamId);
     for (const awaited of this.#awaited) {
       awaited.streams.delete(streamId);
