@@ -46,12 +46,10 @@ export class TransportLoad {
   #status = '';
   #finished = (): void => {};
   #failed = (_error: Error): void => {};
-  /** When each call began that is not answered yet, by its stream. */
-  readonly #begun = new Map<number, number>();
-  /** How long one took, where somebody wants to know. */
-  #took: ((tookMs: number) => void) | null = null;
-  /** For those who wait for the answers of some streams. */
-  readonly #awaited = new Set<{ readonly streams: Set<number>; readonly answered: () => void }>();
+  /** When each call began, by its stream, and how long those took that are answered, ms: where somebody wants to know. */
+  #timed: { readonly begunMs: Map<number, number>; readonly tookMs: number[] } | null = null;
+  /** For those who wait until all streams before one are answered: how many are not. */
+  readonly #awaited = new Set<{ readonly before: number; left: number; readonly answered: () => void }>();
 
   /** Of requests that are made one by one, each is made when it is sent. */
   static async open(
@@ -93,7 +91,6 @@ export class TransportLoad {
         bodyOf(firstRequest ?? Buffer.alloc(0)),
       ]),
     );
-    this.#begun.set(1, performance.now());
     this.#asked = 1;
     const reader = new FrameReader({
       frame: (type, flags, streamId, bytes, start, end) => this.#frame(type, flags, streamId, bytes, start, end),
@@ -113,8 +110,8 @@ export class TransportLoad {
   /** Another request in the turn of one; resolves when all that was sent before is answered, or never will be. */
   async replace(at: number, request: Buffer): Promise<void> {
     this.#templates[at] = this.#wholeOf(request);
-    if (this.#begun.size === 0 || this.#socket.destroyed) return;
-    await new Promise<void>((answered) => this.#awaited.add({ streams: new Set(this.#begun.keys()), answered }));
+    if (this.#underWay === 0 || this.#socket.destroyed) return;
+    await new Promise<void>((answered) => this.#awaited.add({ before: this.#next, left: this.#underWay, answered }));
   }
 
   /** Resolves with the count of calls that were answered, `concurrency` at a time, for so long. */
@@ -155,18 +152,23 @@ export class TransportLoad {
    */
   async runOpenly(perSecond: number, ms: number, streamsMax: number): Promise<{ due: number; tookMs: number[] }> {
     const tookMs: number[] = [];
-    this.#took = (each) => tookMs.push(each);
+    await this.#until(0);
+    this.#timed = { begunMs: new Map(), tookMs };
     const begin = performance.now();
     let due = 0;
     for (let elapsedMs = 0; elapsedMs < ms; elapsedMs = performance.now() - begin) {
       const now = Math.floor((elapsedMs * perSecond) / 1000);
-      this.#send(Math.min(now - due, streamsMax - this.#begun.size));
+      this.#send(Math.min(now - due, streamsMax - this.#underWay));
       due = now;
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
     await this.#until(0);
-    this.#took = null;
+    this.#timed = null;
     return { due, tookMs };
+  }
+
+  get #underWay(): number {
+    return this.#asked - this.#done;
   }
 
   #until(concurrency: number): Promise<void> {
@@ -191,8 +193,8 @@ export class TransportLoad {
 
   #refill(): void {
     if (this.#asked >= this.#limit) this.#wanted = 0;
-    const count = Math.min(this.#wanted - this.#begun.size, this.#limit - this.#asked);
-    if (this.#wanted === 0 && this.#begun.size === 0) this.#finished();
+    const count = Math.min(this.#wanted - this.#underWay, this.#limit - this.#asked);
+    if (this.#wanted === 0 && this.#underWay === 0) this.#finished();
     this.#send(count);
   }
 
@@ -204,13 +206,13 @@ export class TransportLoad {
     }
     const bytes = Buffer.concat(templates);
     const second = headerOctets + fields.length;
-    const nowMs = performance.now();
+    const nowMs = this.#timed === null ? 0 : performance.now();
     let at = 0;
     for (const template of templates) {
       const id = this.#take();
       bytes.writeUInt32BE(id, at + 5);
       bytes.writeUInt32BE(id, at + second + 5);
-      this.#begun.set(id, nowMs);
+      this.#timed?.begunMs.set(id, nowMs);
       at += template.length;
     }
     this.#asked += count;
@@ -257,11 +259,14 @@ export class TransportLoad {
   }
 
   #answered(streamId: number): void {
-    this.#took?.(performance.now() - (this.#begun.get(streamId) ?? Number.NaN));
-    this.#begun.delete(streamId);
+    if (this.#timed !== null) {
+      const { begunMs, tookMs } = this.#timed;
+      tookMs.push(performance.now() - (begunMs.get(streamId) ?? Number.NaN));
+      begunMs.delete(streamId);
+    }
     for (const awaited of this.#awaited) {
-      awaited.streams.delete(streamId);
-      if (awaited.streams.size > 0) continue;
+      if (streamId < awaited.before) awaited.left -= 1;
+      if (awaited.left > 0) continue;
       this.#awaited.delete(awaited);
       awaited.answered();
     }
