@@ -28,6 +28,7 @@ import { RequestHead } from './request-head.ts';
 import { Sender } from './sender.ts';
 import { Stream } from './stream.ts';
 import { StreamIds } from './stream-ids.ts';
+import { StreamTable } from './stream-table.ts';
 import type { Time, Timer } from './time.ts';
 
 /** What the connections of a server have in common. */
@@ -81,7 +82,7 @@ export class Connection implements FrameSink {
   readonly #guard: FloodGuard;
   readonly #budget: Budget;
   readonly #ids = new StreamIds();
-  readonly #streams = new Map<number, Stream>();
+  readonly #streams = new StreamTable<Stream>();
   readonly #incomplete: Stream[] = [];
   /** Handlers that have not answered, whose streams are closed. */
   #orphans = 0;
@@ -316,7 +317,7 @@ export class Connection implements FrameSink {
       { method: path, handler, refusal, contentLength, deadlineMs: this.#nowMs + (timeoutMs ?? 0) },
       { receive: streamWindow, send: this.#sender.settings.initialWindow },
     );
-    this.#streams.set(streamId, stream);
+    this.#streams.add(stream);
     if (isEnd) this.#end(stream);
     else this.#incomplete.push(stream);
   }
