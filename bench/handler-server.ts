@@ -9,9 +9,11 @@ import { Authority } from '../services/gateway/src/authority.testing.ts';
 import { createGateway } from '../services/gateway/src/gateway.ts';
 import { createExtAuthzHandler } from '../services/gateway/src/transports/ext-authz.ts';
 import { type GrpcTransport, serveUnary } from '../services/gateway/src/transports/grpc-server.ts';
+import { collectYoungObjectsEarly } from '../services/gateway/src/young-generation.ts';
 import { apiKeyOf } from './api-keys.ts';
 import { checkRequest, tokenOf } from './ext-authz-client.ts';
 
+collectYoungObjectsEarly();
 const [transport = ''] = process.argv.slice(2);
 const hourMs = 3_600_000;
 const issuer = 'https://provider.example.com';

@@ -34,10 +34,12 @@ import { createForwardAuth } from './transports/forward-auth.ts';
 import { createReverseProxy } from './transports/reverse-proxy.ts';
 import { createClusterFork, keeperOfWorker } from './workers/cluster.ts';
 import { Workers } from './workers/workers.ts';
+import { collectYoungObjectsEarly } from './young-generation.ts';
 
 /** As long as the transports of one may take, one after the other. */
 const workersCloseMs = 30_000;
 
+collectYoungObjectsEarly();
 const keeper = keeperOfWorker();
 await runService(
   'gateway',
