@@ -45,7 +45,9 @@ export class TransportLoad {
   #received = 0;
   #status = '';
   #finished = (): void => {};
-  #failed = (_error: Error): void => {};
+  #rejected = (_error: Error): void => {};
+  /** What went wrong first. */
+  #error: Error | null = null;
   /** When each call began, by its stream, and how long those took that are answered, ms: where somebody wants to know. */
   #timed: { readonly begunMs: Map<number, number>; readonly tookMs: number[] } | null = null;
   /** For those who wait until all streams before one are answered: how many are not. */
@@ -175,13 +177,21 @@ export class TransportLoad {
     this.#wanted = concurrency;
     return new Promise<void>((resolve, reject) => {
       this.#finished = resolve;
-      this.#failed = reject;
-      this.#refill();
+      this.#rejected = reject;
+      if (this.#error === null) this.#refill();
+      else reject(this.#error);
     });
   }
 
+  /** Nothing is worth to be waited for any more. */
+  #failed(error: Error): void {
+    this.#error ??= error;
+    this.#rejected(this.#error);
+    this.#socket.destroy();
+  }
+
   close(): void {
-    this.#failed = () => undefined;
+    this.#rejected = () => undefined;
     this.#socket.destroy();
   }
 

@@ -1,14 +1,16 @@
 /** Half of the slots, at most, are taken. */
-const firstSlots = 16;
+const firstSlotBits = 4;
+/** Scatters identifiers that follow each other: 2^32 by the golden ratio. */
+const factor = 0x9e3779b1;
 
 /**
- * The open streams of a connection by their identifiers: open addressing with linear probing. No Map: when one has been added
- * to and deleted from for a while it goes on in another table, and the table that it leaves refers to that one. Of these,
- * one that lived until it was old keeps all after it until the whole heap is collected, each with streams that were over long
- * ago. It keeps as many slots as it once needed.
+ * The open streams of a connection by their identifiers: open addressing with linear probing. No Map: as it is added to and
+ * deleted from, a Map goes on in another table now and then, each time among the old objects once it was there itself, where
+ * tables that are over fill the heap until all of it is collected (docs/decisions/0028). It keeps as many slots as it once needed.
  */
 export class StreamTable<T extends { readonly id: number }> {
-  #slots = slotsOf<T>(firstSlots);
+  #slotBits = firstSlotBits;
+  #slots = slotsOf<T>(firstSlotBits);
   #size = 0;
 
   get size(): number {
@@ -24,7 +26,8 @@ export class StreamTable<T extends { readonly id: number }> {
     this.#size += 1;
     if (this.#size * 2 > this.#slots.length) {
       const before = this.values();
-      this.#slots = slotsOf(this.#slots.length * 2);
+      this.#slotBits += 1;
+      this.#slots = slotsOf(this.#slotBits);
       for (const each of before) this.#slots[this.#find(each.id)] = each;
     }
     this.#slots[this.#find(stream.id)] = stream;
@@ -48,7 +51,8 @@ export class StreamTable<T extends { readonly id: number }> {
   }
 
   clear(): void {
-    this.#slots = slotsOf(firstSlots);
+    this.#slotBits = firstSlotBits;
+    this.#slots = slotsOf(firstSlotBits);
     this.#size = 0;
   }
 
@@ -64,9 +68,8 @@ export class StreamTable<T extends { readonly id: number }> {
     }
   }
 
-  /** Those of a peer are odd, and in order. */
   #home(id: number): number {
-    return (id >> 1) & (this.#slots.length - 1);
+    return Math.imul(id, factor) >>> (32 - this.#slotBits);
   }
 
   #next(at: number): number {
@@ -78,6 +81,6 @@ export class StreamTable<T extends { readonly id: number }> {
   }
 }
 
-function slotsOf<T>(count: number): (T | undefined)[] {
-  return new Array<T | undefined>(count).fill(undefined);
+function slotsOf<T>(bits: number): (T | undefined)[] {
+  return new Array<T | undefined>(2 ** bits).fill(undefined);
 }

@@ -46,6 +46,6 @@ async function collectionsOfAll(when: 'early' | 'late'): Promise<number> {
 
 test('what is read from sockets does not have all of the heap collected again and again', async () => {
   const [early, late] = [await collectionsOfAll('early'), await collectionsOfAll('late')];
-  assert.ok(early <= 5, `${early} times, though young objects are collected early`);
-  assert.ok(late >= 20, `${late} times where they are not: they need not be collected early any more`);
+  assert.ok(early <= 3, `${early} times, though young objects are collected early`);
+  assert.ok(late > 3 * early + 3, `${late} times where they are not: they need not be collected early any more`);
 });
