@@ -1,4 +1,5 @@
 /** Fuzzes one target until it is ended; tells what it tries before it tries it, so that a hang is known by its input. */
+import { setImmediate } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { Coverage } from './coverage.ts';
 import { mutate, type Random } from './mutate.ts';
@@ -48,6 +49,8 @@ coverage.know(coverage.taken());
 for (let batches = 1; ; batches += 1) {
   const batch = Array.from({ length: batchSize }, () => mutate(corpus, ofTarget, random, lengthMax));
   for (const bytes of batch) run(bytes);
+  // What a target left for a later turn of the event loop, such as the end of a socket, holds memory until then.
+  await setImmediate();
   const fresh = coverage.taken();
   if (fresh.length > 0) {
     const input = whichRan(fresh, batch);
