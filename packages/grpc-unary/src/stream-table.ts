@@ -1,5 +1,5 @@
 /** Half of the slots, at most, are taken. */
-const firstSlotBits = 4;
+const firstSlots = 16;
 /** Scatters identifiers that follow each other: 2^32 by the golden ratio. */
 const factor = 0x9e3779b1;
 
@@ -9,8 +9,8 @@ const factor = 0x9e3779b1;
  * tables that are over fill the heap until all of it is collected (docs/decisions/0028). It keeps as many slots as it once needed.
  */
 export class StreamTable<T extends { readonly id: number }> {
-  #slotBits = firstSlotBits;
-  #slots = slotsOf<T>(firstSlotBits);
+  /** A power of two. */
+  #slots = slotsOf<T>(firstSlots);
   #size = 0;
 
   get size(): number {
@@ -26,8 +26,7 @@ export class StreamTable<T extends { readonly id: number }> {
     this.#size += 1;
     if (this.#size * 2 > this.#slots.length) {
       const before = this.values();
-      this.#slotBits += 1;
-      this.#slots = slotsOf(this.#slotBits);
+      this.#slots = slotsOf(this.#slots.length * 2);
       for (const each of before) this.#slots[this.#find(each.id)] = each;
     }
     this.#slots[this.#find(stream.id)] = stream;
@@ -51,8 +50,7 @@ export class StreamTable<T extends { readonly id: number }> {
   }
 
   clear(): void {
-    this.#slotBits = firstSlotBits;
-    this.#slots = slotsOf(firstSlotBits);
+    this.#slots = slotsOf(firstSlots);
     this.#size = 0;
   }
 
@@ -69,7 +67,7 @@ export class StreamTable<T extends { readonly id: number }> {
   }
 
   #home(id: number): number {
-    return Math.imul(id, factor) >>> (32 - this.#slotBits);
+    return Math.imul(id, factor) >>> Math.clz32(this.#slots.length - 1);
   }
 
   #next(at: number): number {
@@ -81,6 +79,6 @@ export class StreamTable<T extends { readonly id: number }> {
   }
 }
 
-function slotsOf<T>(bits: number): (T | undefined)[] {
-  return new Array<T | undefined>(2 ** bits).fill(undefined);
+function slotsOf<T>(count: number): (T | undefined)[] {
+  return new Array<T | undefined>(count).fill(undefined);
 }
