@@ -67,6 +67,8 @@ async function fuzz(name: string): Promise<void> {
     found.push(file);
     console.log(`${name}: ${file}\n${error}`);
   };
+  // Of a thread that hangs or ended.
+  const lastTried = (): Uint8Array => new Uint8Array(shared, 8).slice(0, new Int32Array(shared, 0, 1)[0]);
   let last: Report & { kind: 'state' } = { kind: 'state', tried: 0, covered: 0, corpus: corpus.length };
   const ended = new Promise<void>((resolve) => {
     let before = -1;
@@ -76,16 +78,16 @@ async function fuzz(name: string): Promise<void> {
       worker.terminate().then(() => resolve(), resolve);
     };
     const watch = setInterval(() => {
-      const [length, tried] = new Int32Array(shared, 0, 2);
+      const [, tried] = new Int32Array(shared, 0, 2);
       if (tried === before && tried !== 0) {
-        note(new Uint8Array(shared, 8).slice(0, length), `it did not end within ${hangMs} ms`);
+        note(lastTried(), `it did not end within ${hangMs} ms`);
         stop();
       }
       before = tried ?? 0;
     }, hangMs);
     const timer = setTimeout(stop, ms);
     worker.on('error', (error) => {
-      note(Buffer.from(name), `the thread ended: ${String(error)}`);
+      note(lastTried(), `the thread ended: ${String(error)}`);
       stop();
     });
     worker.on('message', (report: Report) => {
@@ -98,6 +100,6 @@ async function fuzz(name: string): Promise<void> {
   });
   await ended;
   console.log(
-    `${name}: ${last.tried} inputs, ${last.covered} blocks, ${last.corpus} inputs that ran one more; ${inputs.size} found`,
+    `${name}: ${last.tried} inputs, ${last.covered} characters of source, ${last.corpus} inputs that ran one more; ${inputs.size} found`,
   );
 }

@@ -52,10 +52,12 @@ for (let batches = 1; ; batches += 1) {
   // What a target left for a later turn of the event loop, such as the end of a socket, holds memory until then.
   await setImmediate();
   const fresh = coverage.taken();
-  if (fresh.length > 0) {
-    const input = whichRan(fresh, batch);
-    corpus.push(input);
-    port.postMessage({ kind: 'grown', input } satisfies Report);
+  if (fresh.size > 0) {
+    const input = whichGrows(batch);
+    if (input !== null) {
+      corpus.push(input);
+      port.postMessage({ kind: 'grown', input } satisfies Report);
+    }
     coverage.know(fresh);
   }
   if (batches % 50 === 0) {
@@ -63,16 +65,22 @@ for (let batches = 1; ; batches += 1) {
   }
 }
 
-/** One of the inputs that runs any of it, by halves: to look is what takes time. */
-function whichRan(fresh: readonly string[], inputs: readonly Buffer[]): Buffer {
+/**
+ * One of the inputs that runs what none before did, by halves: to look is what takes time. Null where it ran in a later turn of
+ * the event loop.
+ */
+function whichGrows(inputs: readonly Buffer[]): Buffer | null {
   let some = inputs;
   while (some.length > 1) {
     const half = some.slice(0, some.length / 2);
-    for (const bytes of half) run(bytes);
-    const ran = new Set(coverage.taken());
-    some = fresh.some((key) => ran.has(key)) ? half : some.slice(half.length);
+    some = grows(half) ? half : some.slice(half.length);
   }
-  return some[0] as Buffer;
+  return grows(some) ? (some[0] ?? null) : null;
+}
+
+function grows(inputs: readonly Buffer[]): boolean {
+  for (const bytes of inputs) run(bytes);
+  return coverage.taken().size > 0;
 }
 
 /** Below a bound; the same for the same seed. */
