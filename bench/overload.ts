@@ -1,6 +1,6 @@
 /**
  * What becomes of three times as many as there is room for: of new credentials, each of which costs an exchange, what is
- * granted in time beside what is granted when callers wait for each other; and of hits, with 200 times as many at once.
+ * granted in time beside what is granted before and after it when callers wait for each other; and of hits, with 200 times as many at once.
  */
 import { CheckResponse } from '@token-gateway/schemas/ext-authz';
 import { checkRequest } from './ext-authz-client.ts';
@@ -51,18 +51,16 @@ export async function benchmarkOverload(args: readonly string[]): Promise<Record
 
   const warm = await open(await sign(2000));
   await warm.runOnce(32);
-  const closed = await open(await sign(5000));
-  [granted] = [0];
-  let begin = performance.now();
-  await closed.runOnce(64);
-  const capacity = granted / ((performance.now() - begin) / 1000);
-  rows.push({
-    name: 'new, 64 at once',
-    perSecond: capacity,
-    grantedPerSecond: capacity,
-    p50Ms: null,
-    p99Ms: null,
-  });
+  const runClosed = async (): Promise<number> => {
+    const closed = await open(await sign(5000));
+    granted = 0;
+    const begin = performance.now();
+    await closed.runOnce(64);
+    const perSecond = granted / ((performance.now() - begin) / 1000);
+    rows.push({ name: 'new, 64 at once', perSecond, grantedPerSecond: perSecond, p50Ms: null, p99Ms: null });
+    return perSecond;
+  };
+  const capacity = await runClosed();
 
   const perConnection = (capacity * times) / connections;
   const floods: TransportLoad[] = [];
@@ -82,11 +80,13 @@ export async function benchmarkOverload(args: readonly string[]): Promise<Record
     p50Ms: took.p50,
     p99Ms: took.p99,
   });
+  // Machines are not as fast from one ten seconds to the next.
+  const room = (capacity + (await runClosed())) / 2;
 
   const hits = await open([checkRequest(`Token ${key}`)]);
   for (const concurrency of [32, 32, 200 * 32]) {
     granted = 0;
-    begin = performance.now();
+    const begin = performance.now();
     const count = await hits.run(concurrency, seconds * 1000);
     const perSecond = count / ((performance.now() - begin) / 1000);
     rows.push({
@@ -109,6 +109,6 @@ export async function benchmarkOverload(args: readonly string[]): Promise<Record
       ]),
     ]),
   );
-  console.log(`goodput of new credentials: ${((good / capacity) * 100).toFixed(0)}% of what there is room for`);
+  console.log(`goodput of new credentials: ${((good / room) * 100).toFixed(0)}% of what there is room for`);
   return { rows, seconds, times };
 }
