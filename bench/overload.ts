@@ -1,6 +1,7 @@
 /**
  * What becomes of three times as many as there is room for: of new credentials, each of which costs an exchange, what is
- * granted in time beside what is granted before and after it when callers wait for each other; and of hits, with 200 times as many at once.
+ * granted in time beside what is granted before and after it when callers wait for each other; and of hits, with 200 times
+ * as many at once.
  */
 import { CheckResponse } from '@token-gateway/schemas/ext-authz';
 import { checkRequest } from './ext-authz-client.ts';

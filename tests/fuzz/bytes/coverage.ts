@@ -44,8 +44,9 @@ export class Coverage {
 
   know(ran: Ran): void {
     for (const [scriptId, each] of ran) {
-      const both = new Uint8Array(Math.max(each.length, this.#seen.get(scriptId)?.length ?? 0));
-      both.set(this.#seen.get(scriptId) ?? []);
+      const seen = this.#seen.get(scriptId) ?? new Uint8Array(0);
+      const both = new Uint8Array(Math.max(each.length, seen.length));
+      both.set(seen);
       for (const [at, one] of each.entries()) if (one === 1) both[at] = 1;
       this.#seen.set(scriptId, both);
     }

@@ -48,6 +48,7 @@ process.exit(found.length === 0 ? 0 : 1);
 async function fuzz(name: string): Promise<void> {
   const folder = join(import.meta.dirname, 'corpus', name);
   const shared = new SharedArrayBuffer(8 + lengthMax);
+  const state = new Int32Array(shared, 0, 2);
   const corpus = readdirSync(folder).map((file) => readFileSync(join(folder, file)));
   const worker = new Worker(new URL('worker.ts', import.meta.url), {
     workerData: { name, seed: Number(values.seed), corpus, shared } satisfies Work,
@@ -68,7 +69,7 @@ async function fuzz(name: string): Promise<void> {
     console.log(`${name}: ${file}\n${error}`);
   };
   // Of a thread that hangs or ended.
-  const lastTried = (): Uint8Array => new Uint8Array(shared, 8).slice(0, new Int32Array(shared, 0, 1)[0]);
+  const lastTried = (): Uint8Array => new Uint8Array(shared, 8).slice(0, state[0]);
   let last: Report & { kind: 'state' } = { kind: 'state', tried: 0, covered: 0, corpus: corpus.length };
   const ended = new Promise<void>((resolve) => {
     let before = -1;
@@ -78,7 +79,7 @@ async function fuzz(name: string): Promise<void> {
       worker.terminate().then(() => resolve(), resolve);
     };
     const watch = setInterval(() => {
-      const [, tried] = new Int32Array(shared, 0, 2);
+      const [, tried] = state;
       if (tried === before && tried !== 0) {
         note(lastTried(), `it did not end within ${hangMs} ms`);
         stop();
